@@ -1,0 +1,1 @@
+"""Compiled core: pointers and sizes, nothing else."""

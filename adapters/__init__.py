@@ -1,0 +1,1 @@
+"""Framework adapters: pluggy plugins that use the same door as anyone else's."""

@@ -1,0 +1,41 @@
+"""What can go wrong, by kind.
+
+Every error that lowprec raises on purpose is a LowprecError. Its message is one line that names the
+offending thing, the accepted values and the remedy.
+"""
+
+
+class LowprecError(Exception):
+    """The base of every error raised on purpose by lowprec."""
+
+
+class ModelError(LowprecError):
+    """A model file or graph that cannot be used."""
+
+
+class DataError(LowprecError):
+    """Calibration data that cannot be used."""
+
+
+class ConfigError(LowprecError):
+    """A configuration with an unknown key or a value out of range."""
+
+
+class InputError(LowprecError):
+    """What a run was fed: a wrong name, rank, dtype or size."""
+
+
+class OutputError(LowprecError):
+    """A result that could not be written."""
+
+
+class UnsupportedError(LowprecError):
+    """Something valid that lowprec does not do."""
+
+
+class QuantizationError(LowprecError):
+    """Numbers that cannot be quantised."""
+
+
+class IsaError(LowprecError):
+    """LOWPREC_ISA names an instruction set that is unknown or missing on this machine."""
