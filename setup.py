@@ -1,14 +1,21 @@
 """Extension modules only; everything else is in setup.cfg.
 
-Each instruction set is one static library with its own flags, so that no flag reaches code that runs
-before the CPU has been asked what it can do. build_clib compiles serially; we hand it a thread pool.
+Each instruction set is one static library with its own flags, so that no flag reaches code that
+runs before the CPU has been asked what it can do (tests/test_isa_isolation.py looks at the result).
+
+LOWPREC_SANITIZE=1 builds with the address and undefined-behaviour sanitizers (`make sanitize`).
 """
 
 from __future__ import annotations
 
 import os
+import platform
+import shutil
+import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from pathlib import Path
 
 import numpy as np
 from Cython.Build import cythonize
@@ -17,10 +24,16 @@ from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
 
 SANITIZE = os.environ.get("LOWPREC_SANITIZE") == "1"
+# One fixed folder: pip builds in a new temporary one each time, and would compile everything again.
+OBJECTS = f"build/objects/{sysconfig.get_platform()}-{sys.implementation.cache_tag}" + (
+    "-sanitize" if SANITIZE else ""
+)
+PXD_TREE = Path("build/cython_include")
 
 COMMON = [
     "-std=c++17",
     "-O1" if SANITIZE else "-O2",
+    "-g0",
     "-ffp-contract=off",  # GCC contracts even intrinsics into FMA by default
     "-fno-math-errno",
     "-fvisibility=hidden",
@@ -29,18 +42,28 @@ COMMON = [
     "-Wextra",
     "-fPIC",
 ]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 if SANITIZE:
-    COMMON += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    COMMON = [flag for flag in COMMON if flag != "-g0"] + ["-g", *SANITIZERS]
 
-ISA_FLAGS = {
-    "scalar": ["-fno-tree-vectorize"],
-    "avx2": ["-mavx2", "-mfma", "-mf16c"],
-    "avx512vnni": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma",
-                   "-mprefer-vector-width=512"],
-}
+ISA_FLAGS = {"scalar": ["-fno-tree-vectorize"]}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    ISA_FLAGS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
+    ISA_FLAGS["avx512vnni"] = [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mavx512vnni",
+        "-mfma",
+        "-mprefer-vector-width=512",
+    ]
 
-HEADERS = sorted(glob("_ext/*.h") + glob("_ext/kernels/*.h") + glob("_ext/kernels/impl/*")
-                 + glob("_ext/engine/*.h"))
+HEADERS = sorted(
+    path for end in ("h", "hpp", "inc") for path in glob(f"_ext/**/*.{end}", recursive=True)
+)
+KERNEL_SOURCES = sorted(glob("_ext/kernels/*.cpp"))
+
 LIBRARIES = [
     (
         f"lowprec_{isa}",
@@ -48,56 +71,89 @@ LIBRARIES = [
             "sources": [f"_ext/kernels/{isa}.cpp"],
             "cflags": COMMON + flags,
             "include_dirs": ["_ext"],
-            "obj_deps": {"": HEADERS},
+            "obj_deps": {"": ["setup.py", *HEADERS]},
         },
     )
     for isa, flags in ISA_FLAGS.items()
 ]
 
 
-class ParallelCompile:
-    """Compile the sources of one library or extension side by side."""
+def stage_pxd() -> str:
+    """Copy the .pxd files to where `cimport lowprec._ext.name` looks, and return that include path.
 
-    def build_with_threads(self, build, items) -> None:
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            list(pool.map(build, items))
+    Cython resolves a cimport by folders, and does not know setup.cfg's package_dir.
+    """
+    package = PXD_TREE / "lowprec" / "_ext"
+    package.mkdir(parents=True, exist_ok=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.pxd").touch()
+    for source in Path("_ext").glob("*.pxd"):
+        copy = package / source.name
+        if not copy.exists() or copy.stat().st_mtime < source.stat().st_mtime:
+            shutil.copy2(source, copy)
+    return str(PXD_TREE)
 
 
-class BuildLibraries(build_clib, ParallelCompile):
+def is_fresh(product: str, made_from: list[str]) -> bool:
+    if not os.path.exists(product):
+        return False
+    made = os.path.getmtime(product)
+    return all(os.path.getmtime(path) < made for path in made_from)
+
+
+class BuildLibraries(build_clib):
+    """The per-ISA libraries side by side: build_clib itself compiles serially."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.build_temp = self.build_clib = OBJECTS
+
     def build_libraries(self, libraries) -> None:
         one = super().build_libraries
-        self.build_with_threads(lambda library: one([library]), libraries)
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+            list(pool.map(lambda library: one([library]), libraries))
 
 
 class BuildExtension(build_ext):
-    """Compile the engine's translation units side by side: distutils' own compile() is serial."""
+    """The engine's sources side by side, and only those that changed (distutils: serially, all)."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.build_temp = OBJECTS
 
     def build_extensions(self) -> None:
-        compiler = self.compiler
-        serial = compiler.compile
+        serial = self.compiler.compile
 
-        def compile_parallel(sources, **options):
+        def compile_changed(sources, **options):
+            def one(source):
+                objects = self.compiler.object_filenames([source], output_dir=OBJECTS)
+                if self.force or not is_fresh(objects[0], [source, "setup.py", *HEADERS]):
+                    serial([source], **options)
+                return objects
+
             with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-                done = list(pool.map(lambda source: serial([source], **options), sources))
-            return [item for objects in done for item in objects]
+                return [name for objects in pool.map(one, sources) for name in objects]
 
-        compiler.compile = compile_parallel
+        self.compiler.compile = compile_changed
         super().build_extensions()
 
 
 core = Extension(
     "lowprec._ext._core",
-    sources=["_ext/_core.pyx", *sorted(glob("_ext/engine/*.cpp")), "_ext/cpu.cpp"],
-    depends=HEADERS,
+    sources=["_ext/_core.pyx", *sorted(glob("_ext/*.cpp")), *sorted(glob("_ext/engine/*.cpp"))],
+    # The kernels too: a changed library must be linked again.
+    depends=["setup.py", *HEADERS, *KERNEL_SOURCES],
     include_dirs=["_ext", np.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
     extra_compile_args=[flag for flag in COMMON if flag != "-Wextra"],
-    extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
+    extra_link_args=SANITIZERS if SANITIZE else [],
     language="c++",
 )
+# Cython writes this file: listed as a source it would be compiled twice.
+core.sources = [source for source in core.sources if source != "_ext/_core.cpp"]
 
 setup(
     libraries=LIBRARIES,
-    ext_modules=cythonize([core], language_level=3),
+    ext_modules=cythonize([core], language_level=3, include_path=[stage_pxd()]),
     cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtension},
 )
