@@ -1,0 +1,157 @@
+// kernels.h: the table of kernels that each instruction set provides.
+//
+// One `Kernels` object per ISA; dispatch (cpu.h) picks one at run time and everything above calls
+// through it. Pointers are trusted here: shapes and dtypes are checked before. All sizes and strides
+// are in elements. Sources of u8 x s8 products must be readable 3 elements past their end.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace lp {
+
+// ---- unary float operators: a chain runs in order on each element, every step rounded to f32 ----
+enum UnaryCode : int32_t {
+  UNARY_RELU = 1,
+  UNARY_CLIP = 2,          // min(max(x, a), b)
+  UNARY_ADD = 3,           // x + a
+  UNARY_MUL = 4,           // x * a
+  UNARY_DIV = 5,           // x / a
+  UNARY_RSUB = 6,          // a - x
+  UNARY_RDIV = 7,          // a / x
+  UNARY_LEAKY_RELU = 8,    // x < 0 ? a * x : x
+  UNARY_HARD_SIGMOID = 9,  // min(max(a * x + b, 0), 1)
+  UNARY_HARD_SWISH = 10,   // x * min(max(x * (1/6) + 0.5, 0), 1)
+  UNARY_SIGMOID = 11,
+  UNARY_SILU = 12,  // x * sigmoid(x)
+  UNARY_TANH = 13,
+  UNARY_EXP = 14,
+  UNARY_LOG = 15,
+  UNARY_SQRT = 16,
+  UNARY_RECIPROCAL = 17,
+  UNARY_NEG = 18,
+  UNARY_ABS = 19,
+  UNARY_ERF = 20,
+  UNARY_GELU = 21,  // 0.5 * x * (1 + erf(x * sqrt(1/2)))
+  UNARY_GELU_TANH = 22,
+  UNARY_SOFTPLUS = 23,
+  UNARY_ELU = 24,  // x < 0 ? a * (exp(x) - 1) : x
+  UNARY_FLOOR = 25,
+  UNARY_CEIL = 26,
+  UNARY_ROUND = 27,
+  UNARY_SIGN = 28,
+  UNARY_SQUARE = 29,
+  UNARY_SELU = 30,  // a: alpha, b: gamma
+  UNARY_SOFTSIGN = 31,
+  UNARY_MISH = 32,
+};
+struct UnaryOp {
+  int32_t code;
+  float a, b;
+};
+
+// ---- what happens to an accumulator ----
+enum OutputKind : int32_t { OUT_S32 = 0, OUT_F32 = 1, OUT_U8 = 2, OUT_S8 = 3 };
+
+// int8 product:   OUT_S32            acc
+//                 OUT_F32            chain(f32(acc) * multiplier[n])
+//                 OUT_U8/S8, no ops  clamp(saturate(rint(f32(acc) * multiplier[n]) + zero_point))
+//                 OUT_U8/S8, ops     clamp(quantize(chain(f32(acc) * multiplier[n]), scale))
+// float product:  OUT_F32            chain(acc + bias[n])
+//                 OUT_U8/S8          clamp(quantize(chain(acc + bias[n]), scale))
+struct Epilogue {
+  int32_t kind;
+  int32_t zero_point;       // of the output codes
+  int32_t qmin, qmax;       // clamp, within the code type
+  int32_t fast;             // 1: |acc * multiplier| < 2^31 is proven, so no clamp before rounding
+  float scale;              // of the output codes, used where Quantize divides
+  const float* multiplier;  // per output channel, readable up to the next multiple of 64
+  const UnaryOp* ops;
+  int32_t n_ops;
+};
+
+// ---- products over runs ----
+// Row m of A is `runs` contiguous pieces of `run_length` elements at base(m) + run_offset[r]. A matrix
+// is one run; a KH x KW convolution over channels-last data is KH runs of KW * C (no im2col).
+// Row m = (image, y, x); base = src + image * src_image + y * src_row + x * src_col, likewise dst.
+struct ProductArgs {
+  const void* src;
+  void* dst;
+  int64_t images, rows, cols;
+  int64_t src_image, src_row, src_col;
+  int64_t dst_image, dst_row, dst_col;
+  const int64_t* run_offset;
+  int64_t runs, run_length;
+  int64_t n;           // output channels
+  const void* packed;  // pack.h: panels of 64 output channels
+  const void* bias;    // s32 or f32, readable up to the next multiple of 64
+  Epilogue epilogue;
+};
+
+// ---- depthwise products: output channel c = sum over taps t of src[c + tap_offset[t]] * w[t][c] ----
+struct DepthwiseArgs {
+  const void* src;
+  void* dst;
+  int64_t images, rows, cols;
+  int64_t src_image, src_row, src_col;
+  int64_t dst_image, dst_row, dst_col;
+  const int64_t* tap_offset;
+  int64_t taps;
+  int64_t channels;
+  const void* weights;  // pack.h: u8s8 [C/64][taps/4][64][4]; f32 [taps][C]
+  const void* bias;     // readable up to the next multiple of 64
+  Epilogue epilogue;
+};
+
+enum BinaryCode : int32_t {
+  BINARY_ADD = 1,
+  BINARY_SUB = 2,
+  BINARY_MUL = 3,
+  BINARY_DIV = 4,
+  BINARY_MIN = 5,
+  BINARY_MAX = 6,
+  BINARY_POW = 7,
+  BINARY_PRELU = 8,  // x < 0 ? slope * x : x
+};
+
+struct Kernels {
+  const char* name;  // "scalar", "avx2", "avx512vnni"
+
+  // Products (impl/product_*.inl, impl/depthwise.inl).
+  void (*product_u8s8)(const ProductArgs*);
+  void (*product_f32)(const ProductArgs*);
+  void (*depthwise_u8s8)(const DepthwiseArgs*);
+  void (*depthwise_f32)(const DepthwiseArgs*);
+
+  // Conversions (impl/convert.inl).
+  void (*quantize_u8)(const float* x, uint8_t* q, int64_t n, float scale, int32_t zero_point);
+  void (*quantize_s8)(const float* x, int8_t* q, int64_t n, float scale, int32_t zero_point);
+  void (*dequantize_u8)(const uint8_t* q, float* x, int64_t n, float scale, int32_t zero_point);
+  void (*dequantize_s8)(const int8_t* q, float* x, int64_t n, float scale, int32_t zero_point);
+  void (*requantize_u8)(const int32_t* acc, uint8_t* q, int64_t n, float multiplier,
+                        int32_t zero_point);
+  void (*requantize_s8)(const int32_t* acc, int8_t* q, int64_t n, float multiplier,
+                        int32_t zero_point);
+  void (*f32_to_bf16)(const float* x, uint16_t* y, int64_t n);
+  void (*bf16_to_f32)(const uint16_t* x, float* y, int64_t n);
+  void (*f32_to_f16)(const float* x, uint16_t* y, int64_t n);
+  void (*f16_to_f32)(const uint16_t* x, float* y, int64_t n);
+  void (*f32_to_tf32)(const float* x, float* y, int64_t n);
+
+  // Statistics (impl/histogram.inl). `range` skips non-finite values and counts them; it widens
+  // *minimum and *maximum, which the caller has initialised.
+  void (*range)(const float* x, int64_t n, float* minimum, float* maximum, int64_t* nonfinite);
+  // counts[floor(x * inverse_width) - origin] += 1 for every finite x; inverse_width is a power of 2.
+  void (*histogram)(const float* x, int64_t n, float inverse_width, int64_t origin, int64_t bins,
+                    int64_t* counts);
+
+  // Element-wise (impl/unary.inl, impl/elementwise.inl). Strides are 1, or 0 for a repeated operand.
+  void (*unary)(const UnaryOp* ops, int32_t n_ops, const float* x, float* y, int64_t n);
+  void (*binary)(int32_t code, const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                 float* y, int64_t n);
+};
+
+const Kernels* kernels_scalar();
+const Kernels* kernels_avx2();
+const Kernels* kernels_avx512vnni();
+
+}  // namespace lp
