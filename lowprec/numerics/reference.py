@@ -1,0 +1,473 @@
+"""The definition of every number in lowprec: slow, short, NumPy only.
+
+Each function below is what the words mean; every kernel on every instruction set equals it bit for
+bit. Nothing here is tuned, and nothing validates: the public functions of `lowprec.numerics` check
+their arguments and then agree with these.
+
+    code   = saturate(rint(real / scale) + zero_point)
+    real   = f32(code - zero_point) * scale
+    acc    = sum((a - a_zero_point) * (b - b_zero_point)) + bias     exact integers
+    code   = saturate(rint(f32(acc) * multiplier) + zero_point)      multiplier = (s_a * s_b) / s_y
+
+"rint" rounds half to even. "Saturate" clamps to the smallest and largest code of the zero point's
+dtype; a NaN becomes the smallest. All float arithmetic is IEEE f32 with denormals, one rounding per
+operation, except where a name says FMA.
+
+Sources: ONNX operators QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear, MatMulInteger,
+QLinearMatMul, ConvInteger, QLinearConv; Jacob et al. 2018, arXiv:1712.05877; IEEE 754-2019; Boldo
+and Melquiond 2008, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding
+to odd".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+Codes = NDArray[Any]  # u8, s8, u16, s16 or s32
+
+SMALLEST_SCALE = np.float32(2.0**-126)  # the smallest normal f32: no scale is ever denormal or zero
+
+
+# --- codes and reals ------------------------------------------------------------------------------
+
+
+def saturate(value: NDArray[np.float64], dtype: np.dtype[Any]) -> Codes:
+    """Clamp whole numbers held in float64 to the codes of `dtype`; NaN becomes the smallest."""
+    limits = np.iinfo(dtype)
+    value = np.where(np.isnan(value), limits.min, np.clip(value, limits.min, limits.max))
+    return value.astype(np.int64).astype(dtype)
+
+
+def along_axis(parameter: NDArray[Any], ndim: int, axis: int | None) -> NDArray[Any]:
+    """Shape a (C,) parameter so that it broadcasts along `axis` of an array with `ndim` axes."""
+    if axis is None:
+        return parameter
+    shape = [1] * ndim
+    shape[axis] = -1
+    return parameter.reshape(shape)
+
+
+def quantize_linear(x: F32, scale: F32, zero_point: Codes, axis: int | None = None) -> Codes:
+    """Return saturate(rint(x / scale) + zero_point) in the zero point's dtype."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        quotient = x / along_axis(scale, x.ndim, axis)
+    steps = np.rint(quotient).astype(np.float64)
+    return saturate(steps + along_axis(zero_point, x.ndim, axis), zero_point.dtype)
+
+
+def dequantize_linear(q: Codes, scale: F32, zero_point: Codes, axis: int | None = None) -> F32:
+    """Return f32(q - zero_point) * scale; the difference is exact, the other steps round once."""
+    steps = q.astype(np.int64) - along_axis(zero_point, q.ndim, axis).astype(np.int64)
+    with np.errstate(over="ignore", under="ignore"):
+        real: F32 = steps.astype(np.float32) * along_axis(scale, q.ndim, axis)
+    return real
+
+
+def choose_qparams(
+    rmin: F32, rmax: F32, qmin: int, qmax: int, symmetric: bool = False
+) -> tuple[F32, I64]:
+    """Return the scale and zero point that map [rmin, rmax], widened to hold 0, onto [qmin, qmax].
+
+    scale = (rmax - rmin) / (qmax - qmin), dividing first where the difference overflows; 1 for an
+    empty range. A symmetric range is +-max(|rmin|, |rmax|), its zero point the middle code (0, or
+    128 for u8).
+    """
+    rmin, rmax = np.minimum(rmin, np.float32(0)), np.maximum(rmax, np.float32(0))
+    if symmetric:
+        rmax = np.maximum(-rmin, rmax)
+        rmin = -rmax
+    levels = np.float32(qmax - qmin)
+    with np.errstate(over="ignore", under="ignore"):
+        width = rmax - rmin
+        scale = np.where(np.isfinite(width), width / levels, rmax / levels - rmin / levels)
+        scale = np.where(width == 0, np.float32(1), np.maximum(scale, SMALLEST_SCALE))
+        scale = scale.astype(np.float32)
+        zero_point = np.rint(np.clip(np.float32(qmin) - rmin / scale, qmin, qmax)).astype(np.int64)
+    if symmetric:
+        zero_point = np.full_like(zero_point, (qmin + qmax + 1) // 2)
+    return scale, zero_point
+
+
+def dynamic_quantize_linear(x: F32) -> tuple[Codes, F32, Codes]:
+    """Return u8 codes, scale, zero point by x's own range; all zeros get scale 1, zero point 0."""
+    rmin = x.min(initial=0).astype(np.float32)
+    rmax = x.max(initial=0).astype(np.float32)
+    scale, zero = choose_qparams(rmin, rmax, 0, 255)
+    zero_point = zero.astype(np.uint8)
+    return quantize_linear(x, scale, zero_point), scale, zero_point
+
+
+def requantize(
+    acc: NDArray[Any], multiplier: F32, zero_point: Codes, axis: int | None = None
+) -> Codes:
+    """Return saturate(rint(f32(acc) * multiplier) + zero_point) in the zero point's dtype."""
+    with np.errstate(over="ignore", under="ignore"):
+        product = acc.astype(np.float32) * along_axis(multiplier, acc.ndim, axis)
+    steps = np.rint(product).astype(np.float64)
+    return saturate(steps + along_axis(zero_point, acc.ndim, axis), zero_point.dtype)
+
+
+def dequantize_accumulator(acc: NDArray[Any], scale: F32, axis: int | None = None) -> F32:
+    """Return f32(acc) * scale: a quantised layer with a float output; scale = s_a * s_b in f32."""
+    with np.errstate(over="ignore", under="ignore"):
+        real: F32 = acc.astype(np.float32) * along_axis(scale, acc.ndim, axis)
+    return real
+
+
+# --- casts, on the bits ---------------------------------------------------------------------------
+
+
+def to_bf16(x: F32) -> NDArray[ml_dtypes.bfloat16]:
+    """Round to the nearest bfloat16, ties to even; overflow to infinity; NaN -> 0x7fc0 | sign."""
+    bits = x.view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    nan = 0x7FC0 | (bits >> 16 & 0x8000)
+    return np.where(np.isnan(x), nan, rounded).astype(np.uint16).view(ml_dtypes.bfloat16)
+
+
+def from_bf16(x: NDArray[ml_dtypes.bfloat16]) -> F32:
+    """Widen exactly: a bfloat16 is the upper half of a float32, NaN payloads included."""
+    return (x.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def to_f16(x: F32) -> NDArray[np.float16]:
+    """Round to the nearest float16, ties to even; NaN becomes quiet, keeps sign and top payload."""
+    bits = x.view(np.uint32).astype(np.int64)
+    magnitude, sign = bits & 0x7FFFFFFF, bits >> 16 & 0x8000
+    # Normal result: drop 13 bits, move the exponent's bias from 127 to 15; a carry makes infinity.
+    normal = (magnitude - (112 << 23) + 0xFFF + (magnitude >> 13 & 1)) >> 13
+    # Below 2^-14 the result counts steps of 2^-24; 1024 steps are the smallest normal number.
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        steps = np.rint(np.minimum(np.abs(x), np.float32(1)).astype(np.float64) * 2.0**24)
+    subnormal = np.where(np.isnan(x), 0, steps).astype(np.int64)
+    finite = np.minimum(np.where(magnitude < 113 << 23, subnormal, normal), 0x7C00)
+    nan = 0x7E00 | (magnitude >> 13 & 0x1FF)
+    return (sign | np.where(np.isnan(x), nan, finite)).astype(np.uint16).view(np.float16)
+
+
+def from_f16(x: NDArray[np.float16]) -> F32:
+    """Widen exactly; NaN is made quiet and keeps its sign and payload."""
+    bits = x.view(np.uint16).astype(np.int64)
+    sign, exponent, fraction = bits >> 15, bits >> 10 & 31, bits & 0x3FF
+    subnormal = (fraction * 2.0**-24).astype(np.float32).view(np.uint32)
+    normal = (exponent + 112) << 23 | fraction << 13
+    special = 0x7F800000 | fraction << 13 | np.where(fraction != 0, 0x400000, 0)
+    magnitude = np.where(exponent == 0, subnormal, np.where(exponent == 31, special, normal))
+    return (sign << 31 | magnitude).astype(np.uint32).view(np.float32)
+
+
+def to_tf32(x: F32) -> F32:
+    """Round to 10 fraction bits, ties to even, still float32; NaN becomes quiet, denormals stay."""
+    bits = x.view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0xFFF + (bits >> 13 & 1)) & ~np.uint64(0x1FFF)
+    nan = (bits | 0x400000) & ~np.uint64(0x1FFF)
+    return np.where(np.isnan(x), nan, rounded).astype(np.uint32).view(np.float32)
+
+
+# --- integer products -----------------------------------------------------------------------------
+
+
+def largest_step(dtype: np.dtype[Any], zero_point: Codes) -> int:
+    """Return a bound on |code - zero_point|, by the dtype and whether a zero point is used."""
+    return 128 if dtype == np.int8 and not zero_point.any() else 255
+
+
+def accumulator_dtype(depth: int, a_step: int, b_step: int) -> type[np.int32 | np.int64]:
+    """int32 where no sum of `depth` products can leave it, else int64; u8 * s8 fits to 65,793."""
+    return np.int32 if a_step * b_step * depth < 2**31 else np.int64
+
+
+def matmul_integer(a: Codes, b: Codes, a_zero_point: Codes, b_zero_point: Codes) -> NDArray[Any]:
+    """Return (a - a_zero_point) @ (b - b_zero_point) exactly: int32, or int64 where it could wrap.
+
+    Shapes follow numpy.matmul: (..., M, K) @ (..., K, N). a_zero_point is () or (M,), b_zero_point
+    () or (N,).
+    """
+    rows = a.astype(np.int64) - np.atleast_1d(a_zero_point).astype(np.int64)[:, None]
+    columns = b.astype(np.int64) - b_zero_point.astype(np.int64)
+    steps = largest_step(a.dtype, a_zero_point), largest_step(b.dtype, b_zero_point)
+    acc: I64 = np.matmul(rows, columns)
+    return acc.astype(accumulator_dtype(a.shape[-1], *steps))
+
+
+def qlinear_matmul(
+    a: Codes,
+    a_scale: F32,
+    a_zero_point: Codes,
+    b: Codes,
+    b_scale: F32,
+    b_zero_point: Codes,
+    y_scale: F32,
+    y_zero_point: Codes,
+    bias: NDArray[np.int32] | None = None,
+) -> Codes:
+    """Return the codes of a @ b + bias, whose scale is s_a * s_b.
+
+    a's parameters are () or (M,), b's () or (N,).
+    """
+    acc = matmul_integer(a, b, a_zero_point, b_zero_point).astype(np.int64)
+    if bias is not None:
+        acc = acc + bias
+    multiplier = (np.atleast_1d(a_scale)[:, None] * b_scale) / y_scale
+    return requantize(acc, multiplier, y_zero_point)
+
+
+def windows(
+    x: NDArray[Any],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+) -> list[NDArray[Any]]:
+    """Return, for each tap of a kernel in row-major order, what every output position sees there.
+
+    x is (N, C, *spatial); pads are ONNX's (begins, then ends) and are filled with zeros.
+    """
+    axes = len(kernel)
+    padded = np.pad(x, [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)])
+    taps = []
+    for tap in np.ndindex(*kernel):
+        starts = [t * d for t, d in zip(tap, dilations, strict=True)]
+        spans = [
+            size - (k - 1) * d
+            for size, k, d in zip(padded.shape[2:], kernel, dilations, strict=True)
+        ]
+        where = tuple(
+            slice(a, a + span, s) for a, span, s in zip(starts, spans, strides, strict=True)
+        )
+        taps.append(padded[(slice(None), slice(None), *where)])
+    return taps
+
+
+def products(
+    x: NDArray[Any],
+    w: NDArray[Any],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield the factors of each product of a convolution, ready to be multiplied.
+
+    Taps come in row-major order, the channels of a tap inside it. The factors broadcast to
+    (N, group, O / group, *output).
+    """
+    taps = windows(x, w.shape[2:], strides, pads, dilations)
+    axes = [1] * (x.ndim - 2)
+    weights = w.reshape(group, w.shape[0] // group, w.shape[1], len(taps), *axes)
+    for t, window in enumerate(taps):
+        source = window.reshape(x.shape[0], group, 1, w.shape[1], *window.shape[2:])
+        for c in range(w.shape[1]):
+            yield source[:, :, :, c], weights[:, :, c, t]
+
+
+def conv_integer(
+    x: Codes,
+    w: Codes,
+    x_zero_point: Codes,
+    w_zero_point: Codes,
+    *,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int = 1,
+) -> NDArray[Any]:
+    """Return the exact convolution of x (N, C, *spatial) with w (O, C / group, *kernel).
+
+    The dtype is as matmul_integer's for the depth C / group * taps. Padding is the real 0, that is
+    x_zero_point. w_zero_point is () or (O,).
+    """
+    x_steps = x.astype(np.int64) - x_zero_point.astype(np.int64)
+    w_steps = w.astype(np.int64) - along_axis(np.atleast_1d(w_zero_point), w.ndim, 0).astype(
+        np.int64
+    )
+    acc: I64 = np.array(0)
+    for source, weights in products(x_steps, w_steps, strides, pads, dilations, group):
+        acc = acc + source * weights
+    acc = acc.reshape(x.shape[0], w.shape[0], *acc.shape[3:])
+    steps = largest_step(x.dtype, x_zero_point), largest_step(w.dtype, w_zero_point)
+    return acc.astype(accumulator_dtype(int(np.prod(w.shape[1:])), *steps))
+
+
+def qlinear_conv(
+    x: Codes,
+    x_scale: F32,
+    x_zero_point: Codes,
+    w: Codes,
+    w_scale: F32,
+    w_zero_point: Codes,
+    y_scale: F32,
+    y_zero_point: Codes,
+    bias: NDArray[np.int32] | None = None,
+    *,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int = 1,
+) -> Codes:
+    """Return the codes of a convolution; w's parameters and the bias (scale s_x * s_w) are (O,)."""
+    acc = conv_integer(
+        x, w, x_zero_point, w_zero_point,
+        strides=strides, pads=pads, dilations=dilations, group=group,
+    ).astype(np.int64)  # fmt: skip
+    if bias is not None:
+        acc = acc + along_axis(bias, acc.ndim, 1)
+    return requantize(acc, np.atleast_1d((x_scale * w_scale) / y_scale), y_zero_point, axis=1)
+
+
+# --- element-wise operators on codes: dequantise, operate in f32, quantise ------------------------
+
+
+def qadd(
+    a: Codes, a_scale: F32, a_zero_point: Codes,
+    b: Codes, b_scale: F32, b_zero_point: Codes,
+    y_scale: F32, y_zero_point: Codes,
+) -> Codes:  # fmt: skip
+    """Return the codes of a + b (broadcast), each operand dequantised first; no FMA."""
+    real = dequantize_linear(a, a_scale, a_zero_point) + dequantize_linear(b, b_scale, b_zero_point)
+    return quantize_linear(real, y_scale, y_zero_point)
+
+
+def qmul(
+    a: Codes, a_scale: F32, a_zero_point: Codes,
+    b: Codes, b_scale: F32, b_zero_point: Codes,
+    y_scale: F32, y_zero_point: Codes,
+) -> Codes:  # fmt: skip
+    """Return the codes of a * b (broadcast), each operand dequantised first."""
+    real = dequantize_linear(a, a_scale, a_zero_point) * dequantize_linear(b, b_scale, b_zero_point)
+    return quantize_linear(real, y_scale, y_zero_point)
+
+
+def qconcat(
+    parts: Sequence[tuple[Codes, F32, Codes]], y_scale: F32, y_zero_point: Codes, axis: int
+) -> Codes:
+    """Return the codes of (q, scale, zero_point) parts joined along `axis` under one scale.
+
+    A part that already has the output's scale, zero point and dtype passes unchanged.
+    """
+    real = np.concatenate([dequantize_linear(*part) for part in parts], axis)
+    return quantize_linear(real, y_scale, y_zero_point)
+
+
+def average_pool(
+    x: F32,
+    kernel: Sequence[int],
+    *,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    count_include_pad: bool = False,
+) -> F32:
+    """Return window means of x (N, C, *spatial): taps added to +0 in row-major order, divided."""
+    ones = [1] * len(kernel)
+    total: F32 = np.float32(0)  # type: ignore[assignment]
+    for window in windows(x, kernel, strides, pads, ones):
+        total = total + window
+    if count_include_pad:
+        return total / np.float32(np.prod(kernel))
+    inside = windows(np.ones((1, 1, *x.shape[2:]), np.float32), kernel, strides, pads, ones)
+    return total / np.sum(inside, axis=0, dtype=np.float32)
+
+
+def qaverage_pool(
+    x: Codes, x_scale: F32, x_zero_point: Codes, y_scale: F32, y_zero_point: Codes,
+    kernel: Sequence[int], *, strides: Sequence[int], pads: Sequence[int],
+    count_include_pad: bool = False,
+) -> Codes:  # fmt: skip
+    """Return the codes of the f32 average pool of the dequantised codes."""
+    real = dequantize_linear(x, x_scale, x_zero_point)
+    mean = average_pool(
+        real, kernel, strides=strides, pads=pads, count_include_pad=count_include_pad
+    )
+    return quantize_linear(mean, y_scale, y_zero_point)
+
+
+def make_qtable(
+    function: Callable[[F32], F32],
+    x_scale: F32,
+    x_zero_point: Codes,
+    y_scale: F32,
+    y_zero_point: Codes,
+) -> Codes:
+    """Return the 256 output codes of a unary f32 function, indexed by the input code as u8 bits."""
+    codes = np.arange(256, dtype=np.uint8).view(x_zero_point.dtype)
+    return quantize_linear(
+        function(dequantize_linear(codes, x_scale, x_zero_point)), y_scale, y_zero_point
+    )
+
+
+def qtable(q: Codes, table: Codes) -> Codes:
+    """Return table[bits of q]: a unary operator on 8-bit codes."""
+    return table[q.view(np.uint8)]
+
+
+# --- f32 in a fixed order -------------------------------------------------------------------------
+
+
+def fma(a: F32, b: F32, c: F32) -> F32:
+    """Return a * b + c rounded once to f32.
+
+    The product of two f32 is exact in float64. The sum is rounded to odd there (to the neighbour
+    whose last bit is odd, if inexact), which keeps enough for the rounding to f32 to be the only one
+    that counts.
+    """
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        product = np.asarray(a, np.float64) * np.asarray(b, np.float64)
+        addend = np.asarray(c, np.float64)
+        total = np.asarray(product + addend)
+        rest = total - product  # Knuth's TwoSum: error = what rounding took from the sum, exactly
+        error = (product - (total - rest)) + (addend - rest)
+        even = total.view(np.int64) & 1 == 0
+        inexact = np.isfinite(error) & (error != 0) & even
+        outwards = np.where((error > 0) == (total > 0), 1, -1)
+        odd = np.where(inexact, total.view(np.int64) + outwards, total.view(np.int64))
+        return odd.view(np.float64).astype(np.float32)
+
+
+def gemm_f32(a: F32, b: F32, bias: F32 | None = None) -> F32:
+    """Return a (M, K) @ b (K, N) + bias: one chain of FMAs from +0 over k in order, bias last."""
+    acc = np.zeros((a.shape[0], b.shape[1]), np.float32)
+    for k in range(a.shape[1]):
+        acc = fma(a[:, k, None], b[None, k, :], acc)
+    return acc if bias is None else acc + bias
+
+
+def conv_f32(
+    x: F32,
+    w: F32,
+    bias: F32 | None = None,
+    *,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int = 1,
+) -> F32:
+    """Return the convolution of x (N, C, *spatial) with w (O, C / group, *kernel) by FMAs from +0.
+
+    Each chain runs over the taps in row-major order (kh, kw) and inside a tap over the channels,
+    whatever the layout. Padded positions take part as +0. The bias (O,) is added last.
+    """
+    acc: F32 = np.array(0, np.float32)
+    for source, weights in products(x, w, strides, pads, dilations, group):
+        acc = fma(source, weights, acc)
+    acc = acc.reshape(x.shape[0], w.shape[0], *acc.shape[3:])
+    return acc if bias is None else acc + along_axis(bias, acc.ndim, 1)
+
+
+def sum_rows_f32(x: F32) -> F32:
+    """Return sums over the last axis: 16 sums p[i % 16] += x[i] in order, then a fixed tree.
+
+    The tree halves: p[j] + p[j + 8], then + 4, + 2, + 1.
+    """
+    partial = np.zeros((*x.shape[:-1], 16), np.float32)
+    for i in range(x.shape[-1]):
+        partial[..., i % 16] += x[..., i]
+    for half in (8, 4, 2, 1):
+        partial = partial[..., :half] + partial[..., half : 2 * half]
+    return partial[..., 0]
