@@ -1,0 +1,220 @@
+// engine.h: from a program (nodes, shape independent) to a plan (steps, one concrete input shape).
+//
+// An operator is one function `build(Planner&, const Node&)` (or an ordered list of them, best first,
+// each of which may refuse with a reason). It reads the operands' dtypes and shapes, declares its
+// outputs, and adds one Step. A Step holds plan-tensor ids and everything that it worked out; run()
+// gets the table of pointers. Steps are immutable: plans are shared between threads, each concurrent
+// run brings its own arena and pointer table.
+//
+// Layouts: a tensor's `shape` is always the logical one (N, C, spatial...). CHANNELS_LAST says that the
+// memory order is N, spatial..., C. `operand(node, i, layout)` inserts a conversion where needed, once.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels/kernels.h"
+
+namespace lp {
+
+// Values of ONNX's TensorProto.DataType.
+enum class DType : int32_t {
+  F32 = 1,
+  U8 = 2,
+  S8 = 3,
+  U16 = 4,
+  S16 = 5,
+  S32 = 6,
+  S64 = 7,
+  BOOL = 9,
+  F16 = 10,
+  F64 = 11,
+  U32 = 12,
+  U64 = 13,
+  BF16 = 16,
+};
+int64_t dtype_size(DType dtype);  // bytes; throws Error for a dtype that the engine does not hold
+const char* dtype_name(DType dtype);
+
+// What a user must be told: it becomes a LowprecError.
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+enum class Layout : uint8_t { PLAIN, CHANNELS_LAST };
+
+using Shape = std::vector<int64_t>;
+int64_t count(const Shape& shape);                                  // elements
+int64_t count(const Shape& shape, size_t begin, size_t end);        // of the axes [begin, end)
+std::string to_string(const Shape& shape);                          // "[1, 3, 224, 224]"
+Shape broadcast(const Shape& a, const Shape& b, const char* what);  // NumPy rules; throws Error
+int64_t normalise_axis(int64_t axis, size_t rank, const char* what);
+Shape row_major_strides(const Shape& shape);  // elements
+
+// ------------------------------------------------------------------------------------ program
+struct Attribute {
+  std::vector<int64_t> ints;
+  std::vector<float> floats;
+  std::string text;
+};
+
+// Something worth computing once for a node and sharing between plans: packed weights.
+struct Prepared {
+  virtual ~Prepared() = default;
+};
+
+class Planner;
+class Program;
+
+struct Node {
+  std::string op, name;
+  std::vector<int> inputs;  // value ids; -1 = absent
+  std::vector<int> outputs;
+  std::map<std::string, Attribute> attributes;
+
+  bool has(const std::string& key) const { return attributes.count(key) != 0; }
+  int64_t integer(const std::string& key, int64_t otherwise) const;
+  float real(const std::string& key, float otherwise) const;
+  std::string text(const std::string& key, const std::string& otherwise) const;
+  std::vector<int64_t> integers(const std::string& key,
+                                const std::vector<int64_t>& otherwise = {}) const;
+  std::vector<float> reals(const std::string& key) const;
+  bool has_input(size_t i) const { return i < inputs.size() && inputs[i] >= 0; }
+
+  // Guarded by Program::prepare_mutex.
+  mutable std::map<std::string, std::shared_ptr<Prepared>> prepared;
+};
+
+struct ProgramValue {
+  std::string name;
+  DType dtype = DType::F32;
+  bool constant = false;
+  Shape shape;                     // of a constant
+  const uint8_t* data = nullptr;   // of a constant; kept alive by the owner of the program
+};
+
+// --------------------------------------------------------------------------------------- plan
+struct Tensor {
+  DType dtype = DType::F32;
+  Shape shape;  // logical
+  Layout layout = Layout::PLAIN;
+  const uint8_t* constant = nullptr;  // contents known while planning
+  int storage = -1;
+
+  int64_t elements() const { return count(shape); }
+  int64_t bytes() const { return count(shape) * dtype_size(dtype); }
+  size_t rank() const { return shape.size(); }
+  bool is_constant() const { return constant != nullptr; }
+};
+
+using Pointers = uint8_t* const*;
+
+class Step {
+ public:
+  virtual ~Step() = default;
+  // t[id] is the memory of plan tensor `id`; `scratch` has scratch_bytes, 64-byte aligned.
+  virtual void run(Pointers t, uint8_t* scratch) const = 0;
+
+  std::vector<int> in, out;  // plan tensors read and written (liveness)
+  int64_t scratch_bytes = 0;
+  int inplace = -1;          // in[inplace] may share memory with out[0] (same size, same layout)
+  double macs = 0;
+  const Node* node = nullptr;
+  std::string kernel;        // "conv_u8s8 avx512vnni"
+  std::string refused;       // "depthwise: group is 1; ..."
+};
+
+// A Step from a lambda, for operators that are one loop.
+class FunctionStep : public Step {
+ public:
+  explicit FunctionStep(std::function<void(Pointers, uint8_t*)> body) : body_(std::move(body)) {}
+  void run(Pointers t, uint8_t* scratch) const override { body_(t, scratch); }
+
+ private:
+  std::function<void(Pointers, uint8_t*)> body_;
+};
+
+class Planner {
+ public:
+  // ---- operands (plan tensor ids) ----
+  // In the layout asked for; a conversion step is inserted where the value has the other one.
+  int operand(const Node& node, size_t i, Layout layout = Layout::PLAIN);
+  // In whichever layout the value has (CHANNELS_LAST preferred when it has both).
+  int operand_as_is(const Node& node, size_t i);
+  const Tensor& tensor(int id) const { return tensors_[static_cast<size_t>(id)]; }
+  Layout layout_of(const Node& node, size_t i);  // of operand_as_is
+  const Shape& shape_of(const Node& node, size_t i);
+  DType dtype_of(const Node& node, size_t i);
+
+  // ---- contents that must be known while planning; throw Error where they are not ----
+  bool is_known(const Node& node, size_t i);
+  std::vector<int64_t> known_integers(const Node& node, size_t i);  // s64, s32 or bool tensor
+  std::vector<float> known_reals(const Node& node, size_t i);       // f32 (f16, f64, ints converted)
+
+  // ---- outputs ----
+  int output(const Node& node, size_t i, DType dtype, const Shape& shape,
+             Layout layout = Layout::PLAIN);
+  // The output is the same memory as `tensor`, seen with another shape (no step).
+  void alias(const Node& node, size_t i, int tensor, const Shape& shape,
+             Layout layout = Layout::PLAIN);
+  void add(std::unique_ptr<Step> step);  // node, kernel default ("op isa") are filled in
+  Step& add(const std::vector<int>& in, const std::vector<int>& out,
+            std::function<void(Pointers, uint8_t*)> body);
+
+  // ---- things shared between plans of one program ----
+  std::shared_ptr<Prepared> prepared(const Node& node, const std::string& key,
+                                     const std::function<std::shared_ptr<Prepared>()>& make);
+
+  const Kernels& kernels() const { return *kernels_; }
+
+ private:
+  friend class Plan;
+  friend class Program;
+  Planner(const Program& program, const Kernels* kernels);
+  int new_tensor(DType dtype, const Shape& shape, Layout layout);
+  int convert(int tensor, Layout layout);
+  void build(const Node& node);
+  void fold(const Node& node, size_t first_step);
+
+  const Program& program_;
+  const Kernels* kernels_;
+  const Node* current_ = nullptr;
+  std::vector<Tensor> tensors_;
+  std::vector<std::unique_ptr<Step>> steps_;
+  std::vector<int> plain_, last_;  // by value id: plan tensor in that layout, or -1
+  int storages_ = 0;
+  std::vector<std::unique_ptr<uint8_t[]>> owned_;  // folded constants
+  std::vector<std::shared_ptr<Prepared>> kept_;    // alive as long as the plan
+};
+
+// One way to do an operator. `refuse` returns why not, or nullptr; a null `refuse` always accepts.
+struct Implementation {
+  const char* name;
+  const char* (*refuse)(Planner&, const Node&);
+  void (*build)(Planner&, const Node&);
+};
+
+// Registration: one table per ops_*.cpp, listed in operators.cpp. No static constructors.
+struct Operator {
+  const char* op;
+  std::vector<Implementation> implementations;  // best first
+};
+const Operator* find_operator(const std::string& op);  // nullptr: not native
+std::vector<std::string> operator_names();
+
+// --------------------------------------------------------------------------- operator tables
+const std::vector<Operator>& product_operators();      // ops_product.cpp: Conv, Gemm, MatMul, QConv...
+const std::vector<Operator>& elementwise_operators();  // ops_elementwise.cpp
+const std::vector<Operator>& quantize_operators();     // ops_quantize.cpp
+const std::vector<Operator>& reduce_operators();       // ops_reduce.cpp: reductions, softmax, norms
+const std::vector<Operator>& pool_operators();         // ops_pool.cpp
+const std::vector<Operator>& shape_operators();        // ops_shape.cpp: reshape, transpose, slice...
+const std::vector<Operator>& resize_operators();       // ops_resize.cpp: resize, pad
+
+}  // namespace lp
