@@ -15,6 +15,9 @@
 #include <string.h>
 
 #if defined(LP_ISA_AVX512VNNI) || defined(LP_ISA_AVX2)
+// GCC 12 warns about its own _mm512_undefined_ps() (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 #endif
 
