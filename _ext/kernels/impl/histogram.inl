@@ -1,0 +1,113 @@
+// histogram.inl: extremes and bin counts of f32 values. Written once over vec.h, compiled per ISA.
+//
+// Definition   bin = floor(x * inverse_width) - origin in exact arithmetic; NaN and infinity in
+// none Exactness    inverse_width is a power of two, so the product is exact or underflows towards
+// zero
+//              (where a negative x still belongs to bin -1). Extremes are order independent: a zero
+//              is always returned as +0.
+// Speed        a bin that many neighbours hit (the zeros after a Relu) would make each increment
+//              wait for the one before, so neighbours count in four tables that are summed at the
+//              end
+#include "kernels/vec.h"
+
+namespace {
+
+LP_INLINE VM is_finite(VF x) { return vset_s32(0x7F800000) > (as_s32(x) & vset_s32(0x7FFFFFFF)); }
+
+void range(const float* x, int64_t n, float* minimum, float* maximum, int64_t* nonfinite) {
+  constexpr int64_t CHUNK = int64_t{1} << 24;  // so that a lane's s32 count cannot wrap
+  const VF infinity = vset(__builtin_inff()), minus_infinity = vset(-__builtin_inff());
+  VF low = infinity, high = minus_infinity;
+  for (int64_t start = 0; start < n; start += CHUNK) {
+    const int64_t size = n - start < CHUNK ? n - start : CHUNK;
+    VI bad = vset_s32(0);
+    // Lanes past the end read as 0, which must not widen the range: the tail goes one by one.
+    const int64_t whole = size - size % W;
+    for (int64_t i = 0; i < whole; i += W) {
+      const VF value = vload(x + start + i);
+      const VM finite = is_finite(value);
+      low = vmin(select(finite, value, infinity), low);
+      high = vmax(select(finite, value, minus_infinity), high);
+      bad = bad + select(finite, vset_s32(0), vset_s32(1));
+    }
+    int32_t counts[W];
+    vstore(counts, bad);
+    for (int lane = 0; lane < W; ++lane) *nonfinite += counts[lane];
+    for (int64_t i = start + whole; i < start + size; ++i) {
+      const VF value = vset(x[i]);
+      const VM finite = is_finite(value);
+      low = vmin(select(finite, value, infinity), low);
+      high = vmax(select(finite, value, minus_infinity), high);
+      *nonfinite += (mask_bits(finite) & 1) == 0;
+    }
+  }
+  float lows[W], highs[W];
+  vstore(lows, low);
+  vstore(highs, high);
+  for (int lane = 0; lane < W; ++lane) {
+    if (lows[lane] < *minimum) *minimum = lows[lane];
+    if (highs[lane] > *maximum) *maximum = highs[lane];
+  }
+  *minimum += 0.0f;  // -0 becomes +0
+  *maximum += 0.0f;
+}
+
+struct BinIndex {
+  VF inverse_width, origin, last, none;
+
+  // Bin of each lane; `none` (one past the last) for NaN and infinity. Clamped: memory stays safe
+  // whatever the data is.
+  LP_INLINE VI of(const BinIndex& b, VF x) {
+    VF bin = vfloor(x * b.inverse_width);
+    bin = select(x < vset(0.0f), vmin(bin, vset(-1.0f)), bin);
+    bin = vmin(vmax(bin - b.origin, vset(0.0f)), b.last);
+    return cvt_s32(select(is_finite(x), bin, b.none));
+  }
+};
+
+void histogram(const float* x, int64_t n, float inverse_width, int64_t origin, int64_t bins,
+               int64_t* counts) {
+  constexpr int64_t MAX_BINS = 2048, CHUNK = 65536;
+  constexpr int STEP = W < 4 ? 4 : W;
+  const BinIndex index = {vset(inverse_width), vset(static_cast<float>(origin)),
+                          vset(static_cast<float>(bins - 1)), vset(static_cast<float>(bins))};
+  int32_t buffer[STEP];
+  const auto find = [&](const float* p) __attribute__((always_inline)) {
+    for (int lane = 0; lane < STEP; lane += W) {
+      vstore(buffer + lane, BinIndex::of(index, vload(p + lane)));
+    }
+  };
+  if (bins <= MAX_BINS && n >= 2 * MAX_BINS) {
+    uint16_t tables[4][MAX_BINS + 1];
+    while (n >= STEP) {
+      const int64_t size = (n < CHUNK ? n : CHUNK) / STEP * STEP;
+      for (auto& table : tables) memset(table, 0, static_cast<size_t>(bins + 1) * sizeof(uint16_t));
+      for (int64_t i = 0; i < size; i += STEP) {
+        find(x + i);
+#pragma GCC unroll 16
+        for (int lane = 0; lane < STEP; ++lane) ++tables[lane % 4][buffer[lane]];
+      }
+      for (int64_t bin = 0; bin < bins; ++bin) {
+        counts[bin] += tables[0][bin] + tables[1][bin] + tables[2][bin] + tables[3][bin];
+      }
+      x += size;
+      n -= size;
+    }
+  }
+  for (; n >= STEP; x += STEP, n -= STEP) {
+    find(x);
+    for (int lane = 0; lane < STEP; ++lane) {
+      if (buffer[lane] < bins) ++counts[buffer[lane]];
+    }
+  }
+  if (n > 0) {
+    float rest[STEP] = {0};
+    memcpy(rest, x, static_cast<size_t>(n) * sizeof(float));
+    find(rest);
+    for (int64_t i = 0; i < n; ++i) {
+      if (buffer[i] < bins) ++counts[buffer[i]];
+    }
+  }
+}
+
+}  // namespace
