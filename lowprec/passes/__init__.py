@@ -1,1 +1,10 @@
-"""(being built)"""
+"""Graph to graph: `simplify` for everyone, `fuse` for the engine.
+
+A pass is one file with one function `verb_object(model) -> bool` that rewrites in place and tells
+whether it changed anything. `simplify` leaves a plain ONNX model; `fuse` introduces the domain
+`ai.lowprec`, in memory only.
+"""
+
+from lowprec.passes.simplify import simplify
+
+__all__ = ["simplify"]

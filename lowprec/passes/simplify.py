@@ -1,0 +1,79 @@
+"""The order in which the simplifying passes run.
+
+What stays is a plain ONNX model: no operator of our own, the same inputs and outputs, and output
+values equal up to the rounding of folded constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    DeduplicateInitializersPass,
+    RemoveUnusedNodesPass,
+    TopologicalSortPass,
+)
+
+from lowprec.passes.fold_affine import fold_affine
+from lowprec.passes.fold_batch_norm import fold_batch_norm
+from lowprec.passes.fold_constants import fold_constants
+from lowprec.passes.recover_gelu import recover_gelu
+from lowprec.passes.recover_hard_sigmoid import recover_hard_sigmoid
+from lowprec.passes.recover_hard_swish import recover_hard_swish
+from lowprec.passes.recover_layer_norm import recover_layer_norm
+from lowprec.passes.remove_identity import remove_identity
+
+MAX_ROUNDS = 10
+_SMALL_CONSTANT = 1024  # elements; larger ones are weights: comparing them is not worth the time
+
+
+def eliminate_dead_nodes(model: ir.Model) -> bool:
+    """Remove nodes and initializers that no output depends on; return whether anything changed."""
+    return bool(RemoveUnusedNodesPass()(model).modified)
+
+
+def deduplicate_initializers(model: ir.Model) -> bool:
+    """Let equal small constants be one; return whether anything changed."""
+    return bool(DeduplicateInitializersPass(size_limit=_SMALL_CONSTANT)(model).modified)
+
+
+def eliminate_common_subexpressions(model: ir.Model) -> bool:
+    """Let equal operators on equal inputs be one; return whether anything changed."""
+    return bool(CommonSubexpressionEliminationPass()(model).modified)
+
+
+# Constants first, so that the patterns see them; equal subexpressions are merged before patterns
+# that ask for a sole reader (an exporter that writes x - mean twice). Recovering comes before
+# folding affine chains: `x * 6` after a layer must not swallow the constants that make a pattern
+# recognisable.
+PASSES: tuple[Callable[[ir.Model], bool], ...] = (
+    remove_identity,
+    fold_constants,
+    deduplicate_initializers,
+    eliminate_common_subexpressions,
+    eliminate_dead_nodes,
+    recover_layer_norm,
+    recover_gelu,
+    recover_hard_sigmoid,
+    recover_hard_swish,
+    fold_batch_norm,
+    fold_affine,
+    eliminate_dead_nodes,
+)
+
+
+def simplify(model: ir.Model) -> None:
+    """Rewrite `model` in place until no pass of `PASSES` changes it, at most `MAX_ROUNDS` rounds.
+
+    Deterministic: the same model gives the same model. Model metadata, input and output names are
+    kept.
+    """
+    for _ in range(MAX_ROUNDS):
+        changed = False
+        for rewrite in PASSES:
+            changed |= rewrite(model)
+        if not changed:
+            break
+    TopologicalSortPass()(model)
