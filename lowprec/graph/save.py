@@ -1,0 +1,244 @@
+"""Write a hub model to disk so that either the new file or the old one is there, never half of one.
+
+The bytes depend on the model alone: the same model gives the same file. Above the size that
+protobuf can hold, weights go to a data file beside the model whose name carries the digest of its
+content; the model file is renamed into place last, so that a reader never sees it with another
+save's data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+import onnx_ir as ir
+
+from lowprec.errors import ModelError, OutputError
+from lowprec.graph.constants import own_tensor
+
+IR_VERSION = 10  # what the releases of onnxruntime and OpenVINO of the last years open
+SAVED_OPSET = 23
+EXTERNAL_LIMIT = (
+    2**31 - 2**26
+)  # bytes of weights; protobuf ends at 2 GiB and the graph needs room too
+SMALL_TENSOR = (
+    1024  # bytes; smaller tensors stay in the model file: readers want axes and shapes there
+)
+ALIGNMENT = 4096  # bytes, for readers that map the data file
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """Return `model` as the ModelProto that `save` writes: IR version 10, all weights inside.
+
+    An opset above 23 is declared as 23 where every operator of the model has the same definition
+    there.
+    """
+    return _serialize(model, lambda tensor: own_tensor(tensor, copy_external=True))
+
+
+def save(
+    model: ir.Model, path: str | os.PathLike[str], *, external_limit: int = EXTERNAL_LIMIT
+) -> None:
+    """Write `model` to `path` atomically: after any failure the old file is still there, unharmed.
+
+    Args:
+        model: Stays as it is.
+        path: The .onnx file; its folder must exist.
+        external_limit: Bytes of weights above which they go to `<path>.<digest>.data` beside it.
+
+    Raises:
+        OutputError: the folder is missing or read-only, the disk is full, or the path is a folder.
+    """
+    target = Path(os.path.realpath(path))
+    _check_target(target)
+    is_large = sum(tensor.nbytes for tensor in _weights(model)) > external_limit
+    data_name = None
+    with _output_errors(target), contextlib.ExitStack() as stack:
+        if is_large:
+            data = stack.enter_context(_temporary_file(target))
+            places = _write_data(model, data.file)
+            data_name = f"{target.name}.{places.digest}.data"
+            proto = _serialize(model, lambda tensor: places.external(tensor, str(data_name)))
+        else:
+            proto = to_proto(model)
+        content = stack.enter_context(_temporary_file(target))
+        content.file.write(_serialized_bytes(proto))
+        if data_name is not None:
+            data.move_to(target.with_name(data_name))
+        content.move_to(target)
+        _sync_folder(target.parent)
+        _remove_stale_data(target, keep=data_name)
+
+
+def _serialized_bytes(proto: onnx.ModelProto) -> bytes:
+    try:
+        content: bytes = proto.SerializeToString(deterministic=True)
+    except Exception as error:  # protobuf raises EncodeError, upb a ValueError
+        raise ModelError(f"the model's graph is too large for protobuf: {error}") from None
+    return content
+
+
+def _serialize(
+    model: ir.Model, place: Callable[[ir.TensorProtocol], ir.TensorProtocol]
+) -> onnx.ModelProto:
+    """Return a ModelProto of `model` whose weights are what `place` makes of them."""
+    copy = model.clone()
+    for graph in copy.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = place(value.const_value)
+            if not value.is_graph_input() and not value.is_graph_output():
+                value.type = None  # the tensor itself says so
+                value.shape = None
+        for node in graph:
+            for name, attribute in tuple(node.attributes.items()):
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    tensor = own_tensor(attribute.as_tensor(), copy_external=True)
+                    node.attributes[name] = ir.AttrTensor(name, tensor)
+    copy.ir_version = IR_VERSION
+    _lower_opset(copy)
+    return ir.to_proto(copy)
+
+
+def _lower_opset(model: ir.Model) -> None:
+    """Declare opset 23 instead of a newer one when that changes no operator's definition."""
+    version = model.graph.opset_imports.get("", SAVED_OPSET)
+    if version <= SAVED_OPSET:
+        return
+    operators = {node.op_type for graph in model.graphs() for node in graph if not node.domain}
+    since = (onnx.defs.get_schema(name, version, "").since_version for name in operators)
+    if max(since, default=1) <= SAVED_OPSET:
+        model.graph.opset_imports[""] = SAVED_OPSET
+
+
+def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
+
+
+@dataclass
+class _DataFile:
+    """Where each large tensor lies in a data file, by the tensor's identity."""
+
+    digest: str
+    offsets: dict[int, int]
+
+    def external(self, tensor: ir.TensorProtocol, location: str) -> ir.TensorProtocol:
+        offset = self.offsets.get(id(tensor))
+        if offset is None:
+            return own_tensor(tensor, copy_external=True)
+        shape = ir.Shape(tensor.shape.numpy())
+        return ir.ExternalTensor(
+            location, offset, tensor.nbytes, tensor.dtype, shape=shape, name=tensor.name or ""
+        )
+
+
+def _write_data(model: ir.Model, file: BinaryIO) -> _DataFile:
+    digest = hashlib.sha256()
+    offsets: dict[int, int] = {}
+    position = 0
+    for tensor in _weights(model):
+        is_string = tensor.dtype == ir.DataType.STRING
+        if is_string or tensor.nbytes < SMALL_TENSOR or id(tensor) in offsets:
+            continue
+        padding = bytes(-position % ALIGNMENT)
+        content = tensor.tobytes()
+        for piece in (padding, content):
+            file.write(piece)
+            digest.update(piece)
+        offsets[id(tensor)] = position + len(padding)
+        position += len(padding) + len(content)
+    return _DataFile(digest.hexdigest()[:16], offsets)
+
+
+def _remove_stale_data(target: Path, keep: str | None) -> None:
+    """Remove data files of earlier saves to the same path; nothing refers to them any more."""
+    stale = re.compile(re.escape(target.name) + r"\.[0-9a-f]{16}\.data")
+    for sibling in target.parent.iterdir():
+        if stale.fullmatch(sibling.name) and sibling.name != keep:
+            sibling.unlink(missing_ok=True)
+
+
+def _check_target(target: Path) -> None:
+    folder = target.parent
+    if not folder.exists():
+        raise OutputError(f"output folder '{folder}' does not exist; create it first")
+    if not folder.is_dir():
+        raise OutputError(f"'{folder}' is not a folder; give a path inside an existing folder")
+    if target.is_dir():
+        raise OutputError(f"'{target}' is a folder; give the name of the file to write")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"'{target}' is not a regular file; give the name of the file to write")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"output folder '{folder}' is not writable; choose another folder")
+
+
+@contextlib.contextmanager
+def _output_errors(target: Path) -> Iterator[None]:
+    """Turn what the operating system says into one line with a remedy."""
+    remedies = {
+        errno.ENOSPC: "free some space or choose another disk",
+        errno.EDQUOT: "free some space or choose another disk",
+        errno.EFBIG: "raise the limit on file sizes or choose another disk",
+    }
+    try:
+        yield
+    except OSError as error:
+        remedy = remedies.get(error.errno or 0, "check the folder's permissions")
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write '{target}': {reason}; {remedy} (a file that was there is unchanged)"
+        ) from error
+
+
+@dataclass
+class _TemporaryFile:
+    """A new file beside the target; it disappears unless it is moved into place."""
+
+    path: Path
+    file: BinaryIO
+
+    def move_to(self, target: Path) -> None:
+        """Make the content durable, then let it appear under its name in one step."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        if target.exists():
+            os.fchmod(self.file.fileno(), target.stat().st_mode & 0o7777)
+        self.file.close()
+        os.replace(self.path, target)
+
+
+@contextlib.contextmanager
+def _temporary_file(target: Path) -> Iterator[_TemporaryFile]:
+    path = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    with open(path, "xb") as file:  # not tempfile: that ignores the umask
+        try:
+            yield _TemporaryFile(path, file)
+        except BaseException:
+            # Closing flushes, and flushing fails on a full disk: the file goes away either way.
+            with contextlib.suppress(OSError):
+                file.close()
+            raise
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renames durable where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,108 @@
+"""Bring old models to the hub's opset with onnx's own version converter.
+
+The converter works on a serialised model, so large weights stay out of it: they take part as graph
+inputs of the same name, type and shape, and are put back afterwards. Constants that decide a
+conversion (axes, shapes, scales) are small and stay.
+"""
+
+from __future__ import annotations
+
+import re
+
+import onnx
+import onnx_ir as ir
+from onnx import version_converter
+
+from lowprec.errors import ModelError
+
+HUB_OPSET = 21
+LARGE = 4096  # bytes; larger initializers are weights, not axes or shapes
+_REFUSALS = (RuntimeError, onnx.shape_inference.InferenceError)
+
+
+def upgrade_opset(model: ir.Model) -> ir.Model:
+    """Return `model` with the default domain at opset 21 or newer; a new model if it was older.
+
+    Raises:
+        ModelError: the converter cannot convert one of the operators.
+    """
+    opset = model.graph.opset_imports.get("")
+    if opset is None or opset >= HUB_OPSET:
+        model.graph.opset_imports.setdefault("", HUB_OPSET)
+        return model
+    weights = {
+        name: value.const_value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None and value.const_value.nbytes > LARGE
+    }
+    inputs = len(model.graph.inputs)
+    model.ir_version = max(model.ir_version, 8)  # initializers need not be inputs from 4 on
+    for name, tensor in weights.items():
+        placeholder = model.graph.initializers.pop(name)
+        placeholder.const_value = None
+        placeholder.shape = ir.Shape(tensor.shape.numpy())
+        placeholder.dtype = tensor.dtype
+        model.graph.inputs.append(placeholder)
+    proto = ir.to_proto(model)
+    try:
+        converted = version_converter.convert_version(proto, HUB_OPSET)
+    except _REFUSALS as error:
+        raise ModelError(_explain(error, proto, opset)) from None
+    upgraded = ir.from_proto(converted)
+    placeholders = list(upgraded.graph.inputs)[inputs:]
+    kept = list(upgraded.graph.inputs)[:inputs]
+    upgraded.graph.inputs.clear()
+    upgraded.graph.inputs.extend(kept)
+    for value in placeholders:
+        value.const_value = weights[str(value.name)]
+        upgraded.graph.register_initializer(value)
+    upgraded.metadata_props.update(model.metadata_props)
+    _restore_names(upgraded, model)
+    return upgraded
+
+
+def _restore_names(upgraded: ir.Model, original: ir.Model) -> None:
+    """Give a node that the converter replaced the name of the node it stands for."""
+    names = {
+        output.name: node.name
+        for graph in original.graphs()
+        for node in graph
+        for output in node.outputs
+        if output.name
+    }
+    for graph in upgraded.graphs():
+        for node in graph:
+            if not node.name and node.outputs and node.outputs[0].name in names:
+                node.name = names[node.outputs[0].name]
+
+
+def _explain(error: BaseException, model: onnx.ModelProto, opset: int) -> str:
+    node = _first_refused(model)
+    subject = f"operator '{node.op_type}' of node '{node.name}'" if node else "the model"
+    text = " ".join(str(error).split())
+    reason = re.sub(r"^\S*\.(?:h|cc|cpp):\d+: \S+: ", "", text)[:200].rstrip(".")
+    return (
+        f"{subject} cannot be upgraded from opset {opset} to {HUB_OPSET}: {reason}; "
+        f"export the model with opset {HUB_OPSET} or newer"
+    )
+
+
+def _first_refused(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    """Return the node at which the converter stops: the end of the shortest prefix that it "
+    "refuses."""
+    nodes = list(model.graph.node)
+    prefix = onnx.ModelProto()
+    prefix.CopyFrom(model)
+    low, high = 0, len(nodes)  # the first `low` nodes convert, the first `high` do not
+    while high - low > 1:
+        middle = (low + high) // 2
+        del prefix.graph.node[:]
+        prefix.graph.node.extend(nodes[:middle])
+        del prefix.graph.output[:]
+        prefix.graph.output.add(name=next(name for name in nodes[middle - 1].output if name))
+        try:
+            version_converter.convert_version(prefix, HUB_OPSET)
+            low = middle
+        except _REFUSALS:
+            high = middle
+    return nodes[low] if high else None
