@@ -1,8 +1,8 @@
 // kernels.h: the table of kernels that each instruction set provides.
 //
 // One `Kernels` object per ISA; dispatch (cpu.h) picks one at run time and everything above calls
-// through it. Pointers are trusted here: shapes and dtypes are checked before. All sizes and strides
-// are in elements. Sources of u8 x s8 products must be readable 3 elements past their end.
+// through it. Pointers are trusted here: shapes and dtypes are checked before. All sizes and
+// strides are in elements. Sources of u8 x s8 products must be readable 3 elements past their end.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -70,9 +70,10 @@ struct Epilogue {
 };
 
 // ---- products over runs ----
-// Row m of A is `runs` contiguous pieces of `run_length` elements at base(m) + run_offset[r]. A matrix
-// is one run; a KH x KW convolution over channels-last data is KH runs of KW * C (no im2col).
-// Row m = (image, y, x); base = src + image * src_image + y * src_row + x * src_col, likewise dst.
+// Row m of A is `runs` contiguous pieces of `run_length` elements at base(m) + run_offset[r]. A
+// matrix is one run; a KH x KW convolution over channels-last data is KH runs of KW * C (no
+// im2col). Row m = (image, y, x); base = src + image * src_image + y * src_row + x * src_col,
+// likewise dst.
 struct ProductArgs {
   const void* src;
   void* dst;
@@ -87,7 +88,8 @@ struct ProductArgs {
   Epilogue epilogue;
 };
 
-// ---- depthwise products: output channel c = sum over taps t of src[c + tap_offset[t]] * w[t][c] ----
+// ---- depthwise products: output channel c = sum over taps t of src[c + tap_offset[t]] * w[t][c]
+// ----
 struct DepthwiseArgs {
   const void* src;
   void* dst;
@@ -111,6 +113,78 @@ enum BinaryCode : int32_t {
   BINARY_MAX = 6,
   BINARY_POW = 7,
   BINARY_PRELU = 8,  // x < 0 ? slope * x : x
+};
+
+// ---- the same operator on `rows` rows of n elements; operands advance by their own row strides,
+// in
+// ---- a row by 1, or 0 for a repeated element ----
+struct BinaryArgs {
+  const float* a;
+  const float* b;
+  float* y;  // rows follow each other; may be a or b where those are not repeated
+  int64_t rows, n;
+  int64_t a_row, a_stride, b_row, b_stride;
+};
+
+// y = quantize(dequantize(a) op dequantize(b)), BINARY_ADD or BINARY_MUL
+struct QBinaryArgs {
+  const void* a;
+  const void* b;
+  void* y;
+  int64_t rows, n;
+  int64_t a_row, a_stride, b_row, b_stride;
+  int32_t a_signed, b_signed, y_signed;  // s8 rather than u8
+  int32_t a_zero_point, b_zero_point, y_zero_point;
+  float a_scale, b_scale, y_scale;
+};
+
+// ---- reductions of x [outer][depth][inner] over depth; a float sum adds element i to the partial
+// sum
+// ---- i % 16, then the partial sums j and j + 8, j + 4, j + 2, j + 1 ----
+enum ReduceCode : int32_t {
+  REDUCE_SUM = 1,
+  REDUCE_SUM_SQUARE = 2,
+  REDUCE_SUM_ABS = 3,
+  REDUCE_SUM_EXP = 4,
+  REDUCE_PROD = 5,  // partial products, the same way
+  REDUCE_MAX = 6,   // NaN stays
+  REDUCE_MIN = 7,
+};
+
+// Rows of n elements: (x - mean) * (1 / sqrt(mean of squared differences + epsilon)) * gamma +
+// beta.
+struct NormArgs {
+  const float* x;
+  float* y;
+  int64_t rows, n;
+  const float* gamma;  // n values each, or null for 1 and 0
+  const float* beta;
+  float* mean;  // rows values each, or null
+  float* inverse_deviation;
+  float epsilon;
+  int32_t root_mean_square;  // 1: x / sqrt(mean of squares + epsilon) * gamma
+};
+
+// y = (x - shift[c]) * scale[c] + offset[c]; rows of n, c = row % channels or, with channels_last,
+// the position in the row (n = channels).
+struct ScaleShiftArgs {
+  const float* x;
+  float* y;
+  int64_t rows, n, channels;
+  const float *shift, *scale, *offset;
+  int32_t channels_last;
+};
+
+// ---- windows over channels-last images; taps outside of the image are skipped ----
+struct PoolArgs {
+  const void* src;
+  void* dst;
+  int64_t images, height, width, channels;
+  int64_t out_height, out_width;
+  int64_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w;
+  // Average only: what is divided by. Taps inside the image widened by these pads count.
+  int32_t count_padding;
+  int64_t pad_bottom, pad_right;
 };
 
 struct Kernels {
@@ -140,14 +214,35 @@ struct Kernels {
   // Statistics (impl/histogram.inl). `range` skips non-finite values and counts them; it widens
   // *minimum and *maximum, which the caller has initialised.
   void (*range)(const float* x, int64_t n, float* minimum, float* maximum, int64_t* nonfinite);
-  // counts[floor(x * inverse_width) - origin] += 1 for every finite x; inverse_width is a power of 2.
+  // counts[floor(x * inverse_width) - origin] += 1 for every finite x; inverse_width is a power
+  // of 2.
   void (*histogram)(const float* x, int64_t n, float inverse_width, int64_t origin, int64_t bins,
                     int64_t* counts);
 
-  // Element-wise (impl/unary.inl, impl/elementwise.inl). Strides are 1, or 0 for a repeated operand.
+  // Element-wise (impl/unary.inl, impl/elementwise.inl). Strides are 1, or 0 for a repeated
+  // operand.
   void (*unary)(const UnaryOp* ops, int32_t n_ops, const float* x, float* y, int64_t n);
   void (*binary)(int32_t code, const float* a, int64_t a_stride, const float* b, int64_t b_stride,
                  float* y, int64_t n);
+  void (*binary_rows)(int32_t code, const BinaryArgs*);
+  void (*qbinary_rows)(int32_t code, const QBinaryArgs*);
+
+  // Rows (impl/rows.inl).
+  void (*reduce)(int32_t code, const float* x, float* y, int64_t outer, int64_t depth,
+                 int64_t inner);
+  // Over depth of x [outer][depth][inner]; with `logarithm`, its log.
+  void (*softmax)(int32_t logarithm, const float* x, float* y, int64_t outer, int64_t depth,
+                  int64_t inner);
+  void (*normalize_rows)(const NormArgs*);
+  void (*scale_shift)(const ScaleShiftArgs*);
+
+  // Windows (impl/pool.inl).
+  void (*max_pool_f32)(const PoolArgs*);
+  void (*max_pool_u8)(const PoolArgs*);
+  void (*max_pool_s8)(const PoolArgs*);
+  void (*average_pool_f32)(const PoolArgs*);
+  // y[i] = sum over t, in order, of weights[t] * src[t][i], fused multiply-adds from +0.
+  void (*blend)(const float* const* src, const float* weights, int64_t taps, float* y, int64_t n);
 };
 
 const Kernels* kernels_scalar();
