@@ -47,6 +47,11 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Valid, but not something that this operator does natively: the node runs through the fall-back.
+struct Unsupported : Error {
+  using Error::Error;
+};
+
 enum class Layout : uint8_t { PLAIN, CHANNELS_LAST };
 
 using Shape = std::vector<int64_t>;
@@ -180,7 +185,7 @@ class Planner {
   int new_tensor(DType dtype, const Shape& shape, Layout layout);
   int convert(int tensor, Layout layout);
   void build(const Node& node);
-  void fold(const Node& node, size_t first_step);
+  void fold(size_t first_step);
 
   const Program& program_;
   const Kernels* kernels_;

@@ -53,9 +53,10 @@ struct UnaryOp {
 enum OutputKind : int32_t { OUT_S32 = 0, OUT_F32 = 1, OUT_U8 = 2, OUT_S8 = 3 };
 
 // int8 product:   OUT_S32            acc
-//                 OUT_F32            chain(f32(acc) * multiplier[n])
-//                 OUT_U8/S8, no ops  clamp(saturate(rint(f32(acc) * multiplier[n]) + zero_point))
-//                 OUT_U8/S8, ops     clamp(quantize(chain(f32(acc) * multiplier[n]), scale))
+//                 OUT_F32            chain(f32(acc) * multiplier[n] + addend[n])
+//                 OUT_U8/S8, plain   clamp(saturate(rint(f32(acc) * multiplier[n]) + zero_point))
+//                 OUT_U8/S8, else    clamp(quantize(chain(f32(acc) * multiplier[n] + addend[n]), scale))
+//                 (plain: no addend, no operators; "+ addend" is a separate rounding, left out if null)
 // float product:  OUT_F32            chain(acc + bias[n])
 //                 OUT_U8/S8          clamp(quantize(chain(acc + bias[n]), scale))
 struct Epilogue {
@@ -65,6 +66,7 @@ struct Epilogue {
   int32_t fast;             // 1: |acc * multiplier| < 2^31 is proven, so no clamp before rounding
   float scale;              // of the output codes, used where Quantize divides
   const float* multiplier;  // per output channel, readable up to the next multiple of 64
+  const float* addend;      // per output channel or null; int8 products only
   const UnaryOp* ops;
   int32_t n_ops;
 };
@@ -99,7 +101,8 @@ struct DepthwiseArgs {
   const int64_t* tap_offset;
   int64_t taps;
   int64_t channels;
-  const void* weights;  // pack.h: u8s8 [C/64][taps/4][64][4]; f32 [taps][C]
+  const void* weights;          // [taps][channels rounded up to 64], s8 or f32
+  const void* weights_by_four;  // s8 only: four taps side by side (pack.h)
   const void* bias;     // readable up to the next multiple of 64
   Epilogue epilogue;
 };

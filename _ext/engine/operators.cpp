@@ -1,0 +1,32 @@
+// operators.cpp: the one list of what the engine does natively.
+#include "engine/engine.h"
+
+namespace lp {
+
+namespace {
+const std::map<std::string, const Operator*>& by_name() {
+  static const std::map<std::string, const Operator*> names = [] {
+    std::map<std::string, const Operator*> all;
+    for (const auto* table :
+         {&product_operators(), &elementwise_operators(), &quantize_operators(),
+          &reduce_operators(), &pool_operators(), &shape_operators(), &resize_operators()}) {
+      for (const Operator& entry : *table) all[entry.op] = &entry;
+    }
+    return all;
+  }();
+  return names;
+}
+}  // namespace
+
+const Operator* find_operator(const std::string& op) {
+  const auto it = by_name().find(op);
+  return it == by_name().end() ? nullptr : it->second;
+}
+
+std::vector<std::string> operator_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : by_name()) names.push_back(entry.first);
+  return names;
+}
+
+}  // namespace lp

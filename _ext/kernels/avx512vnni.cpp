@@ -1,0 +1,25 @@
+// avx512vnni.cpp: every kernel, compiled for this instruction set. The only exported symbol is the table.
+#define LP_ISA_AVX512VNNI
+#include "kernels/kernels.h"
+#include "kernels/vec.h"
+//
+#include "kernels/impl/unary.inl"
+//
+#include "kernels/impl/convert.inl"
+#include "kernels/impl/elementwise.inl"
+#include "kernels/impl/finish.inl"
+#include "kernels/impl/histogram.inl"
+#include "kernels/impl/product.inl"
+//
+#include "kernels/impl/product_avx512vnni.inl"
+//
+#include "kernels/impl/depthwise.inl"
+#include "kernels/impl/depthwise_avx512vnni.inl"
+#include "kernels/impl/table.inl"
+
+namespace lp {
+const Kernels* kernels_avx512vnni() {
+  static constexpr Kernels kernels = kernel_table("avx512vnni");
+  return &kernels;
+}
+}  // namespace lp

@@ -1,0 +1,119 @@
+// depthwise.inl: one filter per channel, channels-last.
+//
+// f32   written once over VF: per output one chain of FMAs over the taps in order, bias last.
+// u8s8  weights [taps][C64] (C64: channels rounded up to 64). Scalar and AVX2 read those; AVX-512 VNNI
+//       reads the same weights regrouped by four taps (depthwise_avx512vnni.inl), so that all four
+//       lanes of vpdpbusd do useful work.
+
+namespace {
+
+constexpr int64_t DEPTHWISE_BLOCK = 64;  // channels handled at a time
+
+LP_INLINE int64_t rounded_channels(int64_t channels) { return (channels + 63) / 64 * 64; }
+
+static void depthwise_f32(const lp::DepthwiseArgs* arguments) {
+  const lp::DepthwiseArgs& args = *arguments;
+  const float* weights = static_cast<const float*>(args.weights);
+  const float* bias = static_cast<const float*>(args.bias);
+  const int64_t stride = rounded_channels(args.channels);
+  const int64_t out_bytes = output_bytes(args.epilogue);
+  const int64_t m = args.images * args.rows * args.cols;
+  RowWalk walk = RowWalk::at_start(args);
+  alignas(64) float acc[DEPTHWISE_BLOCK];
+  for (int64_t i = 0; i < m; ++i, walk.step()) {
+    const float* src = static_cast<const float*>(args.src) + walk.src(args);
+    uint8_t* dst = static_cast<uint8_t*>(args.dst) + walk.dst(args) * out_bytes;
+    for (int64_t c = 0; c < args.channels; c += DEPTHWISE_BLOCK) {
+      const int64_t width = args.channels - c < DEPTHWISE_BLOCK ? args.channels - c : DEPTHWISE_BLOCK;
+      constexpr int64_t STEP = 4 * W < DEPTHWISE_BLOCK ? 4 * W : DEPTHWISE_BLOCK;
+      int64_t at = 0;
+      for (; at + STEP <= width; at += STEP) {
+        VF sum[STEP / W];
+#pragma GCC unroll 4
+        for (int64_t v = 0; v < STEP / W; ++v) sum[v] = vset(0.0f);
+        for (int64_t t = 0; t < args.taps; ++t) {
+          const float* x = src + args.tap_offset[t] + c + at;
+          const float* w = weights + t * stride + c + at;
+#pragma GCC unroll 4
+          for (int64_t v = 0; v < STEP / W; ++v) {
+            sum[v] = fma(vload(x + v * W), vload(w + v * W), sum[v]);
+          }
+        }
+#pragma GCC unroll 4
+        for (int64_t v = 0; v < STEP / W; ++v) {
+          vstore(acc + at + v * W, sum[v] + vload(bias + c + at + v * W));
+        }
+      }
+      for (; at < width; at += W) {
+        const int n = width - at < W ? static_cast<int>(width - at) : W;
+        VF sum = vset(0.0f);
+        for (int64_t t = 0; t < args.taps; ++t) {
+          sum = fma(vload_any(src + args.tap_offset[t] + c + at, n),
+                    vload_any(weights + t * stride + c + at, n), sum);
+        }
+        vstore_any(acc + at, sum + vload_any(bias + c + at, n), n);
+      }
+      finish_f32(acc, width, args.epilogue, dst + c * out_bytes);
+    }
+  }
+}
+
+#if !defined(LP_ISA_AVX512VNNI)
+static void depthwise_u8s8(const lp::DepthwiseArgs* arguments) {
+  const lp::DepthwiseArgs& args = *arguments;
+  const int8_t* weights = static_cast<const int8_t*>(args.weights);
+  const int32_t* bias = static_cast<const int32_t*>(args.bias);
+  const int64_t stride = rounded_channels(args.channels);
+  const int64_t out_bytes = output_bytes(args.epilogue);
+  const int64_t m = args.images * args.rows * args.cols;
+  RowWalk walk = RowWalk::at_start(args);
+  alignas(64) int32_t acc[DEPTHWISE_BLOCK];
+  alignas(64) float scratch[DEPTHWISE_BLOCK];
+  for (int64_t i = 0; i < m; ++i, walk.step()) {
+    const uint8_t* src = static_cast<const uint8_t*>(args.src) + walk.src(args);
+    uint8_t* dst = static_cast<uint8_t*>(args.dst) + walk.dst(args) * out_bytes;
+    for (int64_t c = 0; c < args.channels; c += DEPTHWISE_BLOCK) {
+      const int64_t width = args.channels - c < DEPTHWISE_BLOCK ? args.channels - c : DEPTHWISE_BLOCK;
+      memcpy(acc, bias + c, sizeof(acc));
+#if defined(LP_ISA_AVX2)
+      // Two taps at a time as s16 pairs. Reads up to 15 bytes past the channels: the arena has slack.
+      for (int64_t at = 0; at < width; at += 16) {
+        __m256i low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
+        for (int64_t t = 0; t < args.taps; t += 2) {
+          const bool pair = t + 1 < args.taps;
+          const auto u8 = [&](int64_t tap) __attribute__((always_inline)) {
+            return _mm256_cvtepu8_epi16(_mm_loadu_si128(
+                reinterpret_cast<const __m128i*>(src + args.tap_offset[tap] + c + at)));
+          };
+          const auto s8 = [&](int64_t tap) __attribute__((always_inline)) {
+            return _mm256_cvtepi8_epi16(_mm_loadu_si128(
+                reinterpret_cast<const __m128i*>(weights + tap * stride + c + at)));
+          };
+          const __m256i x0 = u8(t), x1 = pair ? u8(t + 1) : _mm256_setzero_si256();
+          const __m256i w0 = s8(t), w1 = pair ? s8(t + 1) : _mm256_setzero_si256();
+          low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(x0, x1),
+                                                        _mm256_unpacklo_epi16(w0, w1)));
+          high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(x0, x1),
+                                                          _mm256_unpackhi_epi16(w0, w1)));
+        }
+        // low: channels 0-3, 8-11; high: 4-7, 12-15.
+        __m256i* out = reinterpret_cast<__m256i*>(acc + at);
+        _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out),
+                                                  _mm256_permute2x128_si256(low, high, 0x20)));
+        _mm256_storeu_si256(out + 1, _mm256_add_epi32(_mm256_loadu_si256(out + 1),
+                                                      _mm256_permute2x128_si256(low, high, 0x31)));
+      }
+#else
+      for (int64_t t = 0; t < args.taps; ++t) {
+        const uint8_t* x = src + args.tap_offset[t] + c;
+        const int8_t* w = weights + t * stride + c;
+        for (int64_t j = 0; j < width; ++j) acc[j] += x[j] * w[j];
+      }
+#endif
+      finish_s32(acc, c, width, args.epilogue, dst + c * out_bytes, scratch);
+    }
+  }
+}
+#endif
+
+}  // namespace

@@ -1,0 +1,156 @@
+// product_avx2.inl: exact u8 x s8 and f32 products with AVX2.
+//
+// Microkernel  u8 x s8: 3 x 16, K in groups of 4; both sides widened to s16 in registers, vpmaddwd.
+//              vpmaddubsw would saturate at s16 (255 * 127 * 2 > 32767): never used.
+// Registers    12 accumulators + 1 A broadcast + 1 B + 2 temporaries = 16 ymm
+// Packed B     [col][4] bytes: 16 bytes widen to 4 columns x 4 k; vpmaddwd leaves two partial sums a
+//              column, added once at the end (vphaddd)
+// f32          6 x 16: 12 accumulators, one FMA chain per output over k
+
+namespace {
+
+struct MicroU8S8 {
+  using Element = uint8_t;
+  using Weight = int8_t;
+  using Bias = int32_t;
+  static int64_t padded_depth(const lp::ProductArgs& args) {
+    return args.runs * ((args.run_length + 3) / 4) * 4;
+  }
+
+  template <int MR>
+  static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const int8_t* weights,
+                                             const uint8_t* const* a, int32_t (*acc_out)[PANEL],
+                                             int64_t groups, int column) {
+    __m256i acc[MR][4];
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+      for (int j = 0; j < 4; ++j) acc[i][j] = _mm256_setzero_si256();
+    const int8_t* b = weights + column * 4;
+    for (int64_t r = 0; r < args.runs; ++r) {
+      const int64_t offset = args.run_offset[r];
+      for (int64_t g = 0; g < groups; ++g, b += PANEL * 4) {
+        __m256i x[MR];
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+          int32_t four;
+          memcpy(&four, a[i] + offset + 4 * g, 4);
+          x[i] = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < 4; ++j) {
+          const __m256i w = _mm256_cvtepi8_epi16(
+              _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + 16 * j)));
+#pragma GCC unroll 8
+          for (int i = 0; i < MR; ++i) {
+            acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(x[i], w));
+          }
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+      for (int j = 0; j < 4; j += 2) {
+        const __m256i sums = _mm256_permute4x64_epi64(
+            _mm256_hadd_epi32(acc[i][j], acc[i][j + 1]), 0xD8);
+        __m256i* out = reinterpret_cast<__m256i*>(acc_out[i] + column + 4 * j);
+        _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), sums));
+      }
+  }
+
+  static void rows(const lp::ProductArgs& args, const Panel& panel, const uint8_t* const* a,
+                   uint8_t* const* dst, int rows) {
+    const int64_t groups = (args.run_length + 3) / 4;
+    const int8_t* b = static_cast<const int8_t*>(panel.weights);
+    alignas(64) int32_t acc[3][PANEL];
+    alignas(64) float scratch[PANEL];
+    for (int i = 0; i < rows; i += 3) {
+      const int mr = rows - i < 3 ? rows - i : 3;
+      for (int r = 0; r < mr; ++r) memcpy(acc[r], panel.bias, sizeof(acc[r]));
+      for (int column = 0; column < panel.columns; column += 16) {
+        if (mr == 3) {
+          tile<3>(args, b, a + i, acc, groups, column);
+        } else if (mr == 2) {
+          tile<2>(args, b, a + i, acc, groups, column);
+        } else {
+          tile<1>(args, b, a + i, acc, groups, column);
+        }
+      }
+      for (int r = 0; r < mr; ++r) {
+        finish_s32(acc[r], panel.n0, panel.columns, args.epilogue, dst[i + r], scratch);
+      }
+    }
+  }
+};
+
+struct MicroF32 {
+  using Element = float;
+  using Weight = float;
+  using Bias = float;
+  static int64_t padded_depth(const lp::ProductArgs& args) { return args.runs * args.run_length; }
+
+  template <int MR>
+  static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const float* b,
+                                             const float* bias, const float* const* a,
+                                             float (*out)[16]) {
+    __m256 acc[MR][2];
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
+    for (int64_t r = 0; r < args.runs; ++r) {
+      const int64_t offset = args.run_offset[r];
+      for (int64_t k = 0; k < args.run_length; ++k, b += PANEL) {
+        const __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+          const __m256 x = _mm256_broadcast_ss(a[i] + offset + k);
+          acc[i][0] = _mm256_fmadd_ps(x, b0, acc[i][0]);
+          acc[i][1] = _mm256_fmadd_ps(x, b1, acc[i][1]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {
+      _mm256_storeu_ps(out[i], _mm256_add_ps(acc[i][0], _mm256_loadu_ps(bias)));
+      _mm256_storeu_ps(out[i] + 8, _mm256_add_ps(acc[i][1], _mm256_loadu_ps(bias + 8)));
+    }
+  }
+
+  static void rows(const lp::ProductArgs& args, const Panel& panel, const float* const* a,
+                   uint8_t* const* dst, int rows) {
+    const int64_t out_bytes = output_bytes(args.epilogue);
+    alignas(64) float out[6][16];
+    for (int column = 0; column < panel.columns; column += 16) {
+      const float* b = static_cast<const float*>(panel.weights) + column;
+      const float* bias = static_cast<const float*>(panel.bias) + column;
+      const int columns = panel.columns - column < 16 ? panel.columns - column : 16;
+      for (int i = 0; i < rows; i += 6) {
+        const int mr = rows - i < 6 ? rows - i : 6;
+        switch (mr) {
+          case 6:
+            tile<6>(args, b, bias, a + i, out);
+            break;
+          case 5:
+            tile<5>(args, b, bias, a + i, out);
+            break;
+          case 4:
+            tile<4>(args, b, bias, a + i, out);
+            break;
+          case 3:
+            tile<3>(args, b, bias, a + i, out);
+            break;
+          case 2:
+            tile<2>(args, b, bias, a + i, out);
+            break;
+          default:
+            tile<1>(args, b, bias, a + i, out);
+        }
+        for (int r = 0; r < mr; ++r) {
+          finish_f32(out[r], columns, args.epilogue, dst[i + r] + column * out_bytes);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace

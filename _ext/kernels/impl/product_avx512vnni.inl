@@ -1,0 +1,298 @@
+// product_avx512vnni.inl: u8 x s8 and f32 products with AVX-512 VNNI.
+//
+// Microkernel  MR x (16 * NV): 4 x 64 (NV = 4), 8 x 32 (NV <= 2); K in groups of 4 bytes
+// Inner loop   per K group: NV loads of B (64 B each), MR broadcasts of A (4 B), MR * NV vpdpbusd
+// Instruction  vpdpbusd zmm on Zen 4: 1 a cycle, latency 4, so 16 accumulators are ample. It sums four
+//              u8 x s8 products into s32 without saturating (vpdpbusds would); written as asm because
+//              GCC 12 rotates the accumulators of the intrinsic through copies
+// Epilogue     u8/s8: multiply, round, packssdw, paddsw zero point, packuswb, one 64-byte store; exact
+//              because every |acc * multiplier| < 2^31 (`fast`), else clamped in float first
+
+namespace {
+
+LP_INLINE void dot4(__m512i& acc, __m512i u8, __m512i s8) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8));
+}
+
+LP_INLINE __mmask64 byte_lanes(int n) {
+  return n >= 64 ? ~static_cast<__mmask64>(0) : (static_cast<__mmask64>(1) << n) - 1;
+}
+LP_INLINE __mmask16 float_lanes(int n) {
+  return static_cast<__mmask16>(n >= 16 ? 0xFFFF : n <= 0 ? 0 : (1u << n) - 1u);
+}
+
+// 64 s32 (NV vectors in order, the rest zero) to 64 codes.
+struct Packer {
+  LP_INLINE static Packer from(const lp::Epilogue& e) {
+    return {_mm512_set1_epi16(static_cast<int16_t>(e.zero_point)),
+            _mm512_set1_epi8(static_cast<char>(e.qmin)),
+            _mm512_set1_epi8(static_cast<char>(e.qmax)), e.kind == lp::OUT_S8};
+  }
+  // In the order that packs leave: 128-bit lane L of the result holds columns 16 * s + 4 * L.
+  LP_INLINE __m512i interleaved(__m512i q0, __m512i q1, __m512i q2, __m512i q3) const {
+    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(q0, q1), zero_point);
+    const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(q2, q3), zero_point);
+    if (is_signed) {
+      const __m512i codes = _mm512_packs_epi16(low, high);
+      return _mm512_min_epi8(_mm512_max_epi8(codes, qmin), qmax);
+    }
+    const __m512i codes = _mm512_packus_epi16(low, high);
+    return _mm512_min_epu8(_mm512_max_epu8(codes, qmin), qmax);
+  }
+  LP_INLINE __m512i ordered(__m512i q0, __m512i q1, __m512i q2, __m512i q3) const {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(order, interleaved(q0, q1, q2, q3));
+  }
+  __m512i zero_point, qmin, qmax;
+  bool is_signed;
+};
+
+LP_INLINE __m512i requantized(__m512i acc, __m512 multiplier, const CodeRange& range, bool fast) {
+  __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), multiplier);
+  if (!fast) x = _mm512_min_ps(_mm512_max_ps(x, range.low.v), range.high.v);
+  return _mm512_cvtps_epi32(x);
+}
+
+struct MicroU8S8 {
+  using Element = uint8_t;
+  using Weight = int8_t;
+  using Bias = int32_t;
+  static int64_t padded_depth(const lp::ProductArgs& args) {
+    return args.runs * ((args.run_length + 3) / 4) * 4;
+  }
+
+  template <int MR, int NV>
+  static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const Panel& panel,
+                                             const uint8_t* const* a, uint8_t* const* dst) {
+    const int64_t groups = (args.run_length + 3) / 4;
+    const int8_t* b = static_cast<const int8_t*>(panel.weights);
+    const int32_t* bias = static_cast<const int32_t*>(panel.bias);
+    __m512i acc[MR][NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) {
+      const __m512i start = _mm512_loadu_si512(bias + 16 * j);
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i) acc[i][j] = start;
+    }
+    for (int64_t r = 0; r < args.runs; ++r) {
+      const uint8_t* run[MR];
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i) run[i] = a[i] + args.run_offset[r];
+      for (int64_t k = 0; k < 4 * groups; k += 4, b += PANEL * 4) {
+        __m512i w[NV];
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; ++j) w[j] = _mm512_loadu_si512(b + 64 * j);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+          int32_t four;
+          memcpy(&four, run[i] + k, 4);
+          const __m512i x = _mm512_set1_epi32(four);
+#pragma GCC unroll 4
+          for (int j = 0; j < NV; ++j) dot4(acc[i][j], x, w[j]);
+        }
+      }
+    }
+    store<MR, NV>(args.epilogue, panel, acc, dst);
+  }
+
+  template <int MR, int NV>
+  LP_INLINE static void store(const lp::Epilogue& e, const Panel& panel, __m512i (&acc)[MR][NV],
+                              uint8_t* const* dst) {
+    const int columns = panel.columns;
+    const float* scale = e.multiplier + panel.n0;
+    if ((e.kind == lp::OUT_U8 || e.kind == lp::OUT_S8) && is_plain(e)) {
+      const Packer packer = Packer::from(e);
+      const CodeRange range = code_range(e);
+      const __mmask64 mask = byte_lanes(columns);
+      __m512 multiplier[4];
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) multiplier[j] = _mm512_loadu_ps(scale + 16 * j);
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i) {
+        __m512i q[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
+                        _mm512_setzero_si512()};
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; ++j) {
+          q[j] = requantized(acc[i][j], multiplier[j], range, e.fast != 0);
+        }
+        _mm512_mask_storeu_epi8(dst[i], mask, packer.ordered(q[0], q[1], q[2], q[3]));
+      }
+      return;
+    }
+    if (e.kind == lp::OUT_S32) {
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; ++j) {
+          _mm512_mask_storeu_epi32(reinterpret_cast<int32_t*>(dst[i]) + 16 * j,
+                                   float_lanes(columns - 16 * j), acc[i][j]);
+        }
+      return;
+    }
+    if (is_plain(e)) {
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) {
+        const __m512 multiplier = _mm512_loadu_ps(scale + 16 * j);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+          _mm512_mask_storeu_ps(reinterpret_cast<float*>(dst[i]) + 16 * j,
+                                float_lanes(columns - 16 * j),
+                                _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier));
+        }
+      }
+      return;
+    }
+    alignas(64) float buffer[MR][16 * NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) {
+      const __m512 multiplier = _mm512_loadu_ps(scale + 16 * j);
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i) {
+        __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier);
+        if (e.addend) x = _mm512_add_ps(x, _mm512_loadu_ps(e.addend + panel.n0 + 16 * j));
+        _mm512_store_ps(buffer[i] + 16 * j, x);
+      }
+    }
+    finish_buffer(&buffer[0][0], MR, 16 * NV, columns, e, dst);
+  }
+
+  // The chain runs once over the whole tile; columns past the end are computed and dropped.
+  static __attribute__((noinline)) void finish_buffer(float* x, int rows, int stride, int columns,
+                                                      const lp::Epilogue& e, uint8_t* const* dst) {
+    apply_chain(e.ops, e.n_ops, x, static_cast<int64_t>(rows) * stride);
+    lp::Epilogue rest = e;
+    rest.n_ops = 0;
+    for (int i = 0; i < rows; ++i) finish_f32(x + i * stride, columns, rest, dst[i]);
+  }
+
+  template <int MR, int NV>
+  static void all_rows(const lp::ProductArgs& args, const Panel& panel, const uint8_t* const* a,
+                       uint8_t* const* dst, int rows) {
+    int i = 0;
+    for (; i + MR <= rows; i += MR) tile<MR, NV>(args, panel, a + i, dst + i);
+    if constexpr (MR > 4) {
+      if (i + 4 <= rows) {
+        tile<4, NV>(args, panel, a + i, dst + i);
+        i += 4;
+      }
+    }
+    if (i + 2 <= rows) {
+      tile<2, NV>(args, panel, a + i, dst + i);
+      i += 2;
+    }
+    if (i < rows) tile<1, NV>(args, panel, a + i, dst + i);
+  }
+
+  static void rows(const lp::ProductArgs& args, const Panel& panel, const uint8_t* const* a,
+                   uint8_t* const* dst, int rows) {
+    switch ((panel.columns + 15) / 16) {
+      case 1:
+        all_rows<8, 1>(args, panel, a, dst, rows);
+        break;
+      case 2:
+        all_rows<8, 2>(args, panel, a, dst, rows);
+        break;
+      case 3:
+        all_rows<4, 3>(args, panel, a, dst, rows);
+        break;
+      default:
+        all_rows<4, 4>(args, panel, a, dst, rows);
+    }
+  }
+};
+
+struct MicroF32 {
+  using Element = float;
+  using Weight = float;
+  using Bias = float;
+  static int64_t padded_depth(const lp::ProductArgs& args) { return args.runs * args.run_length; }
+
+  template <int MR, int NV>
+  static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const Panel& panel,
+                                             const float* const* a, uint8_t* const* dst) {
+    const float* b = static_cast<const float*>(panel.weights);
+    const float* bias = static_cast<const float*>(panel.bias);
+    const lp::Epilogue& e = args.epilogue;
+    __m512 acc[MR][NV];
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) acc[i][j] = _mm512_setzero_ps();
+    for (int64_t r = 0; r < args.runs; ++r) {
+      const float* run[MR];
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i) run[i] = a[i] + args.run_offset[r];
+      for (int64_t k = 0; k < args.run_length; ++k, b += PANEL) {
+        __m512 w[NV];
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; ++j) w[j] = _mm512_loadu_ps(b + 16 * j);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+          const __m512 x = _mm512_set1_ps(run[i][k]);
+#pragma GCC unroll 4
+          for (int j = 0; j < NV; ++j) acc[i][j] = _mm512_fmadd_ps(x, w[j], acc[i][j]);
+        }
+      }
+    }
+    const int columns = panel.columns;
+    if (e.kind == lp::OUT_F32 && e.n_ops == 0) {
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) {
+        const __m512 add = _mm512_loadu_ps(bias + 16 * j);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+          _mm512_mask_storeu_ps(reinterpret_cast<float*>(dst[i]) + 16 * j,
+                                float_lanes(columns - 16 * j), _mm512_add_ps(acc[i][j], add));
+        }
+      }
+      return;
+    }
+    alignas(64) float buffer[MR][16 * NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) {
+      const __m512 add = _mm512_loadu_ps(bias + 16 * j);
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i) {
+        _mm512_store_ps(buffer[i] + 16 * j, _mm512_add_ps(acc[i][j], add));
+      }
+    }
+    MicroU8S8::finish_buffer(&buffer[0][0], MR, 16 * NV, columns, e, dst);
+  }
+
+  template <int MR, int NV>
+  static void all_rows(const lp::ProductArgs& args, const Panel& panel, const float* const* a,
+                       uint8_t* const* dst, int rows) {
+    int i = 0;
+    for (; i + MR <= rows; i += MR) tile<MR, NV>(args, panel, a + i, dst + i);
+    if constexpr (MR > 4) {
+      if (i + 4 <= rows) {
+        tile<4, NV>(args, panel, a + i, dst + i);
+        i += 4;
+      }
+    }
+    if (i + 2 <= rows) {
+      tile<2, NV>(args, panel, a + i, dst + i);
+      i += 2;
+    }
+    if (i < rows) tile<1, NV>(args, panel, a + i, dst + i);
+  }
+
+  static void rows(const lp::ProductArgs& args, const Panel& panel, const float* const* a,
+                   uint8_t* const* dst, int rows) {
+    switch ((panel.columns + 15) / 16) {
+      case 1:
+        all_rows<8, 1>(args, panel, a, dst, rows);
+        break;
+      case 2:
+        all_rows<8, 2>(args, panel, a, dst, rows);
+        break;
+      case 3:
+        all_rows<6, 3>(args, panel, a, dst, rows);
+        break;
+      default:
+        all_rows<6, 4>(args, panel, a, dst, rows);
+    }
+  }
+};
+
+}  // namespace

@@ -1,0 +1,24 @@
+// scalar.cpp: every kernel, compiled for this instruction set. The only exported symbol is the table.
+#define LP_ISA_SCALAR
+#include "kernels/kernels.h"
+#include "kernels/vec.h"
+//
+#include "kernels/impl/unary.inl"
+//
+#include "kernels/impl/convert.inl"
+#include "kernels/impl/elementwise.inl"
+#include "kernels/impl/finish.inl"
+#include "kernels/impl/histogram.inl"
+#include "kernels/impl/product.inl"
+//
+#include "kernels/impl/product_scalar.inl"
+//
+#include "kernels/impl/depthwise.inl"
+#include "kernels/impl/table.inl"
+
+namespace lp {
+const Kernels* kernels_scalar() {
+  static constexpr Kernels kernels = kernel_table("scalar");
+  return &kernels;
+}
+}  // namespace lp

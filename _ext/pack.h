@@ -1,0 +1,72 @@
+// pack.h: weights in the layout that the kernels read. Packed forms are never written to disk.
+//
+// Products: panels of 64 output channels. s8: [N/64][runs * ceil(run/4)][64][4], the last group of
+// every run filled up with zeros; f32: [N/64][runs * run][64]. Columns past N are zero.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <vector>
+
+namespace lp {
+
+constexpr int64_t PACK_PANEL = 64;
+
+inline int64_t panels(int64_t n) { return (n + PACK_PANEL - 1) / PACK_PANEL; }
+inline int64_t padded_channels(int64_t n) { return panels(n) * PACK_PANEL; }
+
+// Weight of output channel n, run r, element k is w[n * stride_n + r * stride_r + k * stride_k].
+struct WeightStrides {
+  int64_t n, r, k;
+};
+
+inline void pack_s8(const int8_t* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,
+                    int8_t* packed) {
+  const int64_t groups = (run + 3) / 4;
+  memset(packed, 0, static_cast<size_t>(padded_channels(n) * runs * groups * 4));
+  for (int64_t column = 0; column < n; ++column) {
+    int8_t* panel = packed + (column / PACK_PANEL) * runs * groups * PACK_PANEL * 4;
+    for (int64_t r = 0; r < runs; ++r) {
+      for (int64_t k = 0; k < run; ++k) {
+        const int64_t group = r * groups + k / 4;
+        panel[(group * PACK_PANEL + column % PACK_PANEL) * 4 + k % 4] =
+            w[column * strides.n + r * strides.r + k * strides.k];
+      }
+    }
+  }
+}
+
+inline void pack_f32(const float* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,
+                     float* packed) {
+  memset(packed, 0, static_cast<size_t>(padded_channels(n) * runs * run) * sizeof(float));
+  for (int64_t column = 0; column < n; ++column) {
+    float* panel = packed + (column / PACK_PANEL) * runs * run * PACK_PANEL;
+    for (int64_t r = 0; r < runs; ++r) {
+      for (int64_t k = 0; k < run; ++k) {
+        panel[(r * run + k) * PACK_PANEL + column % PACK_PANEL] =
+            w[column * strides.n + r * strides.r + k * strides.k];
+      }
+    }
+  }
+}
+
+// [taps][C64] s8 -> [C64/64][ceil(taps/4)][4][16][4]: accumulator s, lane l holds channel
+// 16 * (l / 4) + 4 * s + l % 4 (depthwise_avx512vnni.inl).
+inline void pack_depthwise_by_four(const int8_t* w, int64_t channels, int64_t taps, int8_t* packed) {
+  const int64_t wide = padded_channels(channels), groups = (taps + 3) / 4;
+  for (int64_t c = 0; c < wide; c += PACK_PANEL) {
+    for (int64_t g = 0; g < groups; ++g) {
+      for (int64_t s = 0; s < 4; ++s) {
+        for (int64_t l = 0; l < 16; ++l) {
+          for (int64_t i = 0; i < 4; ++i) {
+            const int64_t tap = 4 * g + i;
+            *packed++ = tap < taps ? w[tap * wide + c + 16 * (l / 4) + 4 * s + l % 4] : int8_t{0};
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace lp
