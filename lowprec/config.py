@@ -1,0 +1,257 @@
+"""The configuration: one set of names in YAML, in dicts and in `Config`; nothing unknown passes.
+
+    version: 1
+    precision: int8
+    calibration: {method: auto, samples: 128, bins: 2048, percentile: 99.99}
+    activations: {dtype: u8, scheme: asymmetric, granularity: per_tensor}
+    weights: {dtype: s8, scheme: symmetric, granularity: per_channel}
+    algorithms: {equalization: auto, bias_correction: auto, smoothing: auto, rounding: nearest}
+    layers: [{match: "head.*", precision: f32}, {op_type: Softmax, precision: f32}]
+    tuning: {strategy: basic, accuracy: {relative: 0.01, higher_is_better: true}, seed: 0}
+
+Every key is optional. What a later version will do is accepted here, so that a configuration file
+can be shared between versions, and refused at use by `check_supported`, never silently ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import msgspec
+from msgspec import Meta
+
+from lowprec.config_text import Source, convert, parse_yaml, word, words
+from lowprec.errors import ConfigError, UnsupportedError
+
+Precision = Literal["int8", "int8-dynamic", "int8-weight-only", "bf16", "auto"]
+LayerPrecision = Literal["int8", "int8-dynamic", "int8-weight-only", "bf16", "f32"]
+Method = Literal["auto", "minmax", "moving-average", "percentile", "entropy", "mse", "l2"]
+Switch = Union[Literal["auto"], bool]  # noqa: UP007 (msgspec reads it at run time on 3.10)
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A group of keys."""
+
+
+class Calibration(_Section, frozen=True, kw_only=True):
+    """How ranges are found from data.
+
+    Attributes:
+        method: Rule that turns what was observed into a range; auto takes, tensor by tensor, the
+            candidate with the least quantisation error.
+        samples: Feeds to consume, at most.
+        bins: Histogram resolution per tensor.
+        percentile: Share of values that the percentile method keeps, in percent.
+    """
+
+    method: Method = "auto"
+    samples: Annotated[int, Meta(ge=1)] = 128
+    bins: Annotated[int, Meta(ge=512, le=65536)] = 2048
+    percentile: Annotated[float, Meta(gt=50, le=100)] = 99.99
+
+
+class Activations(_Section, frozen=True, kw_only=True):
+    """The integer form of activations."""
+
+    dtype: Literal["u8", "s8"] = "u8"
+    scheme: Literal["asymmetric", "symmetric"] = "asymmetric"
+    granularity: Literal["per_tensor"] = "per_tensor"
+
+
+class Weights(_Section, frozen=True, kw_only=True):
+    """The integer form of weights."""
+
+    dtype: Literal["s8"] = "s8"
+    scheme: Literal["symmetric"] = "symmetric"
+    granularity: Literal["per_channel", "per_tensor"] = "per_channel"
+
+
+class Algorithms(_Section, frozen=True, kw_only=True):
+    """Corrections applied before rounding; auto means: where it is expected to help."""
+
+    equalization: Switch = "auto"
+    bias_correction: Switch = "auto"
+    smoothing: Switch = "auto"
+    rounding: Literal["nearest", "adaptive"] = "nearest"
+
+
+class LayerRule(_Section, frozen=True, kw_only=True):
+    """The precision of the layers that it matches; of several matching rules the last one wins.
+
+    Attributes:
+        match: Pattern on the node's name, in the shell's manner (`*`, `?`, `[a-z]`).
+        op_type: ONNX operator name, for example Softmax.
+        precision: What matching layers use.
+    """
+
+    precision: LayerPrecision
+    match: str | None = None
+    op_type: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.match is None and self.op_type is None:
+            raise ValueError("without match (a pattern on layer names) or op_type")
+
+    def applies_to(self, name: str, op_type: str) -> bool:
+        """Return whether the node `name` of type `op_type` is meant: every given condition "
+        "holds."""
+        return (self.match is None or fnmatchcase(name, self.match)) and (
+            self.op_type is None or self.op_type == op_type
+        )
+
+
+class Accuracy(_Section, frozen=True, kw_only=True):
+    """The accuracy that must be kept, against the original model.
+
+    Attributes:
+        relative: Largest loss as a fraction of the original's score (0.01 = one percent).
+        absolute: Largest loss in the metric's own unit; used instead of `relative` when given.
+        higher_is_better: False for error rates and losses.
+    """
+
+    relative: Annotated[float, Meta(ge=0)] = 0.01
+    absolute: Annotated[float, Meta(ge=0)] | None = None
+    higher_is_better: bool = True
+
+
+class Tuning(_Section, frozen=True, kw_only=True):
+    """The search for a configuration that keeps the accuracy (a later version runs it)."""
+
+    strategy: str = "basic"
+    accuracy: Accuracy = Accuracy()
+    objective: Literal["latency", "size"] = "latency"
+    max_trials: Annotated[int, Meta(ge=1)] = 100
+    timeout: Annotated[float, Meta(gt=0)] | None = None
+    seed: int = 0
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """Everything that decides how a model is quantised.
+
+    Example:
+        >>> Config.of({"layers": [{"op_type": "Softmax", "precision": "f32"}]}).precision
+        'int8'
+    """
+
+    version: Literal[1] = 1
+    precision: Precision = "int8"
+    calibration: Calibration = Calibration()
+    activations: Activations = Activations()
+    weights: Weights = Weights()
+    algorithms: Algorithms = Algorithms()
+    layers: tuple[LayerRule, ...] = ()
+    tuning: Tuning = Tuning()
+
+    @classmethod
+    def of(cls, config: Config | Mapping[str, Any] | str | os.PathLike[str] | None) -> Config:
+        """Return `config` as a Config, whichever way it was given; None gives the defaults.
+
+        Raises:
+            ConfigError: an unknown key or a value that is not accepted.
+        """
+        if config is None:
+            return cls()
+        if isinstance(config, Config):
+            return config
+        if isinstance(config, Mapping):
+            return cls.from_dict(config)
+        if isinstance(config, (str, os.PathLike)):
+            return cls.from_yaml(config)
+        raise ConfigError(
+            f"config is a {type(config).__name__}; accepted are lowprec.Config, a dict and the "
+            "path of a YAML file"
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """Return the Config that `values` describe; missing keys have their defaults.
+
+        Raises:
+            ConfigError: an unknown key or a value that is not accepted.
+        """
+        return convert(values, cls, Source(None, "config"))
+
+    @classmethod
+    def from_yaml(cls, source: str | os.PathLike[str]) -> Config:
+        """Return the Config in a YAML file, or in YAML text.
+
+        Args:
+            source: A path, or text: a string with a line break or a colon followed by a space.
+
+        Raises:
+            ConfigError: the file cannot be read, is not YAML, or holds an unknown key or value; the
+                message names file, line and key.
+        """
+        if isinstance(source, str) and _is_yaml_text(source):
+            return parse_yaml(source, "config", cls)
+        path = Path(source)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConfigError(
+                f"config file '{path}' does not exist; give the path of a YAML file"
+            ) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise ConfigError(f"config file '{path}' cannot be read: {reason}") from None
+        return parse_yaml(text, str(path), cls)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts and lists that `from_dict` turns back into an equal Config."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        values["layers"] = [
+            {key: item for key, item in rule.items() if item is not None}
+            for rule in values["layers"]
+        ]
+        return values
+
+    def to_yaml(self) -> str:
+        """Return YAML text, every key written out, that `from_yaml` turns back into an equal "
+        "Config."""
+        import yaml
+
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
+        return text
+
+    def layer_precision(self, name: str, op_type: str) -> LayerPrecision | None:
+        """Return what the last matching layer rule asks for, or None when no rule matches."""
+        for rule in reversed(self.layers):
+            if rule.applies_to(name, op_type):
+                return rule.precision
+        return None
+
+    def check_supported(self) -> None:
+        """Raise UnsupportedError when the configuration asks for what this version cannot do "
+        "yet."""
+        for key, value, supported in (
+            ("precision", self.precision, ("int8",)),
+            (
+                "calibration.method",
+                self.calibration.method,
+                ("auto", "minmax", "moving-average", "percentile"),
+            ),
+            ("activations.dtype", self.activations.dtype, ("u8",)),
+            ("activations.scheme", self.activations.scheme, ("asymmetric",)),
+            ("weights.granularity", self.weights.granularity, ("per_channel",)),
+            ("algorithms.equalization", self.algorithms.equalization, ("auto", False)),
+            ("algorithms.bias_correction", self.algorithms.bias_correction, ("auto", False)),
+            ("algorithms.smoothing", self.algorithms.smoothing, ("auto", False)),
+            ("algorithms.rounding", self.algorithms.rounding, ("nearest",)),
+            *(
+                (f"layers[{i}].precision", r.precision, ("int8", "f32"))
+                for i, r in enumerate(self.layers)
+            ),
+        ):
+            if value not in supported:
+                raise UnsupportedError(
+                    f"{key}: {word(value)} is not in this version of lowprec; "
+                    f"use {words(supported)}"
+                )
+
+
+def _is_yaml_text(source: str) -> bool:
+    return not source.strip() or "\n" in source or ": " in source or source.lstrip()[0] in "{["
