@@ -60,7 +60,7 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     ]
 
 HEADERS = sorted(
-    path for end in ("h", "hpp", "inc") for path in glob(f"_ext/**/*.{end}", recursive=True)
+    path for end in ("h", "inl") for path in glob(f"_ext/**/*.{end}", recursive=True)
 )
 KERNEL_SOURCES = sorted(glob("_ext/kernels/*.cpp"))
 

@@ -1,0 +1,132 @@
+"""No instruction set leaks: what runs everywhere holds no AVX, a kernel library only its own.
+
+A shared inline function compiled for AVX-512 and chosen by the linker for everyone (a weak symbol)
+would crash machines without it, and only those. So the objects that were linked are disassembled.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OBJECTS = ROOT / "build" / "objects" / f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+
+pytestmark = [
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="about x86-64 instruction sets"),
+    pytest.mark.skipif(not shutil.which("objdump"), reason="needs binutils"),
+]
+
+# What must not occur in code compiled for each set; a leading v is every AVX instruction's mark.
+ANY_AVX = re.compile(r"\tv[a-z]")
+ANY_AVX512 = re.compile(r"%zmm|%k[0-7]|%[xy]mm(?:1[6-9]|2\d|3[01])\b")
+FORBIDDEN = {"scalar": ANY_AVX, "avx2": ANY_AVX512}
+
+
+def disassemble(path: Path) -> str:
+    return subprocess.run(
+        ["objdump", "--disassemble", "--no-show-raw-insn", path],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def functions_with(pattern: re.Pattern[str], path: Path) -> list[str]:
+    """Return the functions of an object, archive or module in which an instruction matches."""
+    found: dict[str, None] = {}
+    function = ""
+    for line in disassemble(path).splitlines():
+        if line.endswith(">:"):
+            function = line.partition("<")[2][:-2]
+        elif pattern.search(line):
+            found[function] = None
+    return list(found)
+
+
+def weak_symbols(path: Path) -> list[str]:
+    """Return the symbols that the linker may merge with, or choose over, another object's."""
+    listing = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
+    return re.findall(r"^[0-9a-f]+ [uVvWw] (\S+)$", listing, re.MULTILINE)
+
+
+def library(isa: str) -> Path:
+    path = OBJECTS / f"liblowprec_{isa}.a"
+    if not path.exists():
+        pytest.skip("this core was not built from this source tree")
+    return path
+
+
+@pytest.fixture(scope="module")
+def everyday_objects() -> list[Path]:
+    """The objects of the engine and the Cython glue: what runs on every machine."""
+    library("scalar")
+    sources = [*ROOT.glob("_ext/*.cpp"), *ROOT.glob("_ext/engine/*.cpp")]
+    objects = [OBJECTS / source.relative_to(ROOT).with_suffix(".o") for source in sources]
+    assert OBJECTS / "_ext" / "_core.o" in objects
+    return objects
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2"])
+def test_kernel_library_keeps_to_its_instruction_set(isa):
+    assert functions_with(FORBIDDEN[isa], library(isa)) == []
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512vnni"])
+def test_kernel_library_has_no_weak_symbol(isa):
+    assert weak_symbols(library(isa)) == []
+
+
+def test_engine_and_glue_hold_no_avx(everyday_objects):
+    leaks = {path.name: functions_with(ANY_AVX, path) for path in everyday_objects}
+    assert {name: functions for name, functions in leaks.items() if functions} == {}
+
+
+def test_module_holds_avx512_only_from_its_library():
+    core = pytest.importorskip("lowprec._ext._core")
+    own = functions_with(ANY_AVX512, library("avx512vnni"))
+    assert own, "the AVX-512 library uses AVX-512"
+    leaks = set(functions_with(ANY_AVX512, Path(core.__file__))) - set(own)
+    assert leaks == set()
+
+
+def test_the_check_sees_a_leak(tmp_path):
+    source, leaky = tmp_path / "leak.cpp", tmp_path / "leak.o"
+    source.write_text(
+        "inline float sum(const float* x) { float s = 0; for (int i = 0; i < 64; ++i) s += x[i];"
+        " return s; }\nfloat (*use)(const float*) = sum;\n"
+    )
+    flags = ["-O3", "-ffast-math", "-mavx512f", "-mprefer-vector-width=512"]
+    subprocess.run(["g++", *flags, "-c", source, "-o", leaky], check=True)
+    assert weak_symbols(leaky)
+    assert functions_with(ANY_AVX512, leaky)
+    assert functions_with(ANY_AVX, leaky)
+
+
+@pytest.mark.skipif(not shutil.which("qemu-x86_64"), reason="needs qemu-user")
+@pytest.mark.parametrize(("cpu", "isa"), [("Nehalem", "scalar"), ("Haswell", "avx2")])
+def test_older_machine_runs_its_own_kernels(cpu, isa):
+    code = (
+        "import numpy as np, lowprec\n"
+        "x = np.linspace(-3, 3, 301, dtype=np.float32)\n"
+        "codes = lowprec.numerics.quantize_linear(x, np.float32(0.05), np.uint8(60))\n"
+        "assert codes.tolist() == np.clip(np.rint(x / np.float32(0.05)) + 60, 0, 255).tolist()\n"
+        "print(lowprec.cpu_info())\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "LOWPREC_ISA"}
+    done = subprocess.run(
+        ["qemu-x86_64", "-cpu", cpu, sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert isa in done.stdout
