@@ -3,12 +3,13 @@
 //   nodes ──build──► steps + plan tensors ──fold──► fewer steps ──place──► offsets in one arena
 #include "engine/plan_arena.h"
 
-#include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include <algorithm>
+
+#include "float_state.h"
 
 namespace lp {
 
@@ -512,16 +513,6 @@ Plan::Arena::Arena(int64_t bytes, size_t tensors) : pointers(tensors, nullptr) {
 Plan::Arena::~Arena() { free(memory); }
 
 namespace {
-// Round to nearest, nothing flushed: another library's flush-to-zero must not change our results.
-class FloatingPointState {
- public:
-  FloatingPointState() : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
-  ~FloatingPointState() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
-};
-
 int64_t now() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);

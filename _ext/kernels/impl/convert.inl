@@ -2,7 +2,7 @@
 //
 // Definition   lowprec/numerics/reference.py, bit for bit
 // Contract     n elements, no alignment needed; source and destination may be the same memory only
-//              where their elements have the same size; MXCSR holds its default (mxcsr.h)
+//              where their elements have the same size; MXCSR holds its default (float_state.h)
 // Rounding     Quantize divides: a product with 1 / scale is one ulp off for 27 % of the quotients
 //              and then wrong at ties. No step may be contracted (-ffp-contract=off).
 // NaN          vmax(NaN, low) is low: a NaN becomes the smallest code
@@ -59,7 +59,7 @@ LP_INLINE VI to_code(VF x, int32_t zero_point) {
 }
 
 template <class T>
-void quantize(const float* x, T* q, int64_t n, float scale, int32_t zero_point) {
+LP_INLINE void quantize(const float* x, T* q, int64_t n, float scale, int32_t zero_point) {
   const VF divisor = vset(scale);
   for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
     store_codes(q + i, to_code<T>(load_any(x + i, lanes_left) / divisor, zero_point), lanes_left);
@@ -67,7 +67,7 @@ void quantize(const float* x, T* q, int64_t n, float scale, int32_t zero_point) 
 }
 
 template <class T>
-void dequantize(const T* q, float* x, int64_t n, float scale, int32_t zero_point) {
+LP_INLINE void dequantize(const T* q, float* x, int64_t n, float scale, int32_t zero_point) {
   const VF factor = vset(scale);
   const VI zero = vset_s32(zero_point);
   for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
@@ -76,12 +76,32 @@ void dequantize(const T* q, float* x, int64_t n, float scale, int32_t zero_point
 }
 
 template <class T>
-void requantize(const int32_t* acc, T* q, int64_t n, float multiplier, int32_t zero_point) {
+LP_INLINE void requantize(const int32_t* acc, T* q, int64_t n, float multiplier, int32_t zero_point) {
   const VF factor = vset(multiplier);
   for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
     const VF product = cvt_f32(load_any(acc + i, lanes_left)) * factor;
     store_codes(q + i, to_code<T>(product, zero_point), lanes_left);
   });
+}
+
+void quantize_u8(const float* x, uint8_t* q, int64_t n, float scale, int32_t zero_point) {
+  quantize(x, q, n, scale, zero_point);
+}
+void quantize_s8(const float* x, int8_t* q, int64_t n, float scale, int32_t zero_point) {
+  quantize(x, q, n, scale, zero_point);
+}
+void dequantize_u8(const uint8_t* q, float* x, int64_t n, float scale, int32_t zero_point) {
+  dequantize(q, x, n, scale, zero_point);
+}
+void dequantize_s8(const int8_t* q, float* x, int64_t n, float scale, int32_t zero_point) {
+  dequantize(q, x, n, scale, zero_point);
+}
+void requantize_u8(const int32_t* acc, uint8_t* q, int64_t n, float multiplier,
+                   int32_t zero_point) {
+  requantize(acc, q, n, multiplier, zero_point);
+}
+void requantize_s8(const int32_t* acc, int8_t* q, int64_t n, float multiplier, int32_t zero_point) {
+  requantize(acc, q, n, multiplier, zero_point);
 }
 
 // ------------------------------------------------------------------------------------- bf16, tf32
