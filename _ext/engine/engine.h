@@ -215,6 +215,7 @@ std::vector<std::string> operator_names();
 
 // --------------------------------------------------------------------------- operator tables
 const std::vector<Operator>& product_operators();      // ops_product.cpp: Conv, Gemm, MatMul, QConv...
+const std::vector<Operator>& observe_operators();      // ops_observe.cpp: calibration taps
 const std::vector<Operator>& elementwise_operators();  // ops_elementwise.cpp
 const std::vector<Operator>& quantize_operators();     // ops_quantize.cpp
 const std::vector<Operator>& reduce_operators();       // ops_reduce.cpp: reductions, softmax, norms

@@ -284,6 +284,7 @@ void Planner::build(const Node& node) {
 void Planner::fold(size_t first) {
   int64_t total = 0;
   for (size_t i = first; i < steps_.size(); ++i) {
+    if (steps_[i]->out.empty()) return;  // it is there for what it does, not for what it makes
     for (int id : steps_[i]->in) {
       bool made_here = false;
       for (size_t j = first; j < i; ++j) {
@@ -342,6 +343,15 @@ std::shared_ptr<Plan> Program::plan(const std::vector<Shape>& shapes,
     }
     storage_of_input[i] = planner.tensor(id).storage;
     planner.plain_[v] = id;
+    if (known[i] == nullptr && dtype_size(values_[v].dtype) == 1) {
+      // Byte products read a little past the end of their source: only the arena has room for that.
+      planner.plain_[v] = planner.new_tensor(values_[v].dtype, shapes[i], Layout::PLAIN);
+      auto step = std::make_unique<Copy>(planner.tensor(id).bytes());
+      step->in = {id};
+      step->out = {planner.plain_[v]};
+      step->kernel = "copy input";
+      planner.add(std::move(step));
+    }
   }
   for (size_t n = 0; n < nodes_.size(); ++n) {
     try {

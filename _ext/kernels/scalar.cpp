@@ -9,7 +9,9 @@
 #include "kernels/impl/elementwise.inl"
 #include "kernels/impl/finish.inl"
 #include "kernels/impl/histogram.inl"
+#include "kernels/impl/pool.inl"
 #include "kernels/impl/product.inl"
+#include "kernels/impl/rows.inl"
 //
 #include "kernels/impl/product_scalar.inl"
 //

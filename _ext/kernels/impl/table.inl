@@ -27,6 +27,17 @@ constexpr lp::Kernels kernel_table(const char* name) {
   k.histogram = histogram;
   k.unary = unary;
   k.binary = binary;
+  k.binary_rows = binary_rows;
+  k.qbinary_rows = qbinary_rows;
+  k.reduce = reduce;
+  k.softmax = softmax;
+  k.normalize_rows = normalize_rows;
+  k.scale_shift = scale_shift;
+  k.max_pool_f32 = max_pool_f32;
+  k.max_pool_u8 = max_pool_u8;
+  k.max_pool_s8 = max_pool_s8;
+  k.average_pool_f32 = average_pool_f32;
+  k.blend = blend;
   return k;
 }
 
