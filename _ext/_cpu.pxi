@@ -17,6 +17,8 @@ cdef extern from "cpu.h" namespace "lp":
         bint available
         string missing
     cdef cppclass CpuInfo:
+        CpuInfo()
+        CpuInfo(const CpuInfo&)
         string vendor
         string brand
         vector[Isa] isas
@@ -47,8 +49,9 @@ cdef const Kernels* kernels_for(str isa) except NULL:
 
 def available_isas():
     """Return the names of the instruction sets that this machine can run, least first."""
+    cdef CpuInfo info = c_cpu_info()
     cdef Isa entry
-    return [entry.name.decode() for entry in c_cpu_info().isas if entry.available]
+    return [entry.name.decode() for entry in info.isas if entry.available]
 
 
 def chosen_isa():
@@ -58,7 +61,8 @@ def chosen_isa():
 
 def cpu_info():
     """Return what was found: vendor, brand, features, and per instruction set what is missing."""
-    cdef const CpuInfo* info = &c_cpu_info()
+    cdef CpuInfo info = c_cpu_info()
+    cdef string feature
     cdef Isa entry
     return {
         "vendor": info.vendor.decode(),

@@ -1,7 +1,6 @@
 # Programs and plans (engine/program.h) for lowprec.engine.
 
 from libcpp.memory cimport shared_ptr
-from libcpp cimport bool as cbool
 from libcpp.map cimport map as cppmap
 from cython.operator cimport dereference
 
@@ -11,15 +10,21 @@ import numpy as np
 cnp.import_array()
 
 
+cdef extern from "python_errors.h":
+    void raise_engine_error()
+    void lp_set_error_types(object, object)
+
 cdef extern from "engine/engine.h" namespace "lp" nogil:
     cdef enum class DType(int):
         F32
     ctypedef vector[int64_t] Shape
     cdef cppclass Attribute:
+        Attribute()
         vector[int64_t] ints
         vector[float] floats
         string text
     cdef cppclass Node:
+        Node()
         string op
         string name
         vector[int] inputs
@@ -55,30 +60,6 @@ cdef extern from "engine/program.h" namespace "lp" nogil:
         shared_ptr[CPlan] plan(const vector[Shape]&, const vector[const uint8_t*]&) except +raise_engine_error
         int failed_node()
 
-cdef extern from *:
-    """
-    #include "engine/engine.h"
-    static PyObject* lp_unsupported_type = nullptr;
-    static PyObject* lp_engine_error_type = nullptr;
-    static void raise_engine_error() {
-      try {
-        throw;
-      } catch (const lp::Unsupported& error) {
-        PyErr_SetString(lp_unsupported_type, error.what());
-      } catch (const lp::Error& error) {
-        PyErr_SetString(lp_engine_error_type, error.what());
-      } catch (const std::bad_alloc&) {
-        PyErr_SetString(PyExc_MemoryError, "not enough memory for this input shape");
-      } catch (const std::exception& error) {
-        PyErr_SetString(PyExc_RuntimeError, error.what());
-      }
-    }
-    """
-    object lp_unsupported_type
-    object lp_engine_error_type
-    void raise_engine_error()
-
-
 class EngineError(Exception):
     """A program that cannot run on the given shapes."""
 
@@ -86,17 +67,6 @@ class EngineError(Exception):
 class Unsupported(EngineError):
     """Valid, but not native: the node runs through the fall-back."""
 
-
-cdef extern from *:
-    """
-    static void lp_set_error_types(PyObject* unsupported, PyObject* error) {
-      Py_INCREF(unsupported);
-      Py_INCREF(error);
-      lp_unsupported_type = unsupported;
-      lp_engine_error_type = error;
-    }
-    """
-    void lp_set_error_types(object, object)
 
 lp_set_error_types(Unsupported, EngineError)
 
@@ -108,7 +78,7 @@ _NUMPY_OF = {
 _CODE_OF = {np.dtype(kind): code for code, kind in _NUMPY_OF.items()}
 
 # Byte products read a little past their source.
-DEF SLACK = 128
+cdef Py_ssize_t SLACK = 128
 
 
 def native_operators():

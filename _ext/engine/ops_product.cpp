@@ -435,10 +435,6 @@ const char* not_constant(Planner& p, const Node& node) {
 
 bool is_transposed(const Node& node) { return node.op.find("Transpose") != std::string::npos; }
 
-bool is_depthwise(const Planner&, const Geometry& g) {
-  return g.groups > 1 && g.groups == g.channels && g.out_channels == g.channels;
-}
-
 void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
   const bool transposed = is_transposed(node);
   const Tensor weights = p.tensor(p.operand(node, 1));

@@ -21,7 +21,8 @@
 #include <immintrin.h>
 #endif
 
-#define LP_INLINE static inline __attribute__((always_inline))
+#define LP_MEMBER inline __attribute__((always_inline))
+#define LP_INLINE static LP_MEMBER
 
 namespace {
 

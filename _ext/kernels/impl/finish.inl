@@ -86,18 +86,18 @@ LP_INLINE int64_t output_bytes(const lp::Epilogue& e) {
 // Walks the rows (image, y, x) of a product or a depthwise convolution in order.
 struct RowWalk {
   template <class Args>
-  LP_INLINE static RowWalk at_start(const Args& args) {
+  static LP_MEMBER RowWalk at_start(const Args& args) {
     return {0, 0, 0, args.rows, args.cols};
   }
   template <class Args>
-  LP_INLINE int64_t src(const Args& args) const {
+  LP_MEMBER int64_t src(const Args& args) const {
     return image * args.src_image + y * args.src_row + x * args.src_col;
   }
   template <class Args>
-  LP_INLINE int64_t dst(const Args& args) const {
+  LP_MEMBER int64_t dst(const Args& args) const {
     return image * args.dst_image + y * args.dst_row + x * args.dst_col;
   }
-  LP_INLINE void step() {
+  LP_MEMBER void step() {
     if (++x == cols) {
       x = 0;
       if (++y == rows) {

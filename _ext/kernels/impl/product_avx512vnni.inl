@@ -23,13 +23,13 @@ LP_INLINE __mmask16 float_lanes(int n) {
 
 // 64 s32 (NV vectors in order, the rest zero) to 64 codes.
 struct Packer {
-  LP_INLINE static Packer from(const lp::Epilogue& e) {
+  static LP_MEMBER Packer from(const lp::Epilogue& e) {
     return {_mm512_set1_epi16(static_cast<int16_t>(e.zero_point)),
             _mm512_set1_epi8(static_cast<char>(e.qmin)),
             _mm512_set1_epi8(static_cast<char>(e.qmax)), e.kind == lp::OUT_S8};
   }
   // In the order that packs leave: 128-bit lane L of the result holds columns 16 * s + 4 * L.
-  LP_INLINE __m512i interleaved(__m512i q0, __m512i q1, __m512i q2, __m512i q3) const {
+  LP_MEMBER __m512i interleaved(__m512i q0, __m512i q1, __m512i q2, __m512i q3) const {
     const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(q0, q1), zero_point);
     const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(q2, q3), zero_point);
     if (is_signed) {
@@ -39,7 +39,7 @@ struct Packer {
     const __m512i codes = _mm512_packus_epi16(low, high);
     return _mm512_min_epu8(_mm512_max_epu8(codes, qmin), qmax);
   }
-  LP_INLINE __m512i ordered(__m512i q0, __m512i q1, __m512i q2, __m512i q3) const {
+  LP_MEMBER __m512i ordered(__m512i q0, __m512i q1, __m512i q2, __m512i q3) const {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     return _mm512_permutexvar_epi32(order, interleaved(q0, q1, q2, q3));
   }
@@ -96,7 +96,7 @@ struct MicroU8S8 {
   }
 
   template <int MR, int NV>
-  LP_INLINE static void store(const lp::Epilogue& e, const Panel& panel, __m512i (&acc)[MR][NV],
+  static LP_MEMBER void store(const lp::Epilogue& e, const Panel& panel, __m512i (&acc)[MR][NV],
                               uint8_t* const* dst) {
     const int columns = panel.columns;
     const float* scale = e.multiplier + panel.n0;
