@@ -1,1 +1,1 @@
-"""(being built)"""
+"""From samples to the range of every tensor that is to be quantised."""

@@ -13,6 +13,7 @@ from onnx_ir.passes.common import (
     CommonSubexpressionEliminationPass,
     DeduplicateInitializersPass,
     RemoveUnusedNodesPass,
+    ShapeInferencePass,
     TopologicalSortPass,
 )
 
@@ -70,10 +71,24 @@ def simplify(model: ir.Model) -> None:
     Deterministic: the same model gives the same model. Model metadata, input and output names are
     kept.
     """
+    infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)
     for _ in range(MAX_ROUNDS):
+        infer(model)
         changed = False
         for rewrite in PASSES:
             changed |= rewrite(model)
         if not changed:
             break
+    _forget_shapes(model)
     TopologicalSortPass()(model)
+
+
+def _forget_shapes(model: ir.Model) -> None:
+    """Clear the shapes of intermediate values: they follow from declared ones, which may be wrong.
+
+    The passes ask only for element types, and for ranks, which the engine checks at the door.
+    """
+    for node in model.graph.all_nodes():
+        for output in node.outputs:
+            if not output.is_graph_output():
+                output.shape = None

@@ -1,1 +1,10 @@
-"""(being built)"""
+"""Float hub, ranges and configuration in; QDQ hub and an account of every operator out."""
+
+from lowprec.quantization.quantize import (
+    QuantizationResult,
+    quantize_graph,
+    tensors_to_calibrate,
+)
+from lowprec.quantization.records import LayerRecord
+
+__all__ = ["LayerRecord", "QuantizationResult", "quantize_graph", "tensors_to_calibrate"]

@@ -1,0 +1,362 @@
+"""Where the quantised tensors are: the policy, as a plan that touches nothing.
+
+    x ──► Q ──► DQ ──► Conv ──► HardSwish ──► Q ──► DQ ──► Conv ──► ...
+
+1. Activations are quantised at the *inputs* of int8 layers. The activation function between two
+   layers therefore runs on the f32 result of the first one, in its epilogue, and nothing is rounded
+   to eight bits twice. A tensor with several int8 readers has one Q/DQ pair.
+2. What only moves or orders data (MaxPool, Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Slice;
+   Relu and Clip of what is on codes already) runs on codes when all readers of its result are
+   quantised: the pair moves above it, and both sides share scale and zero point.
+3. Add, Mul, Concat, AveragePool and GlobalAveragePool get their integer form, Q/DQ on all inputs
+and
+   on the output, when every input comes from an int8 layer and every reader of the output is
+   quantised: the residual of a ResNet. Otherwise they stay float, and the record says why. The
+   integer form costs a second rounding, so what one layer's epilogue can compute (x * Sigmoid(x), a
+   product with a constant) stays float in any case.
+4. A layer is left float when the config says so, when its weights are not constant, when it sits
+   in a control-flow body, or when it is not worth it (`is_worth_it`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from lowprec.passes.layers import LAYER_TYPES, Layer, find_layer
+from lowprec.passes.matching import constant_array, is_operator
+from lowprec.quantization.macs import Shape, count_macs
+
+if TYPE_CHECKING:
+    from lowprec.config import Config
+
+ELEMENTWISE_TYPES = ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool")
+DATA_MOVING_TYPES = (
+    "MaxPool",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+)
+CLAMPING_TYPES = ("Relu", "Clip")
+# Float functions of one value that an int8 layer computes in its epilogue.
+UNARY_TYPES = (
+    *CLAMPING_TYPES,
+    "Elu",
+    "Erf",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Mish",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
+)
+# Readers of a tensor's shape: they do not care about its values.
+_SHAPE_READERS = ("Shape", "Size")
+
+MIN_DEPTH = 4
+"""Multiply-adds per output element below which quantising costs more than it saves."""
+MIN_MACS = 100_000
+"""A layer with fewer multiply-adds per run stays float..."""
+MIN_SHARE = 0.01
+"""...unless it is at least this share of its model."""
+
+
+@dataclass
+class Placement:
+    """The plan.
+
+    Attributes:
+        layers: Layers that become int8, in graph order.
+        elementwise: Nodes that get their integer form.
+        moved: Data-moving nodes that run on codes.
+        tensors: Values that get a Q/DQ pair, in graph order; readers other than the nodes above
+        keep
+            the float value.
+        groups: Name of a tensor -> name of the tensor whose scale and zero point it shares.
+        reasons: Node -> why it is float.
+        macs: Node -> multiply-adds, None when not known.
+    """
+
+    layers: dict[ir.Node, Layer] = field(default_factory=dict)
+    elementwise: set[ir.Node] = field(default_factory=set)
+    moved: set[ir.Node] = field(default_factory=set)
+    tensors: list[ir.Value] = field(default_factory=list)
+    groups: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    reasons: dict[ir.Node, str] = field(default_factory=dict)
+    macs: dict[ir.Node, int | None] = field(default_factory=dict)
+
+    def reads_codes(self, node: ir.Node, index: int) -> bool:
+        """Return whether `node` reads its input `index` through a Q/DQ pair."""
+        if node in self.layers:
+            return index == 0
+        if node in self.elementwise:
+            return True
+        return index == 0 and node in self.moved
+
+
+def plan_placement(
+    model: ir.Model,
+    config: Config,
+    *,
+    shapes: Mapping[str, Shape] | None = None,
+    calibrated: Collection[str] | None = None,
+) -> Placement:
+    """Return what will be quantised in `model`, which is not changed.
+
+    Args:
+        model: Simplified float hub.
+        config: Its `layers` rules exclude nodes.
+        shapes: Concrete shapes by value name (see `concrete_shapes`); without them no layer is left
+            float for being small.
+        calibrated: Names of the values that have a range; None means all of them.
+    """
+    plan = Placement()
+    for node in model.graph:
+        plan.macs[node] = None if shapes is None else count_macs(node, shapes)
+    total = sum(macs or 0 for macs in plan.macs.values())
+    for node in model.graph:
+        if node.op_type not in LAYER_TYPES or not is_operator(node, *LAYER_TYPES):
+            continue
+        layer = find_layer(node)
+        reason = excluded_by(node, config)
+        if reason is None and isinstance(layer, str):
+            reason = layer
+        if reason is None and isinstance(layer, Layer):
+            reason = why_not_worth_it(layer, plan.macs[node], total)
+        if reason is None and constant_array(node.inputs[0]) is not None:
+            reason = "a constant input"
+        if reason is None:
+            reason = _why_not_calibrated(node.inputs[:1], calibrated)
+        if reason is not None:
+            plan.reasons[node] = reason
+        elif isinstance(layer, Layer):
+            plan.layers[node] = layer
+    _plan_elementwise(model, config, plan, calibrated)
+    _plan_tensors(model, plan)
+    return plan
+
+
+def excluded_by(node: ir.Node, config: Config) -> str | None:
+    """Return the reason when a rule of the config keeps `node` in float, else None."""
+    precision = config.layer_precision(node.name or "", node.op_type)
+    if precision is None or precision == "int8":
+        return None
+    return f"excluded by the config: {precision}"
+
+
+def why_not_worth_it(layer: Layer, macs: int | None, total: int) -> str | None:
+    """Return the reason when int8 would not pay for `layer`, else None.
+
+    Args:
+        layer: A layer that could be quantised.
+        macs: Its multiply-adds; None when not known (then only its depth counts).
+        total: Multiply-adds of the whole model.
+    """
+    depth = layer.weight_array.size // layer.channels
+    if depth < MIN_DEPTH:
+        return f"not worth it: {depth} multiply-adds per output"
+    if macs is not None and macs < MIN_MACS and macs < MIN_SHARE * total:
+        return f"not worth it: {macs:,} multiply-adds"
+    return None
+
+
+def readers_of(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    """Return who reads the numbers in `value`: (node, input index), shape readers left out."""
+    return [
+        (use.node, use.idx) for use in value.uses() if not is_operator(use.node, *_SHAPE_READERS)
+    ]
+
+
+# --- the integer form of element-wise operators
+# -----------------------------------------------------
+
+
+def _plan_elementwise(
+    model: ir.Model, config: Config, plan: Placement, calibrated: Collection[str] | None
+) -> None:
+    """Accept all candidates, then drop those in float surroundings, until it holds."""
+    candidates: list[ir.Node] = []
+    for node in model.graph:
+        if not is_operator(node, *ELEMENTWISE_TYPES):
+            continue
+        reason = excluded_by(node, config) or _why_no_integer_form(node)
+        if reason is None:
+            plan.elementwise.add(node)
+            candidates.append(node)
+        else:
+            plan.reasons[node] = reason
+    changed = True
+    while changed:
+        changed = False
+        for node in candidates:
+            if node not in plan.elementwise:
+                continue
+            reason = _why_surrounded_by_float(node, plan) or _why_not_calibrated(
+                variable_inputs(node), calibrated
+            )
+            if reason is not None:
+                plan.elementwise.discard(node)
+                plan.reasons[node] = reason
+                changed = True
+
+
+def _why_not_calibrated(
+    values: Iterable[ir.Value | None], calibrated: Collection[str] | None
+) -> str | None:
+    for value in values:
+        if calibrated is not None and value is not None and value.name not in calibrated:
+            return f"calibration never saw its input {value.name}"
+    return None
+
+
+def _why_no_integer_form(node: ir.Node) -> str | None:
+    operands = variable_inputs(node)
+    if any(value.dtype not in (None, ir.DataType.FLOAT) for value in operands):
+        return "not float32"
+    if is_operator(node, "Add", "Mul"):
+        if len(operands) < 2:
+            return "a constant operand: runs in f32 with the operators around it"
+        if len({_epilogue_root(value) for value in operands}) == 1:
+            return "a function of one value: runs in f32 in the epilogue of the layer before it"
+    if is_operator(node, "Concat") and len(operands) < len(node.inputs):
+        return "a constant operand"
+    return None
+
+
+def variable_inputs(node: ir.Node) -> list[ir.Value]:
+    """Return the data inputs of `node` that are not constant."""
+    return [v for v in node.inputs if v is not None and constant_array(v) is None]
+
+
+def _epilogue_root(value: ir.Value) -> ir.Value:
+    """Return the value from which `value` is computed one element at a time, alone."""
+    producer = value.producer()
+    if producer is None or not is_operator(producer, *UNARY_TYPES, "Mul", "Add", "Sub", "Div"):
+        return value
+    roots = {_epilogue_root(operand) for operand in variable_inputs(producer)}
+    return roots.pop() if len(roots) == 1 else value
+
+
+def _why_surrounded_by_float(node: ir.Node, plan: Placement) -> str | None:
+    for value in variable_inputs(node):
+        if not comes_from_codes(value, plan):
+            return f"its input {value.name} does not come from a quantised layer"
+    reader = _float_reader(node.outputs[0], plan)
+    if reader is not None:
+        return f"its output is read in float by {reader}"
+    return None
+
+
+def comes_from_codes(value: ir.Value, plan: Placement, seen: set[ir.Value] | None = None) -> bool:
+    """Return whether `value` comes from int8 layers, through data movement and activations."""
+    seen = set() if seen is None else seen
+    if value in seen:
+        return True
+    seen.add(value)
+    if any(node in plan.layers and index == 0 for node, index in readers_of(value)):
+        return True  # quantised anyway
+    producer = value.producer()
+    if producer is None:
+        return False
+    if producer in plan.layers or producer in plan.elementwise:
+        return True
+    if is_operator(producer, *DATA_MOVING_TYPES, *UNARY_TYPES):
+        return producer.inputs[0] is not None and comes_from_codes(producer.inputs[0], plan, seen)
+    if _is_epilogue_step(producer):
+        return comes_from_codes(_epilogue_root(variable_inputs(producer)[0]), plan, seen)
+    return False
+
+
+def _float_reader(value: ir.Value, plan: Placement) -> str | None:
+    """Return who reads `value`, or what is computed from it one element at a time, in float."""
+    if value.is_graph_output():
+        return "the caller (it is an output)"
+    readers = readers_of(value)
+    if not readers:
+        return "nobody"
+    for node, index in readers:
+        if plan.reads_codes(node, index):
+            continue
+        passes = index == 0 and is_operator(node, *DATA_MOVING_TYPES, *UNARY_TYPES)
+        if not passes and not _is_epilogue_step(node):
+            return f"{node.op_type} {node.name}"
+        reader = _float_reader(node.outputs[0], plan)
+        if reader is not None:
+            return reader
+    return None
+
+
+def _is_epilogue_step(node: ir.Node) -> bool:
+    """Return whether `node` computes a function of one value: `a * x`, or `x * Sigmoid(x)`."""
+    if not is_operator(node, "Mul", "Add", "Sub", "Div"):
+        return False
+    return len({_epilogue_root(value) for value in variable_inputs(node)}) == 1
+
+
+# --- Q/DQ pairs
+# -------------------------------------------------------------------------------------
+
+
+def _plan_tensors(model: ir.Model, plan: Placement) -> None:
+    """Place a pair on what int8 nodes read, then move pairs above what can run on codes."""
+    wanted: set[ir.Value] = set()
+    for node in plan.layers:
+        if node.inputs[0] is not None:
+            wanted.add(node.inputs[0])
+    for node in plan.elementwise:
+        wanted.update(variable_inputs(node))
+
+    parents: dict[ir.Value, ir.Value] = {}
+    pending = sorted(wanted, key=lambda value: value.name or "", reverse=True)
+    while pending:
+        value = pending.pop()
+        mover = value.producer()
+        if mover is None or not _can_move_codes(mover, value, plan):
+            continue
+        source = mover.inputs[0]
+        assert source is not None
+        plan.moved.add(mover)
+        parents[value] = source
+        if source not in wanted:
+            wanted.add(source)
+            pending.append(source)
+    for value in wanted:
+        root = value
+        while root in parents:
+            root = parents[root]
+        plan.groups[value] = root
+    order = {value: index for index, value in enumerate(_values_in_order(model))}
+    plan.tensors = sorted(wanted, key=lambda value: order[value])
+
+
+def _can_move_codes(mover: ir.Node, value: ir.Value, plan: Placement) -> bool:
+    """Return whether `mover` may run on codes: all readers of its result `value` are quantised."""
+    source = mover.inputs[0]
+    if source is None or constant_array(source) is not None or value.is_graph_output():
+        return False
+    if not all(plan.reads_codes(node, index) for node, index in readers_of(value)):
+        return False
+    if len(mover.outputs) > 1 and any(output.uses() for output in mover.outputs[1:]):
+        return False  # MaxPool's indices
+    if is_operator(mover, *DATA_MOVING_TYPES):
+        return True
+    if not is_operator(mover, *CLAMPING_TYPES):
+        return False
+    # A clamp right after a layer stays in that layer's epilogue; one that follows moved codes is
+    # free.
+    producer = source.producer()
+    return producer is not None and is_operator(producer, *DATA_MOVING_TYPES)
+
+
+def _values_in_order(model: ir.Model) -> Iterable[ir.Value]:
+    yield from model.graph.inputs
+    for node in model.graph:
+        yield from node.outputs

@@ -1,0 +1,245 @@
+"""From a float hub, ranges and a configuration to a QDQ hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from lowprec.calibration.ranges import Range
+from lowprec.errors import QuantizationError
+from lowprec.numerics import reference
+from lowprec.passes.layers import LAYER_TYPES
+from lowprec.passes.matching import is_operator
+from lowprec.quantization.macs import concrete_shapes, count_macs
+from lowprec.quantization.placement import (
+    Placement,
+    comes_from_codes,
+    plan_placement,
+    readers_of,
+)
+from lowprec.quantization.recognition import find_quantized_operator
+from lowprec.quantization.records import LayerRecord
+from lowprec.quantization.rewrite import ActivationParameters, Rewriter
+from lowprec.quantization.weights import quantize_weights
+
+if TYPE_CHECKING:
+    from lowprec.config import Config
+
+
+@dataclass
+class QuantizationResult:
+    """A quantised model and the account of it.
+
+    Attributes:
+        model: QDQ hub; the model that came in is unchanged.
+        layers: One record per operator that computes with floats or codes, in graph order.
+        int8_macs: Multiply-adds of the int8 layers, for the shapes seen in calibration.
+        total_macs: Multiply-adds of all operators.
+        note: Why nothing was quantised, where that holds for the whole model; else empty.
+    """
+
+    model: ir.Model
+    layers: list[LayerRecord] = field(default_factory=list)
+    int8_macs: int = 0
+    total_macs: int = 0
+    note: str = ""
+
+    @property
+    def int8_fraction(self) -> float:
+        """Share of the multiply-adds that run in int8, 0..1 (0 for a model without any)."""
+        return self.int8_macs / self.total_macs if self.total_macs else 0.0
+
+
+def tensors_to_calibrate(model: ir.Model, config: Config) -> list[str]:
+    """Return the names of the values whose ranges `quantize_graph` may ask for, in graph order.
+
+    Args:
+        model: Simplified float hub.
+        config: Layers that it keeps in float need no ranges.
+    """
+    if find_quantized_operator(model) is not None:
+        return []
+    plan = plan_placement(model, config)
+    return [value.name for value in plan.tensors if value.name and _is_computed_with(value, plan)]
+
+
+def quantize_graph(
+    model: ir.Model,
+    ranges: Mapping[str, Range],
+    config: Config,
+    *,
+    input_shapes: Mapping[str, Iterable[int]] | None = None,
+) -> QuantizationResult:
+    """Return a copy of `model` in which activations and weights are quantised (see `placement`).
+
+    A model that is quantised already comes back as it is.
+
+    Args:
+        model: Simplified float hub.
+        ranges: By value name; a layer whose input has none stays float.
+        config: Dtypes, schemes, and layers to keep in float.
+        input_shapes: Shapes of the inputs as fed in calibration, by name; decides how many
+            multiply-adds each layer has. Without them declared shapes count.
+
+    Raises:
+        QuantizationError: a weight that is not finite, or a range that is not.
+    """
+    found = find_quantized_operator(model)
+    if found is not None:
+        note = f"already quantised: node {found.name!r} is a {found.op_type}"
+        return QuantizationResult(model.clone(), note=note)
+
+    result = QuantizationResult(model.clone())
+    shapes = concrete_shapes(model, input_shapes)
+    plan = plan_placement(result.model, config, shapes=shapes, calibrated=ranges.keys())
+    chosen = {value: _group_range(value, plan, ranges) for value in plan.tensors}
+    parameters = {value: _activation_parameters(value, r, config) for value, r in chosen.items()}
+    records = {
+        node: _describe(node, plan)
+        for node in result.model.graph
+        if any(_may_be_float(value) for value in node.outputs)  # not shape arithmetic
+    }
+
+    rewriter = Rewriter(result.model, plan, parameters)
+    inputs = {node: node.inputs[0] for node in plan.layers}
+    rewriter.insert_pairs()
+    for node, layer in plan.layers.items():
+        source = inputs[node]
+        assert source is not None
+        quantized = quantize_weights(
+            layer,
+            parameters[source].scale,
+            config,
+            has_bias=layer.has_bias_input and layer.bias is not None,
+        )
+        rewriter.store_weights(layer, quantized)
+        record = records[node]
+        _describe_activation(record, source, chosen[source], parameters[source], ranges)
+        record.weight_sqnr = quantized.sqnr
+        record.raised_channels = quantized.raised_channels
+    RemoveUnusedNodesPass()(result.model)
+
+    result.total_macs = sum(macs or 0 for macs in plan.macs.values())
+    result.int8_macs = sum(plan.macs[node] or 0 for node in plan.layers)
+    result.layers = [*records.values(), *_describe_bodies(model)]
+    return result
+
+
+def _is_computed_with(value: ir.Value, plan: Placement) -> bool:
+    """Return whether a layer or an element-wise operator reads `value`, not only data movement."""
+    readers = readers_of(value)
+    return any(plan.reads_codes(node, i) and node not in plan.moved for node, i in readers)
+
+
+def _group_range(value: ir.Value, plan: Placement, ranges: Mapping[str, Range]) -> Range:
+    """Return the range that `value` shares with the tensors its codes move to."""
+    root = plan.groups[value]
+    members = [
+        ranges[member.name or ""]
+        for member in plan.tensors
+        if plan.groups[member] is root and member.name in ranges and _is_computed_with(member, plan)
+    ]
+    if not members:
+        raise QuantizationError(f"no range for tensor {value.name!r}: calibrate it")
+    widest = max(members, key=lambda r: r.rmax - r.rmin)
+    return Range(
+        rmin=min(r.rmin for r in members),
+        rmax=max(r.rmax for r in members),
+        method=widest.method,
+        clipped=max(r.clipped for r in members),
+        sqnr=widest.sqnr,
+    )
+
+
+def _activation_parameters(value: ir.Value, chosen: Range, config: Config) -> ActivationParameters:
+    rmin, rmax = np.float32(chosen.rmin), np.float32(chosen.rmax)
+    if not (np.isfinite(rmin) and np.isfinite(rmax) and rmin <= rmax):
+        raise QuantizationError(
+            f"tensor {value.name!r} has range [{chosen.rmin}, {chosen.rmax}]; both ends must be "
+            "finite and in order: check the calibration data"
+        )
+    dtype = np.dtype(np.uint8 if config.activations.dtype == "u8" else np.int8)
+    limits = np.iinfo(dtype)
+    scale, zero_point = reference.choose_qparams(
+        rmin, rmax, limits.min, limits.max, config.activations.scheme == "symmetric"
+    )
+    return ActivationParameters(np.float32(scale), zero_point.astype(dtype))
+
+
+# --- records
+# ----------------------------------------------------------------------------------------
+
+
+def _describe(node: ir.Node, plan: Placement) -> LayerRecord:
+    precision, reason = _precision_of(node, plan)
+    return LayerRecord(
+        name=node.name or "",
+        op_type=node.op_type,
+        precision=precision,
+        reason=reason,
+        macs=plan.macs[node],
+    )
+
+
+def _precision_of(node: ir.Node, plan: Placement) -> tuple[str, str]:
+    if node in plan.layers:
+        return "int8", ""
+    if node in plan.elementwise:
+        return "int8", "integer form: inputs and output are quantised"
+    if node in plan.moved:
+        return "int8", "moves codes"
+    if node in plan.reasons:
+        return "f32", plan.reasons[node]
+    graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    if any(attribute.type in graphs for attribute in node.attributes.values()):
+        return "f32", "control flow: its bodies stay float"
+    if node.op_type in ("LSTM", "GRU", "RNN"):
+        return "f32", "recurrent layers have no int8 form yet"
+    if comes_from_codes(node.outputs[0], plan):
+        return "f32", "runs on the f32 result of the int8 layer before it"
+    return "f32", "no integer form, or float around it"
+
+
+def _may_be_float(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype.is_floating_point()
+
+
+def _describe_activation(
+    record: LayerRecord,
+    source: ir.Value,
+    chosen: Range,
+    parameters: ActivationParameters,
+    ranges: Mapping[str, Range],
+) -> None:
+    limits = np.iinfo(parameters.zero_point.dtype)
+    scale, zero_point = float(parameters.scale), int(parameters.zero_point)
+    record.tensor = source.name
+    record.rmin = (int(limits.min) - zero_point) * scale
+    record.rmax = (int(limits.max) - zero_point) * scale
+    record.method, record.clipped = chosen.method, chosen.clipped
+    record.scale, record.zero_point = scale, zero_point
+    own = ranges.get(source.name or "")
+    record.activation_sqnr = own.sqnr if own is not None else chosen.sqnr
+
+
+def _describe_bodies(model: ir.Model) -> list[LayerRecord]:
+    """Return records of the layers in control-flow bodies, which stay float."""
+    records = []
+    for graph in model.graph.subgraphs():
+        for node in graph:
+            if is_operator(node, *LAYER_TYPES, "LSTM", "GRU", "RNN"):
+                records.append(
+                    LayerRecord(
+                        name=node.name or "",
+                        op_type=node.op_type,
+                        precision="f32",
+                        reason="inside a control-flow body",
+                        macs=count_macs(node, {}),
+                    )
+                )
+    return records
