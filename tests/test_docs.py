@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 from pathlib import Path
 
+import onnx
+import onnx_models
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,9 +17,10 @@ PAGES = sorted(
 )
 TOP_FOLDERS = ("lowprec", "adapters", "_ext", "tests", "benchmarks", "examples", "docs", r"\.ci")
 PATH = re.compile(rf"(?<![\w/.])((?:{'|'.join(TOP_FOLDERS)})/[\w./-]+)")
-TARGET = re.compile(r"\bmake ([a-z]+)\b")
 PROMPTED_TARGET = re.compile(r"(?:`|^    )make ([a-z]+)\b", re.MULTILINE)
-NAME = re.compile(r"(?<![\w./])lowprec((?:\.[A-Za-z_]\w*)+)")
+NAME = re.compile(r"(?<![\w./@-])lowprec(?:\.[A-Za-z_]\w*)+")
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+VARIABLE = re.compile(r"""["'](LOWPREC_[A-Z_]+)["']""")
 
 
 def make_targets() -> set[str]:
@@ -43,8 +47,52 @@ def test_make_targets_exist(page):
     assert set(PROMPTED_TARGET.findall(page.read_text())) - make_targets() == set()
 
 
+def resolve(name: str) -> object:
+    """Return the module or attribute that a dotted name stands for; AttributeError if none."""
+    found: object = importlib.import_module("lowprec")
+    path = "lowprec"
+    for part in name.split(".")[1:]:
+        path = f"{path}.{part}"
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            try:
+                found = importlib.import_module(path)
+            except ImportError:
+                raise AttributeError(name) from None
+    return found
+
+
+def test_public_names_exist(page):
+    unknown = []
+    for name in sorted(set(NAME.findall(page.read_text()))):
+        try:
+            resolve(name)
+        except AttributeError:
+            unknown.append(name)
+    assert unknown == []
+
+
+def test_python_examples_run(page, tmp_path, monkeypatch):
+    """An example may use a file model.onnx with an input x (N, 4); one that needs more says so."""
+    onnx.save(onnx_models.linear(), tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    for example in PYTHON_BLOCK.findall(page.read_text()):
+        if not example.startswith("# not yet"):
+            exec(compile(example, page.name, "exec"), {"__name__": "example"})
+
+
+def test_environment_variables_are_all_documented():
+    sources = [ROOT / "setup.py"]
+    for top in ("_ext", "lowprec", "adapters"):
+        for ending in ("py", "pyx", "cpp", "h"):
+            sources += (ROOT / top).rglob(f"*.{ending}")
+    read = {name for source in sources for name in VARIABLE.findall(source.read_text())}
+    page = (ROOT / "docs" / "env_vars.md").read_text()
+    assert set(re.findall(r"^\| `(LOWPREC_[A-Z_]+)`", page, re.MULTILINE)) == read
+
+
 def test_bare_make_lists_the_nine_commands():
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    listed = TARGET.findall(shown)
-    wanted = "demo test lint types bench sanitize isa dist clean"
-    assert listed == wanted.split()
+    listed = re.findall(r"\bmake ([a-z]+)\b", shown)
+    assert " ".join(listed) == "demo test lint types bench sanitize isa dist clean"
