@@ -15,10 +15,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 TREE := build/tree
 SANITIZED := build/sanitize/site
 
-COMPILED_FROM := setup.py setup.cfg $(shell find _ext -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.inl' \
+COMPILED_FROM := setup.py setup.cfg $(shell find _ext -name '*.py[xi]' -o -name '*.px[di]' -o -name '*.h' -o -name '*.inl' \
     -o -name '*.cpp' ! -path '_ext/_core.cpp' ! -path '*/.*')
 CPP_FILES = $(shell git ls-files '_ext/*.cpp' '_ext/*.h' '_ext/*.inl')
-CYTHON_FILES = $(shell git ls-files '_ext/*.pyx' '_ext/*.pxd')
+CYTHON_FILES = $(shell git ls-files '_ext/*.pyx' '_ext/*.px[di]')
 
 .PHONY: help demo test lint types bench sanitize isa dist clean build format tree
 

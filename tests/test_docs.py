@@ -19,6 +19,8 @@ TOP_FOLDERS = ("lowprec", "adapters", "_ext", "tests", "benchmarks", "examples",
 PATH = re.compile(rf"(?<![\w/.])((?:{'|'.join(TOP_FOLDERS)})/[\w./-]+)")
 PROMPTED_TARGET = re.compile(r"(?:`|^    )make ([a-z]+)\b", re.MULTILINE)
 NAME = re.compile(r"(?<![\w./@-])lowprec(?:\.[A-Za-z_]\w*)+")
+# The architecture page shows signatures, not examples.
+EXAMPLE_PAGES = [page for page in PAGES if page.name != "architecture.md"]
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 VARIABLE = re.compile(r"""["'](LOWPREC_[A-Z_]+)["']""")
 
@@ -73,6 +75,7 @@ def test_public_names_exist(page):
     assert unknown == []
 
 
+@pytest.mark.parametrize("page", EXAMPLE_PAGES, ids=lambda page: page.name)
 def test_python_examples_run(page, tmp_path, monkeypatch):
     """An example may use a file model.onnx with an input x (N, 4); one that needs more says so."""
     onnx.save(onnx_models.linear(), tmp_path / "model.onnx")
