@@ -49,7 +49,10 @@ def test_same_model_same_bytes(linear, tmp_path):
     for seed, pair in (("1", names[:2]), ("2", names[2:])):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         subprocess.run(
-            [sys.executable, "-c", program, str(path), *pair], check=True, env=environment
+            [sys.executable, "-c", program, str(path), *pair],
+            check=True,
+            env=environment,
+            cwd=tmp_path,
         )
     assert len({Path(name).read_bytes() for name in names}) == 1
 
@@ -149,7 +152,9 @@ def test_the_old_file_survives_a_write_that_fails_half_way(linear_path, limit):
         "except OutputError as error:\n"
         "    sys.exit(7)\n"
     )
-    done = subprocess.run([sys.executable, "-B", "-c", program, str(linear_path)], check=False)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program, str(linear_path)], check=False, cwd=linear_path.parent
+    )
     assert done.returncode == 7
     assert linear_path.read_bytes() == before
     assert files(linear_path.parent) == ["linear.onnx"]

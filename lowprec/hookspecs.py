@@ -1,0 +1,122 @@
+"""The adapter contract: all that a plugin may implement, ours and anyone else's.
+
+A plugin is any object, usually a module, with functions of these names and parameters, marked with
+`@hookimpl`, and named in the entry-point group `lowprec` of its package:
+
+    [options.entry_points]
+    lowprec =
+        toy = toy_adapter
+
+Deciding "is this mine" must not import a framework: look into sys.modules, or at a path's suffix
+and content. A misspelt hook or parameter is an error when the plugin is registered. Parameters
+that a hook does not need may be left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pluggy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+PROJECT = "lowprec"  # of the markers, and the name of the entry-point group
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass
+class Captured:
+    """A framework's model, translated into the hub.
+
+    Attributes:
+        graph: The hub: an onnx_ir.Model as `lowprec.graph.load` returns it.
+        source: The model as it was given; lowprec only hands it back to `lowprec_rebuild`.
+        kind: The framework's name, for reports and for the adapter's own hooks.
+        binding: How the framework's arguments and results map to graph inputs and outputs; the
+            adapter's own business.
+    """
+
+    graph: ir.Model
+    source: object
+    kind: str
+    binding: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """What `lowprec doctor` says about an adapter.
+
+    Attributes:
+        name: Short name.
+        versions: Installed packages that it works with, name -> version; empty when none is there.
+        accepts: What it takes, in words, for messages such as "no adapter accepts a list".
+    """
+
+    name: str
+    versions: Mapping[str, str]
+    accepts: str
+
+
+@hookspec(firstresult=True)
+def lowprec_capture(model: object, example_inputs: object) -> Captured | None:
+    """Return `model` as a hub graph, or None when it is not this adapter's.
+
+    Args:
+        model: Whatever was given to quantize() or compile().
+        example_inputs: One complete feed for models that must be traced; often None.
+
+    Raises:
+        LowprecError: it is this adapter's, but cannot be captured.
+    """
+
+
+@hookspec(firstresult=True)
+def lowprec_rebuild(quantized: object, captured: Captured) -> object | None:
+    """Return `quantized` as the framework's own kind of object, or None when not this adapter's.
+
+    Args:
+        quantized: The lowprec.QuantizedModel.
+        captured: What `lowprec_capture` returned for the original.
+    """
+
+
+@hookspec(firstresult=True)
+def lowprec_batches(
+    data: object, captured: Captured
+) -> Iterable[dict[str, NDArray[np.generic]]] | None:
+    """Return complete feeds by input name from `data`, or None when it is not this adapter's.
+
+    The iterable may have an attribute `notes`, a list of lines for the report that is read after
+    the iteration (for example: labels were dropped).
+
+    Args:
+        data: Calibration data as given, never None.
+        captured: The model the feeds are for.
+    """
+
+
+@hookspec
+def lowprec_strategies() -> Mapping[str, Callable[..., Any]]:
+    """Return tuning strategies by name."""
+    return {}
+
+
+@hookspec
+def lowprec_observers() -> Mapping[str, Callable[..., Any]]:
+    """Return calibration methods by name."""
+    return {}
+
+
+@hookspec
+def lowprec_describe() -> AdapterInfo:
+    """Return what to say about this adapter; must not import its framework."""
+    raise NotImplementedError
