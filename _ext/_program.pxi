@@ -86,6 +86,14 @@ def native_operators():
     return [name.decode() for name in operator_names()]
 
 
+def held_dtypes():
+    """Return the element types that the engine holds, as values of ONNX's TensorProto.DataType."""
+    return _HELD
+
+
+_HELD = frozenset(_NUMPY_OF)
+
+
 cdef Shape shape_of(shape):
     cdef Shape result
     for extent in shape:

@@ -5,6 +5,7 @@ whether it changed anything. `simplify` leaves a plain ONNX model; `fuse` introd
 `ai.lowprec`, in memory only.
 """
 
+from lowprec.passes.fuse import fuse
 from lowprec.passes.simplify import simplify
 
-__all__ = ["simplify"]
+__all__ = ["fuse", "simplify"]

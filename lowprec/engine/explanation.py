@@ -1,0 +1,72 @@
+"""What a run consisted of: one row per executed step, and what each cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One executed step.
+
+    Attributes:
+        op: Operator of the fused graph ("QConv", "Softmax"), or the layout change that was needed.
+        name: Node name in the model.
+        kernel: The implementation that was chosen; "reference" for a fall-back.
+        isa: Instruction set of the kernels.
+        output: Element type and shape of what it makes, "u8[1, 64, 56, 56]".
+        macs: Multiply-adds.
+        refused: Better implementations that refused, and why.
+        native: False for a node that runs through ONNX's reference implementation.
+    """
+
+    op: str
+    name: str
+    kernel: str
+    isa: str
+    output: str
+    macs: float
+    refused: str
+    native: bool
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """A step and its median time in seconds."""
+
+    row: StepRow
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The steps of the most recent run, in order."""
+
+    steps: tuple[StepRow, ...]
+    arena_bytes: int
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """Return the operators that ran through ONNX's reference implementation, sorted."""
+        return tuple(sorted({step.op for step in self.steps if not step.native}))
+
+    def __str__(self) -> str:
+        heads = ("#", "operator", "kernel", "isa", "output", "Mmac", "refused")
+        table = [heads] + [
+            (
+                str(number),
+                step.op,
+                step.kernel,
+                step.isa,
+                step.output,
+                f"{step.macs / 1e6:.2f}" if step.macs else "",
+                step.refused,
+            )
+            for number, step in enumerate(self.steps)
+        ]
+        widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
+        return "\n".join(lines)

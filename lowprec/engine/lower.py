@@ -1,0 +1,199 @@
+"""From the fused hub to segments: what runs natively in one call, and what does not.
+
+    node node node | If | node node | node        |: a cut
+    ──── program ── fall-back ─ program ─ program
+
+A cut is made around a node without a native kernel, and before a node that must know a tensor's *contents*
+to know a shape (Reshape, Slice, ...) when those contents are only known at run time. Contents that
+follow from input shapes alone (Shape, Gather, Concat ...) need no cut: plans fold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from lowprec._ext import _core
+from lowprec.errors import UnsupportedError
+
+OWN_DOMAIN = "ai.lowprec"
+NATIVE_DOMAINS = ("", "ai.onnx", OWN_DOMAIN)
+
+# Operands whose contents a plan needs, by operator: they decide a shape or a kernel's constants.
+CONTENTS_NEEDED: Mapping[str, tuple[int, ...]] = {
+    "Clip": (1, 2),
+    "ConstantOfShape": (0,),
+    "CumSum": (1,),
+    "Expand": (1,),
+    "OneHot": (1, 2),
+    "Pad": (1, 2, 3),
+    "Range": (0, 1, 2),
+    "ReduceL1": (1,),
+    "ReduceL2": (1,),
+    "ReduceLogSum": (1,),
+    "ReduceLogSumExp": (1,),
+    "ReduceMax": (1,),
+    "ReduceMean": (1,),
+    "ReduceMin": (1,),
+    "ReduceProd": (1,),
+    "ReduceSum": (1,),
+    "ReduceSumSquare": (1,),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Trilu": (1,),
+    "Unsqueeze": (1,),
+    "Upsample": (1,),
+}
+# Outputs that follow from the shape of the operand, whatever it holds.
+SHAPE_READERS = ("Shape", "Size")
+
+
+@dataclass
+class NativeSegment:
+    """Nodes that run in one call.
+
+    Attributes:
+        inputs: Names of the values it is fed with, in order.
+        keyed: Those inputs whose contents are part of what a plan is made for.
+        outputs: Names of the values that others read.
+    """
+
+    nodes: list[ir.Node] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+    keyed: set[str] = field(default_factory=set)
+    outputs: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FallbackSegment:
+    """One node that runs through ONNX's reference implementation."""
+
+    node: ir.Node
+    inputs: list[str]
+    outputs: list[str]
+
+
+Segment = NativeSegment | FallbackSegment
+
+
+def lower_graph(model: ir.Model, fallback_names: Iterable[str] = ()) -> list[Segment]:
+    """Cut the graph of `model` into segments, in execution order.
+
+    Args:
+        model: Fused hub, sorted topologically.
+        fallback_names: Nodes that turned out not to be native for the shapes at hand.
+
+    Raises:
+        UnsupportedError: an operator of lowprec's own domain has no native kernel.
+    """
+    native = set(_core.native_operators())
+    forced = set(fallback_names)
+    graph = model.graph
+    known: set[str] = set()
+    segments: list[Segment] = []
+    current = NativeSegment()
+    made_here: set[str] = set()
+
+    def cut() -> None:
+        nonlocal current, made_here
+        if current.nodes:
+            segments.append(current)
+        current, made_here = NativeSegment(), set()
+
+    for node in graph:
+        if not _is_native(node, native, forced):
+            if node.domain == OWN_DOMAIN:
+                raise UnsupportedError(
+                    f"node '{node.name}': operator {node.op_type} is lowprec's own and not native"
+                )
+            cut()
+            segments.append(FallbackSegment(node, _captured(node), _names(node.outputs)))
+            continue
+        for index in CONTENTS_NEEDED.get(node.op_type, ()):
+            value = node.inputs[index] if index < len(node.inputs) else None
+            if value is None or is_constant(value) or (value.name or "") in known:
+                continue
+            if (value.name or "") in made_here:
+                cut()
+            current.keyed.add(value.name or "")
+        current.nodes.append(node)
+        made_here.update(_names(node.outputs))
+        if node.op_type in SHAPE_READERS or all(
+            value is None or is_constant(value) or (value.name or "") in known
+            for value in node.inputs
+        ):
+            known.update(_names(node.outputs))
+    cut()
+    _connect(graph, segments)
+    return segments
+
+
+def is_constant(value: ir.Value) -> bool:
+    """Return whether `value` is an initializer that no input overrides."""
+    return value.is_initializer() and not value.is_graph_input()
+
+
+def _is_native(node: ir.Node, native: set[str], forced: set[str]) -> bool:
+    if node.domain not in NATIVE_DOMAINS or node.op_type not in native or node.name in forced:
+        return False
+    if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+        return False
+    return all(
+        value is None or not is_constant(value) or _is_held(value) for value in node.inputs
+    )
+
+
+def _is_held(value: ir.Value) -> bool:
+    """Return whether the engine holds constants of this element type."""
+    tensor = value.const_value
+    return tensor is not None and int(tensor.dtype) in _core.held_dtypes()
+
+
+def _names(values: Iterable[ir.Value | None]) -> list[str]:
+    return [value.name for value in values if value is not None and value.name]
+
+
+def _captured(node: ir.Node) -> list[str]:
+    """Return the names that `node` reads, also inside its subgraphs."""
+    names = dict.fromkeys(_names(node.inputs))
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            subgraphs = [attribute.as_graph()]
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            subgraphs = list(attribute.as_graphs())
+        else:
+            continue
+        for subgraph in subgraphs:
+            inner: set[str] = set(_names(subgraph.inputs)) | set(subgraph.initializers)
+            for child in subgraph:
+                names.update(dict.fromkeys(n for n in _captured(child) if n not in inner))
+                inner.update(_names(child.outputs))
+            names.update(dict.fromkeys(n for n in _names(subgraph.outputs) if n not in inner))
+    return list(names)
+
+
+def _connect(graph: ir.Graph, segments: list[Segment]) -> None:
+    """Work out what every native segment is fed with and what others read of it."""
+    wanted = set(_names(graph.outputs))
+    for segment in reversed(segments):
+        if isinstance(segment, FallbackSegment):
+            wanted.update(segment.inputs)
+            continue
+        made = [name for node in segment.nodes for name in _names(node.outputs)]
+        made_set = set(made)
+        read = {
+            value.name: None
+            for node in segment.nodes
+            for value in node.inputs
+            if value is not None and value.name and not is_constant(value)
+        }
+        segment.inputs = [name for name in read if name is not None and name not in made_set]
+        segment.outputs = [name for name in made if name in wanted]
+        wanted.update(segment.inputs)

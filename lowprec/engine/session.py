@@ -1,0 +1,371 @@
+"""Run a compiled model: check what is fed, run the segments, keep plans by shape.
+
+Thread-safe: plans are immutable and every run brings its own arena.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from lowprec._ext import _core
+from lowprec.engine.explanation import Explanation, StepRow, StepTime
+from lowprec.errors import InputError, IsaError, LowprecError, ModelError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from lowprec.engine.lower import NativeSegment, Segment
+
+# Plans kept per segment: text lines come in every width, and a plan is cheap to make again.
+PLANS_KEPT = 32
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output: its name, NumPy dtype, and dimensions (int, name, or None if unknown)."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str | None, ...] | None
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    try:
+        yield
+    except _core.IsaUnavailable as error:
+        raise IsaError(str(error)) from None
+    except _core.EngineError as error:
+        raise InputError(f"the model cannot run on this input: {error}") from None
+
+
+class _NativeRunner:
+    """A native segment: programs by input dtypes, plans by input shapes."""
+
+    def __init__(self, segment: NativeSegment, observers: Mapping[str, Any]):
+        self.segment = segment
+        self._observers = observers
+        self._programs: dict[tuple[str, ...], _core.Program] = {}
+        self._plans: OrderedDict[tuple[Any, ...], _core.Plan] = OrderedDict()
+        self._keyed = [name in segment.keyed for name in segment.inputs]
+        self._lock = threading.Lock()
+        self.last: tuple[_core.Plan, str] | None = None
+
+    def _program(self, arrays: Sequence[Array]) -> _core.Program:
+        key = tuple(array.dtype.str for array in arrays)
+        program = self._programs.get(key)
+        if program is None:
+            from lowprec.engine.programs import build_program
+
+            program = build_program(self.segment, [a.dtype for a in arrays], self._observers)
+            self._programs[key] = program
+        return program
+
+    def plan(self, arrays: Sequence[Array]) -> _core.Plan:
+        key = tuple(
+            (array.shape, array.dtype.char, array.tobytes() if keyed else None)
+            for array, keyed in zip(arrays, self._keyed, strict=True)
+        )
+        with self._lock:
+            plan = self._plans.get(key)
+            if plan is not None:
+                self._plans.move_to_end(key)
+            else:
+                program = self._program(arrays)
+                known = [a if k else None for a, k in zip(arrays, self._keyed, strict=True)]
+                try:
+                    plan = program.plan([array.shape for array in arrays], known)
+                except _core.Unsupported as error:
+                    raise _NotNative(program.failed_node, str(error)) from None
+                self._plans[key] = plan
+                if len(self._plans) > PLANS_KEPT:
+                    self._plans.popitem(last=False)
+            self.last = (plan, self._isa(arrays))
+        return plan
+
+    def _isa(self, arrays: Sequence[Array]) -> str:
+        return cast(str, self._program(arrays).isa)
+
+
+class _NotNative(Exception):
+    def __init__(self, node: str, why: str):
+        super().__init__(why)
+        self.node, self.why = node, why
+
+
+class Session:
+    """A model on the engine. Made by `compile_model`; safe to use from several threads."""
+
+    def __init__(self, model: ir.Model, observers: Mapping[str, Any]):
+        """Take a fused hub; it must not be changed afterwards."""
+        from lowprec.engine.programs import tensor_infos
+
+        self._model = model
+        self._observers = dict(observers)
+        self._fallbacks: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self.inputs: tuple[TensorInfo, ...] = tensor_infos(
+            value for value in model.graph.inputs if not value.is_initializer()
+        )
+        self.outputs: tuple[TensorInfo, ...] = tensor_infos(model.graph.outputs)
+        self._constants = {
+            value.name: value.const_value.numpy()
+            for value in model.graph.outputs
+            if value.is_initializer() and value.const_value is not None and value.name
+        }
+        self._lower()
+
+    def _lower(self) -> None:
+        from lowprec.engine.fallback import ReferenceNode
+        from lowprec.engine.lower import NativeSegment, lower_graph
+
+        segments = lower_graph(self._model, self._fallbacks)
+        runners: list[_NativeRunner | ReferenceNode] = [
+            _NativeRunner(segment, self._observers)
+            if isinstance(segment, NativeSegment)
+            else ReferenceNode(self._model, segment.node, segment.inputs, segment.outputs)
+            for segment in segments
+        ]
+        initializers = self._model.graph.initializers
+        constants = dict(self._constants)
+        for segment in segments:
+            for name in segment.inputs:
+                value = initializers.get(name)
+                if value is not None and value.const_value is not None:
+                    constants[name] = value.const_value.numpy()
+        # One assignment: a run in another thread sees the old cut or the new one.
+        self._compiled: tuple[list[Segment], list[Any], dict[str, Array]] = (
+            segments,
+            runners,
+            constants,
+        )
+
+    # ------------------------------------------------------------------------------- running
+    def run(
+        self, feeds: Mapping[str, npt.ArrayLike], *, out: Sequence[Array] | None = None
+    ) -> list[Array]:
+        """Return the outputs, in order, for one set of inputs.
+
+        Args:
+            feeds: Every input by name. Dtypes must match; shapes may change from run to run.
+            out: Optional arrays to copy the outputs into; returned in place of new ones.
+
+        Raises:
+            InputError: a name, dtype, rank or size does not fit the model.
+        """
+        results, _ = self._run(self._checked(feeds), timed=False)
+        if out is None:
+            return results
+        return self._into(out, results)
+
+    def _into(self, out: Sequence[Array], results: list[Array]) -> list[Array]:
+        if len(out) != len(results):
+            raise InputError(f"out has {len(out)} arrays, the model makes {len(results)}")
+        for info, target, result in zip(self.outputs, out, results, strict=True):
+            if target.shape != result.shape or target.dtype != result.dtype:
+                raise InputError(
+                    f"out for '{info.name}' is {target.dtype} {list(target.shape)}; "
+                    f"it must be {result.dtype} {list(result.shape)}"
+                )
+            np.copyto(target, result)
+        return list(out)
+
+    def _run(
+        self, feeds: dict[str, Array], *, timed: bool
+    ) -> tuple[list[Array], list[tuple[StepRow, float]]]:
+        # Nodes that refuse at plan time move to the fall-back and the graph is cut again: each
+        # round makes at least one node less native, so this ends.
+        while True:
+            try:
+                return self._run_segments(feeds, timed=timed)
+            except _NotNative as refusal:
+                with self._lock:
+                    if refusal.node in self._fallbacks:
+                        continue
+                    self._fallbacks[refusal.node] = refusal.why
+                    self._lower()
+
+    def _run_segments(
+        self, feeds: dict[str, Array], *, timed: bool
+    ) -> tuple[list[Array], list[tuple[StepRow, float]]]:
+        from time import perf_counter
+
+        segments, runners, constants = self._compiled
+        values: dict[str, Array] = {**constants, **feeds}
+        for name, array in feeds.items():
+            self._observe(name, array)
+        times: list[tuple[StepRow, float]] = []
+        with _engine_errors():
+            for segment, runner in zip(segments, runners, strict=True):
+                if isinstance(runner, _NativeRunner):
+                    arrays = [np.ascontiguousarray(values[name]).reshape(np.shape(values[name]))
+                              for name in segment.inputs]
+                    plan = runner.plan(arrays)
+                    made, nanoseconds = plan.run(arrays, None, timed)
+                    if timed:
+                        rows = _native_rows(plan, runner.last[1] if runner.last else "")
+                        times += [(r, t / 1e9) for r, t in zip(rows, nanoseconds, strict=True)]
+                else:
+                    start = perf_counter()
+                    made = runner.run({name: values[name] for name in segment.inputs})
+                    if timed:
+                        times.append((self._fallback_row(segment), perf_counter() - start))
+                    for name, array in zip(segment.outputs, made, strict=True):
+                        self._observe(name, array)
+                values.update(zip(segment.outputs, made, strict=True))
+        results = [values[info.name] for info in self.outputs]
+        fed = {id(array) for array in feeds.values()}
+        return [r.copy() if id(r) in fed else r for r in results], times
+
+    def _observe(self, name: str, array: Array) -> None:
+        observer = self._observers.get(name)
+        if observer is not None:
+            observer.update(array)
+
+    def _checked(self, feeds: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+        if not isinstance(feeds, Mapping):
+            raise InputError(
+                f"feeds must be a dict of arrays by input name, got {type(feeds).__name__}"
+            )
+        accepted = [info.name for info in self.inputs]
+        for name in feeds:
+            if name not in accepted:
+                raise InputError(f"the model has no input '{name}'; its inputs: {accepted}")
+        return {info.name: _checked_input(info, feeds) for info in self.inputs}
+
+    # ---------------------------------------------------------------------------- explaining
+    def explain(self) -> Explanation:
+        """Return the steps of the most recent run.
+
+        Raises:
+            LowprecError: the session has not run yet: kernels are chosen for concrete shapes.
+        """
+        segments, runners, _ = self._compiled
+        steps: list[StepRow] = []
+        arena = 0
+        for segment, runner in zip(segments, runners, strict=True):
+            if isinstance(runner, _NativeRunner):
+                if runner.last is None:
+                    raise LowprecError(
+                        "explain() describes a run: call run() once, with shapes that matter to you"
+                    )
+                plan, isa = runner.last
+                steps += _native_rows(plan, isa)
+                arena = max(arena, plan.arena_bytes)
+            else:
+                steps.append(self._fallback_row(segment))
+        return Explanation(tuple(steps), arena)
+
+    def _fallback_row(self, segment: Any) -> StepRow:
+        node = segment.node
+        why = self._fallbacks.get(node.name or "", "no native kernel")
+        return StepRow(
+            node.op_type, node.name or "", "reference", "numpy", "", 0.0, f"native: {why}", False
+        )
+
+    def profile(
+        self, feeds: Mapping[str, npt.ArrayLike], *, repeats: int = 10
+    ) -> list[StepTime]:
+        """Return the median time of each step over `repeats` runs (after one that warms up)."""
+        checked = self._checked(feeds)
+        self._run(checked, timed=True)
+        rounds = [self._run(checked, timed=True)[1] for _ in range(max(1, repeats))]
+        return [
+            StepTime(rounds[0][i][0], statistics.median(r[i][1] for r in rounds))
+            for i in range(len(rounds[0]))
+        ]
+
+
+def _native_rows(plan: _core.Plan, isa: str) -> list[StepRow]:
+    return [
+        StepRow(
+            row["op"],
+            row["name"],
+            row["kernel"],
+            isa,
+            row["shape"],
+            row["macs"],
+            row["refused"],
+            True,
+        )
+        for row in plan.rows()
+    ]
+
+
+def _checked_input(info: TensorInfo, feeds: Mapping[str, npt.ArrayLike]) -> Array:
+    if info.name not in feeds:
+        raise InputError(f"input '{info.name}' is missing; it is {_described(info)}")
+    array = np.asarray(feeds[info.name])
+    if array.dtype != info.dtype:
+        raise InputError(
+            f"input '{info.name}' is {array.dtype}; it must be {_described(info)}: "
+            f"convert with .astype(np.{info.dtype.name})"
+        )
+    if info.shape is not None:
+        if array.ndim != len(info.shape):
+            raise InputError(
+                f"input '{info.name}' has shape {list(array.shape)} (rank {array.ndim}); "
+                f"it must be {_described(info)}"
+            )
+        for axis, (size, wanted) in enumerate(zip(array.shape, info.shape, strict=True)):
+            if isinstance(wanted, int) and wanted != size:
+                raise InputError(
+                    f"input '{info.name}' has size {size} on axis {axis}; "
+                    f"it must be {_described(info)}"
+                )
+    if array.size == 0:
+        raise InputError(
+            f"input '{info.name}' has shape {list(array.shape)}: an empty batch; "
+            f"feed at least one sample of {_described(info)}"
+        )
+    return array
+
+
+def _described(info: TensorInfo) -> str:
+    if info.shape is None:
+        return f"{info.dtype.name} of any shape"
+    sizes = ", ".join("?" if size is None else str(size) for size in info.shape)
+    return f"{info.dtype.name} [{sizes}]"
+
+
+def compile_model(
+    model: ir.Model,
+    *,
+    observers: Mapping[str, Any] | None = None,
+    fused: bool = True,
+) -> Session:
+    """Return a Session that runs `model` with its precision unchanged.
+
+    Args:
+        model: A hub from `lowprec.graph.load`; it is not changed.
+        observers: Float value name -> `TensorObserver` that sees the value in every run.
+        fused: False runs the graph operator by operator (the reference for fused chains).
+
+    Raises:
+        ModelError: an observed name is not a value of the model.
+        IsaError: LOWPREC_ISA names what this machine lacks.
+    """
+    from lowprec.engine.programs import clone, value_names
+    from lowprec.passes import fuse
+
+    watched = dict(observers or {})
+    missing = sorted(set(watched) - value_names(model))
+    if missing:
+        raise ModelError(f"no value is called '{missing[0]}': it cannot be observed")
+    copy = clone(model)
+    if fused:
+        fuse(copy, keep=watched)
+    with _engine_errors():
+        _core.chosen_isa()
+    return Session(copy, watched)
