@@ -7,3 +7,4 @@ file pointers are trusted.
 
 include "_cpu.pxi"
 include "_program.pxi"
+include "_numerics.pxi"

@@ -1,7 +1,7 @@
 // float_state.h: round to nearest, nothing flushed to zero, while an object of this class lives.
 //
-// Another library's flush-to-zero mode (any .so linked with -ffast-math sets it for the process) must
-// not change our results; ours must not leak out. Every entry from outside holds one.
+// Another library's flush-to-zero mode (any .so linked with -ffast-math sets it for the process)
+// must not change our results; ours must not leak out. Every entry from outside holds one.
 #pragma once
 #if defined(__x86_64__) || defined(__i386__)
 #include <xmmintrin.h>

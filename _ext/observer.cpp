@@ -6,6 +6,8 @@
 #include <limits>
 #include <utility>
 
+#include "float_state.h"
+
 namespace lp {
 namespace {
 
@@ -90,6 +92,7 @@ void TensorObserver::widen(Extremes seen) {
 void TensorObserver::observe(const float* x, int64_t n) {
   // Small enough that the second pass finds the values in the cache.
   constexpr int64_t BLOCK = 65536;
+  const FloatingPointState state;
   const std::lock_guard<std::mutex> lock(mutex_);
   for (; n > 0; x += BLOCK, n -= BLOCK) {
     const int64_t size = std::min(n, BLOCK);
@@ -109,7 +112,15 @@ void TensorObserver::observe(const float* x, int64_t n) {
 }
 
 void TensorObserver::merge(const TensorObserver& other) {
-  if (this == &other) return;
+  if (this == &other) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (int64_t& count : counts_) count *= 2;
+    nonfinite_ *= 2;
+    batches_ *= 2;
+    count_ *= 2;
+    return;
+  }
+  const FloatingPointState state;
   const std::scoped_lock lock(mutex_, other.mutex_);
   nonfinite_ += other.nonfinite_;
   batches_ += other.batches_;

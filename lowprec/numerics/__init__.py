@@ -1,1 +1,36 @@
-"""(being built)"""
+"""Numbers without graphs: casts, codes, integer products, histograms. NumPy arrays in and out.
+
+Everything here equals `lowprec.numerics.reference`, the definition, bit for bit on every
+instruction set.
+"""
+
+from __future__ import annotations
+
+from lowprec.numerics.convert import (
+    dequantize_linear,
+    dynamic_quantize_linear,
+    from_bf16,
+    from_f16,
+    quantize_linear,
+    requantize,
+    to_bf16,
+    to_f16,
+    to_tf32,
+)
+from lowprec.numerics.histogram import Histogram
+from lowprec.numerics.qparams import QParams, choose_qparams
+
+__all__ = [
+    "Histogram",
+    "QParams",
+    "choose_qparams",
+    "dequantize_linear",
+    "dynamic_quantize_linear",
+    "from_bf16",
+    "from_f16",
+    "quantize_linear",
+    "requantize",
+    "to_bf16",
+    "to_f16",
+    "to_tf32",
+]

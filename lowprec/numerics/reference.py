@@ -165,10 +165,11 @@ def from_f16(x: NDArray[np.float16]) -> F32:
 
 def to_tf32(x: F32) -> F32:
     """Round to 10 fraction bits, ties to even, still float32; NaN becomes quiet, denormals stay."""
-    bits = x.view(np.uint32).astype(np.uint64)
-    rounded = (bits + 0xFFF + (bits >> 13 & 1)) & ~np.uint64(0x1FFF)
-    nan = (bits | 0x400000) & ~np.uint64(0x1FFF)
-    return np.where(np.isnan(x), nan, rounded).astype(np.uint32).view(np.float32)
+    bits = x.view(np.uint32).astype(np.int64)
+    rounded = bits + 0xFFF + (bits >> 13 & 1)
+    nan = bits | 0x400000
+    kept = np.where(np.isnan(x), nan, rounded) & ~0x1FFF
+    return kept.astype(np.uint32).view(np.float32)
 
 
 # --- integer products -----------------------------------------------------------------------------
@@ -239,10 +240,9 @@ def windows(
             size - (k - 1) * d
             for size, k, d in zip(padded.shape[2:], kernel, dilations, strict=True)
         ]
-        where = tuple(
-            slice(a, a + span, s) for a, span, s in zip(starts, spans, strides, strict=True)
-        )
-        taps.append(padded[(slice(None), slice(None), *where)])
+        where = [slice(a, a + span, s) for a, span, s in zip(starts, spans, strides, strict=True)]
+        seen = (slice(None), slice(None), *where)
+        taps.append(padded[seen])
     return taps
 
 
@@ -366,13 +366,15 @@ def average_pool(
 ) -> F32:
     """Return window means of x (N, C, *spatial): taps added to +0 in row-major order, divided."""
     ones = [1] * len(kernel)
-    total: F32 = np.float32(0)  # type: ignore[assignment]
+    total: F32 = np.array(0, np.float32)
     for window in windows(x, kernel, strides, pads, ones):
         total = total + window
-    if count_include_pad:
-        return total / np.float32(np.prod(kernel))
     inside = windows(np.ones((1, 1, *x.shape[2:]), np.float32), kernel, strides, pads, ones)
-    return total / np.sum(inside, axis=0, dtype=np.float32)
+    count: F32 = np.sum(inside, axis=0, dtype=np.float32)
+    if count_include_pad:
+        count = np.full_like(count, np.prod(kernel))
+    mean: F32 = total / count
+    return mean
 
 
 def qaverage_pool(
@@ -414,8 +416,8 @@ def fma(a: F32, b: F32, c: F32) -> F32:
     """Return a * b + c rounded once to f32.
 
     The product of two f32 is exact in float64. The sum is rounded to odd there (to the neighbour
-    whose last bit is odd, if inexact), which keeps enough for the rounding to f32 to be the only one
-    that counts.
+    whose last bit is odd, if inexact), which keeps enough for the rounding to f32 to be the only
+    one that counts.
     """
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         product = np.asarray(a, np.float64) * np.asarray(b, np.float64)

@@ -76,7 +76,8 @@ LP_INLINE void dequantize(const T* q, float* x, int64_t n, float scale, int32_t 
 }
 
 template <class T>
-LP_INLINE void requantize(const int32_t* acc, T* q, int64_t n, float multiplier, int32_t zero_point) {
+LP_INLINE void requantize(const int32_t* acc, T* q, int64_t n, float multiplier,
+                          int32_t zero_point) {
   const VF factor = vset(multiplier);
   for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
     const VF product = cvt_f32(load_any(acc + i, lanes_left)) * factor;
