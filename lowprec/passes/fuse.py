@@ -1,16 +1,46 @@
-"""Everything that only the engine needs: several operators become one step."""
+"""Everything that only the engine needs: several operators become one step.
+
+The order matters, and each pass states what it expects of the earlier ones:
+
+    1 merge_silu               x * Sigmoid(x)                        -> SiLU, a unary operator
+    2 fuse_unary_chains        unary operators in a row              -> one UnaryChain
+    3 move_to_codes            Dequantize -> Reshape .. -> Quantize  -> the operator on codes
+    4 fuse_integer_layers      Dequantize'd Conv / MatMul ..         -> QConv / QMatMul ..
+    5 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
+    6 fuse_epilogues           bias, chain and Quantize              -> into the product before them
+
+A fused step gives the bits of its operators run one by one (docs/architecture.md, "Numbers").
+"""
 
 from __future__ import annotations
 
 from collections.abc import Container
 
 import onnx_ir as ir
+from onnx_ir.passes import common
+
+from lowprec.passes.fuse_epilogues import fuse_epilogues
+from lowprec.passes.fuse_integer_elementwise import fuse_integer_elementwise
+from lowprec.passes.fuse_integer_layers import fuse_integer_layers
+from lowprec.passes.fuse_unary_chains import fuse_unary_chains
+from lowprec.passes.merge_silu import merge_silu
+from lowprec.passes.move_to_codes import move_to_codes
+from lowprec.passes.own import remove_dead_nodes
 
 
 def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
     """Rewrite `model` in place for the engine; the result holds operators of `ai.lowprec`.
 
     Args:
-        model: A hub; the bits of its outputs do not change.
+        model: A hub.
         keep: Names of values that must still exist afterwards (they are observed).
     """
+    if any(value.dtype is None for node in model.graph for value in node.outputs):
+        common.ShapeInferencePass()(model)
+    merge_silu(model, keep)
+    fuse_unary_chains(model, keep)
+    move_to_codes(model, keep)
+    fuse_integer_layers(model, keep)
+    fuse_integer_elementwise(model, keep)
+    fuse_epilogues(model, keep)
+    remove_dead_nodes(model)

@@ -1,0 +1,147 @@
+"""What follows a product happens while its result is still in registers.
+
+    QConv ──► Add(bias row) ──► UnaryChain ──► Quantize ──► yq     becomes     QConv ──► yq
+
+Steps, each optional: a constant row added to a matrix product; a chain of unary operators; Quantize.
+After an integer layer, Relu and Clip alone before Quantize act on codes (docs/architecture.md,
+"Numbers"): the clamp of the saturation is narrowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import numpy as np
+import onnx_ir as ir
+
+from lowprec.numerics import reference
+from lowprec.passes.matching import (
+    constant_floats,
+    graph_of,
+    is_operator,
+    other_operand,
+    sole_consumer,
+)
+from lowprec.passes.own import Codes, float_list, int_list, is_own, next_quantize
+from lowprec.passes.unary_operators import CLIP, RELU
+
+_INTEGER = ("QConv", "QConvTranspose", "QMatMul", "QGemm")
+_FLOAT = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+_MATRIX = ("MatMul", "QMatMul")
+
+
+def fuse_epilogues(model: ir.Model, keep: Container[str]) -> bool:
+    """Rewrite `model` in place; return whether anything changed."""
+    changed = False
+    for node in list(model.graph):
+        if node.graph is None or not (is_own(node, *_INTEGER) or is_operator(node, *_FLOAT)):
+            continue
+        if is_operator(node, *_FLOAT) and node.outputs[0].dtype != ir.DataType.FLOAT:
+            continue
+        if node.op_type in _MATRIX:
+            changed |= _take_row(node, keep)
+        changed |= _take_chain(node, keep)
+        changed |= _take_quantize(node, keep)
+    return changed
+
+
+def _reader(node: ir.Node, keep: Container[str]) -> ir.Node | None:
+    value = node.outputs[0]
+    reader = None if value.name in keep else sole_consumer(value)
+    return reader if reader is not None and reader.graph is node.graph else None
+
+
+def _take_over(node: ir.Node, reader: ir.Node) -> None:
+    """Let `node` make what `reader` made, and remove `reader`."""
+    made, result = node.outputs[0], reader.outputs[0]
+    name, made.type, made.shape = result.name, result.type, result.shape
+    result.replace_all_uses_with(made, replace_graph_outputs=True)
+    graph_of(reader).remove(reader, safe=True)
+    made.name = name
+
+
+def _take_row(node: ir.Node, keep: Container[str]) -> bool:
+    """MatMul + constant row: float adds it as its bias, an integer product after its scale."""
+    reader = _reader(node, keep)
+    if reader is None or not is_operator(reader, "Add"):
+        return False
+    row = other_operand(reader, node.outputs[0])
+    numbers, weights = constant_floats(row), node.inputs[1]
+    if row is None or numbers is None or weights is None or weights.const_value is None:
+        return False
+    shape = weights.const_value.shape.numpy()
+    if len(shape) != 2 or numbers.ndim != 1 or numbers.shape[0] != shape[1]:
+        return False
+    inputs: list[ir.Value | None] = list(node.inputs)
+    position = 3 if is_own(node, "QMatMul") else 2
+    inputs += [None] * (position - len(inputs)) + [row]
+    graph = graph_of(node)
+    made = ir.Node(
+        "ai.lowprec",
+        node.op_type,
+        inputs=inputs,
+        attributes=list(node.attributes.values()),
+        num_outputs=1,
+        name=node.name,
+    )
+    graph.insert_before(reader, made)
+    result = reader.outputs[0]
+    made.outputs[0].type, made.outputs[0].shape = result.type, result.shape
+    name = result.name
+    result.replace_all_uses_with(made.outputs[0], replace_graph_outputs=True)
+    graph.remove([reader, node], safe=True)
+    made.outputs[0].name = name
+    # The rest of the epilogue belongs to the new node.
+    _take_chain(made, keep)
+    _take_quantize(made, keep)
+    return True
+
+
+def _take_chain(node: ir.Node, keep: Container[str]) -> bool:
+    if node.graph is None or "chain_codes" in node.attributes:
+        return False
+    reader = _reader(node, keep)
+    if reader is None or not is_own(reader, "UnaryChain"):
+        return False
+    for name in ("codes", "a", "b"):
+        attribute = reader.attributes[name]
+        node.attributes[f"chain_{name}"] = ir.Attr(
+            f"chain_{name}", attribute.type, attribute.value
+        )
+    _take_over(node, reader)
+    return True
+
+
+def _take_quantize(node: ir.Node, keep: Container[str]) -> bool:
+    if node.graph is None or "y_dtype" in node.attributes or node.op_type in ("MatMul", "Gemm"):
+        return False
+    found = next_quantize(node.outputs[0], keep)
+    if found is None:
+        return False
+    quantize, codes = found
+    node.attributes["y_dtype"] = ir.AttrInt64("y_dtype", int(codes.dtype))
+    node.attributes["y_scale"] = ir.AttrFloat32("y_scale", codes.scale)
+    node.attributes["y_zero_point"] = ir.AttrInt64("y_zero_point", codes.zero_point)
+    if is_own(node, *_INTEGER) and len(node.inputs) < 4:
+        _clamp_on_codes(node, codes)
+    _take_over(node, quantize)
+    return True
+
+
+def _clamp_on_codes(node: ir.Node, codes: Codes) -> None:
+    """Turn a chain that is one Relu or Clip into bounds of the code."""
+    if int_list(node, "chain_codes") == [RELU]:
+        low, high = 0.0, np.inf
+    elif int_list(node, "chain_codes") == [CLIP]:
+        low, high = float_list(node, "chain_a")[0], float_list(node, "chain_b")[0]
+    else:
+        return
+    unsigned = codes.dtype == ir.DataType.UINT8
+    zero_point = np.array(codes.zero_point, np.uint8 if unsigned else np.int8)
+    bounds = reference.quantize_linear(
+        np.array([low, high], np.float32), np.float32(codes.scale), zero_point
+    )
+    node.attributes["y_qmin"] = ir.AttrInt64("y_qmin", int(bounds[0]))
+    node.attributes["y_qmax"] = ir.AttrInt64("y_qmax", int(bounds[1]))
+    for name in ("chain_codes", "chain_a", "chain_b"):
+        del node.attributes[name]
