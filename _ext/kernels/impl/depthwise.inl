@@ -11,49 +11,68 @@ constexpr int64_t DEPTHWISE_BLOCK = 64;  // channels handled at a time
 
 LP_INLINE int64_t rounded_channels(int64_t channels) { return (channels + 63) / 64 * 64; }
 
+// A tile of `pixels` rows of 64 floats to outputs: the chain runs once over all of it.
+LP_INLINE void finish_tile(float (*tile)[DEPTHWISE_BLOCK], int64_t pixels, int64_t width,
+                           const lp::Epilogue& e, uint8_t* dst, int64_t dst_step) {
+  if (e.n_ops > 0) apply_chain(e.ops, e.n_ops, tile[0], pixels * DEPTHWISE_BLOCK);
+  lp::Epilogue rest = e;
+  rest.n_ops = 0;
+  for (int64_t i = 0; i < pixels; ++i) finish_f32(tile[i], width, rest, dst + i * dst_step);
+}
+
+constexpr int64_t TILE_PIXELS = 8;
+
+// One vector of channels for N pixels in a row: a weight is loaded once for all of them.
+template <int N>
+LP_INLINE void depthwise_vector(const lp::DepthwiseArgs& args, const float* src, const float* weights,
+                                int64_t stride, VF bias, int lanes, float (*tile)[DEPTHWISE_BLOCK],
+                                int64_t at) {
+  VF sum[N];
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) sum[i] = vset(0.0f);
+  for (int64_t t = 0; t < args.taps; ++t) {
+    const float* x = src + args.tap_offset[t];
+    const VF w = vload(weights + t * stride);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) sum[i] = fma(vload_any(x + i * args.src_col, lanes), w, sum[i]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) vstore(tile[i] + at, sum[i] + bias);
+}
+
 static void depthwise_f32(const lp::DepthwiseArgs* arguments) {
   const lp::DepthwiseArgs& args = *arguments;
-  const float* weights = static_cast<const float*>(args.weights);
-  const float* bias = static_cast<const float*>(args.bias);
   const int64_t stride = rounded_channels(args.channels);
   const int64_t out_bytes = output_bytes(args.epilogue);
-  const int64_t m = args.images * args.rows * args.cols;
-  RowWalk walk = RowWalk::at_start(args);
-  alignas(64) float acc[DEPTHWISE_BLOCK];
-  for (int64_t i = 0; i < m; ++i, walk.step()) {
-    const float* src = static_cast<const float*>(args.src) + walk.src(args);
-    uint8_t* dst = static_cast<uint8_t*>(args.dst) + walk.dst(args) * out_bytes;
+  alignas(64) float tile[TILE_PIXELS][DEPTHWISE_BLOCK] = {};
+  for (int64_t line = 0; line < args.images * args.rows; ++line) {
+    const int64_t image = line / args.rows, y = line % args.rows;
+    const float* src_row =
+        static_cast<const float*>(args.src) + image * args.src_image + y * args.src_row;
+    uint8_t* dst_row = static_cast<uint8_t*>(args.dst) +
+                       (image * args.dst_image + y * args.dst_row) * out_bytes;
     for (int64_t c = 0; c < args.channels; c += DEPTHWISE_BLOCK) {
       const int64_t width = args.channels - c < DEPTHWISE_BLOCK ? args.channels - c : DEPTHWISE_BLOCK;
-      constexpr int64_t STEP = 4 * W < DEPTHWISE_BLOCK ? 4 * W : DEPTHWISE_BLOCK;
-      int64_t at = 0;
-      for (; at + STEP <= width; at += STEP) {
-        VF sum[STEP / W];
-#pragma GCC unroll 4
-        for (int64_t v = 0; v < STEP / W; ++v) sum[v] = vset(0.0f);
-        for (int64_t t = 0; t < args.taps; ++t) {
-          const float* x = src + args.tap_offset[t] + c + at;
-          const float* w = weights + t * stride + c + at;
-#pragma GCC unroll 4
-          for (int64_t v = 0; v < STEP / W; ++v) {
-            sum[v] = fma(vload(x + v * W), vload(w + v * W), sum[v]);
+      const float* weights = static_cast<const float*>(args.weights) + c;
+      const float* bias = static_cast<const float*>(args.bias) + c;
+      for (int64_t x = 0; x < args.cols; x += TILE_PIXELS) {
+        const int64_t pixels = args.cols - x < TILE_PIXELS ? args.cols - x : TILE_PIXELS;
+        const float* src = src_row + x * args.src_col + c;
+        for (int64_t at = 0; at < width; at += W) {
+          const int n = width - at < W ? static_cast<int>(width - at) : W;
+          const VF add = vload(bias + at);
+          if (pixels == TILE_PIXELS && n == W) {
+            depthwise_vector<TILE_PIXELS>(args, src + at, weights + at, stride, add, W, tile, at);
+            continue;
+          }
+          for (int64_t i = 0; i < pixels; ++i) {
+            depthwise_vector<1>(args, src + i * args.src_col + at, weights + at, stride, add, n,
+                                tile + i, at);
           }
         }
-#pragma GCC unroll 4
-        for (int64_t v = 0; v < STEP / W; ++v) {
-          vstore(acc + at + v * W, sum[v] + vload(bias + c + at + v * W));
-        }
+        finish_tile(tile, pixels, width, args.epilogue, dst_row + (x * args.dst_col + c) * out_bytes,
+                    args.dst_col * out_bytes);
       }
-      for (; at < width; at += W) {
-        const int n = width - at < W ? static_cast<int>(width - at) : W;
-        VF sum = vset(0.0f);
-        for (int64_t t = 0; t < args.taps; ++t) {
-          sum = fma(vload_any(src + args.tap_offset[t] + c + at, n),
-                    vload_any(weights + t * stride + c + at, n), sum);
-        }
-        vstore_any(acc + at, sum + vload_any(bias + c + at, n), n);
-      }
-      finish_f32(acc, width, args.epilogue, dst + c * out_bytes);
     }
   }
 }

@@ -31,8 +31,7 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments) {
   const bool to_codes = (e.kind == lp::OUT_U8 || e.kind == lp::OUT_S8) && is_plain(e);
   const Packer packer = Packer::from(e);
   const CodeRange range = code_range(e);
-  alignas(64) int32_t acc_row[64];
-  alignas(64) float scratch[64];
+  alignas(64) float tile[TILE_PIXELS][DEPTHWISE_BLOCK];
   for (int64_t image = 0; image < args.images; ++image) {
     for (int64_t y = 0; y < args.rows; ++y) {
       const uint8_t* src_row = static_cast<const uint8_t*>(args.src) + image * args.src_image +
@@ -84,9 +83,24 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments) {
             _mm512_mask_storeu_epi8(dst, mask, packer.interleaved(q[0], q[1], q[2], q[3]));
           } else {
             transpose_blocks(acc);
+            const int64_t slot = x % TILE_PIXELS;
+            if (e.kind == lp::OUT_S32) {
 #pragma GCC unroll 4
-            for (int s = 0; s < 4; ++s) _mm512_store_si512(acc_row + 16 * s, acc[s]);
-            finish_s32(acc_row, c, width, e, dst, scratch);
+              for (int s = 0; s < 4; ++s) _mm512_store_si512(tile[slot] + 16 * s, acc[s]);
+              memcpy(dst, tile[slot], static_cast<size_t>(width) * 4);
+              continue;
+            }
+#pragma GCC unroll 4
+            for (int s = 0; s < 4; ++s) {
+              __m512 real = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[s]),
+                                          _mm512_loadu_ps(e.multiplier + c + 16 * s));
+              if (e.addend) real = _mm512_add_ps(real, _mm512_loadu_ps(e.addend + c + 16 * s));
+              _mm512_store_ps(tile[slot] + 16 * s, real);
+            }
+            if (slot == TILE_PIXELS - 1 || x == args.cols - 1) {
+              finish_tile(tile, slot + 1, width, e, dst - slot * args.dst_col * out_bytes,
+                          args.dst_col * out_bytes);
+            }
           }
         }
       }
