@@ -1,1 +1,213 @@
-"""What was done to a model and why (being built)."""
+"""What was done to a model, layer by layer, and why: plain data with a text and a JSON form.
+
+Everything in the JSON form follows from the model, the data and the configuration, so that the same
+inputs give the same file. Times do not: they stay in the report in memory (`speed`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from lowprec.errors import ModelError
+
+FORMAT = 1
+
+
+@dataclass
+class LayerRecord:
+    """One operator of the simplified model: strings, numbers and None.
+
+    Attributes:
+        name: The node's name.
+        op_type: ONNX operator.
+        precision: "int8" or "f32".
+        reason: Why it has this precision; never empty for f32.
+        macs: Multiply-adds for the shapes seen in calibration; None when they are not known.
+        tensor: Name of the quantised activation that the layer reads (int8 layers only).
+        rmin: Smallest real number that its codes can hold.
+        rmax: Largest one.
+        method: Calibration method that chose the range.
+        clipped: Share of the observed values outside the range, 0..1.
+        scale: Real units per code of the activation.
+        zero_point: Code of real 0.
+        weight_sqnr: Signal to quantisation noise of the weights, dB; None without weights, or when
+            nothing is lost.
+        activation_sqnr: The same of the activation, expected from its histogram, dB.
+        raised_channels: Output channels whose weight scale was raised so that the bias fits s32.
+    """
+
+    name: str
+    op_type: str
+    precision: str
+    reason: str
+    macs: int | None = None
+    tensor: str | None = None
+    rmin: float | None = None
+    rmax: float | None = None
+    method: str | None = None
+    clipped: float | None = None
+    scale: float | None = None
+    zero_point: int | None = None
+    weight_sqnr: float | None = None
+    activation_sqnr: float | None = None
+    raised_channels: int = 0
+
+
+@dataclass
+class Report:
+    """The account of one quantisation.
+
+    Attributes:
+        model: Name of the model: its file or graph.
+        config: `Config.to_dict()` of the configuration.
+        samples: Calibration feeds that were consumed.
+        versions: Package name -> version.
+        layers: One record per operator that computes with floats or codes.
+        int8_macs: Multiply-adds of the int8 layers, for the shapes seen in calibration.
+        total_macs: Multiply-adds of the whole model.
+        float_bytes: Size of the float model; None when not measured.
+        int8_bytes: Size of the quantised model; None when not measured.
+        notes: What concerns the whole model, one sentence each.
+        accuracy: Metric -> {"float": ..., "int8": ...}, where it was measured.
+        speed: The same for times, in memory only.
+    """
+
+    model: str
+    config: dict[str, Any] = field(default_factory=dict)
+    samples: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+    layers: list[LayerRecord] = field(default_factory=list)
+    int8_macs: int = 0
+    total_macs: int = 0
+    float_bytes: int | None = None
+    int8_bytes: int | None = None
+    notes: list[str] = field(default_factory=list)
+    accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
+    speed: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def int8_fraction(self) -> float:
+        """Share of the multiply-adds that run in int8, 0..1 (0 for a model without any)."""
+        return self.int8_macs / self.total_macs if self.total_macs else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is saved, as dicts and lists; attributes of a layer that are None left out."""
+        values = asdict(self)
+        del values["speed"]
+        values["layers"] = [
+            {key: value for key, value in layer.items() if value is not None}
+            for layer in values["layers"]
+        ]
+        return {"format": FORMAT, **values}
+
+    def to_json(self) -> str:
+        """Return JSON text that `from_json` turns back into an equal report, times left out."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Return the report that `to_json` wrote. Keys of a later version are left out.
+
+        Raises:
+            ModelError: the text is no report.
+        """
+        try:
+            values = json.loads(text)
+            known = {item.name for item in fields(cls)} - {"speed"}
+            kept = {key: value for key, value in values.items() if key in known}
+            kept["layers"] = [_layer_from(layer) for layer in kept.get("layers", [])]
+            return cls(**kept)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"the report is damaged ({error}); quantise the model again, or delete the metadata "
+                "entry that holds it"
+            ) from None
+
+    def __str__(self) -> str:
+        """Return a table of the layers, the other operators counted by reason."""
+        lines = [f"{self.model}: {self._summary()}", *(f"note: {note}" for note in self.notes)]
+        lines += [
+            f"{metric}: float {values.get('float', float('nan')):.6g}, "
+            f"int8 {values.get('int8', float('nan')):.6g}"
+            for metric, values in (*self.accuracy.items(), *self.speed.items())
+        ]
+        rows = [_row(layer) for layer in self.layers if layer.macs or layer.tensor]
+        if rows:
+            lines += ["", *_aligned([_HEADER, *rows])]
+        others = Counter(
+            (layer.precision, layer.op_type, layer.reason)
+            for layer in self.layers
+            if not (layer.macs or layer.tensor)
+        )
+        if others:
+            lines += ["", "other operators:"]
+            lines += [
+                f"  {precision:5} {count:4} x {op_type}: {reason}"
+                for (precision, op_type, reason), count in sorted(others.items())
+            ]
+        return "\n".join(lines)
+
+    def _summary(self) -> str:
+        quantized = sum(layer.precision == "int8" for layer in self.layers)
+        parts = [
+            f"{quantized} of {len(self.layers)} operators in int8",
+            f"{100 * self.int8_fraction:.1f} % of {self.total_macs / 1e6:,.1f} million multiply-adds",
+            f"{self.samples} calibration samples",
+        ]
+        if self.float_bytes and self.int8_bytes:
+            parts.append(
+                f"{self.float_bytes:,} -> {self.int8_bytes:,} bytes "
+                f"({self.int8_bytes / self.float_bytes:.2f})"
+            )
+        return ", ".join(parts)
+
+
+_HEADER = (
+    "layer",
+    "operator",
+    "precision",
+    "multiply-adds",
+    "range",
+    "method",
+    "clipped",
+    "dB act.",
+    "dB weights",
+    "why",
+)
+
+
+def _row(layer: LayerRecord) -> tuple[str, ...]:
+    span = ""
+    if layer.rmin is not None and layer.rmax is not None:
+        span = f"{layer.rmin:.4g} .. {layer.rmax:.4g}"
+    reason = layer.reason
+    if layer.raised_channels:
+        reason = f"{reason} {layer.raised_channels} channels' scales raised for the bias".strip()
+    return (
+        layer.name,
+        layer.op_type,
+        layer.precision,
+        "" if layer.macs is None else f"{layer.macs:,}",
+        span,
+        layer.method or "",
+        "" if layer.clipped is None else f"{100 * layer.clipped:.3f} %",
+        "" if layer.activation_sqnr is None else f"{layer.activation_sqnr:.1f}",
+        "" if layer.weight_sqnr is None else f"{layer.weight_sqnr:.1f}",
+        reason,
+    )
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _layer_from(values: dict[str, Any]) -> LayerRecord:
+    known = {item.name for item in fields(LayerRecord)}
+    return LayerRecord(**{key: value for key, value in values.items() if key in known})

@@ -43,13 +43,12 @@ class Histogram:
         inside = (wanted - below[bin_index]) / count if count else 0.0
         return float(self.origin + self.width * (bin_index + min(max(inside, 0.0), 1.0)))
 
-    def share_outside(self, rmin: float, rmax: float) -> float:
-        """Return the share of the values outside [rmin, rmax], 0..1."""
+    def share_below(self, bound: float) -> float:
+        """Return the share of the values below `bound`, 0..1, interpolated in its bin."""
         if not self.total:
             return 0.0
-        inside = np.clip((rmax - self.edges[:-1]) / self.width, 0, 1)
-        inside -= np.clip((rmin - self.edges[:-1]) / self.width, 0, 1)
-        return float(1 - (self.counts * np.maximum(inside, 0)).sum() / self.total)
+        inside = np.clip((bound - self.edges[:-1]) / self.width, 0, 1)
+        return float((self.counts * inside).sum() / self.total)
 
     def power(self) -> float:
         """Return the sum of the squared values."""

@@ -5,6 +5,6 @@ from lowprec.quantization.quantize import (
     quantize_graph,
     tensors_to_calibrate,
 )
-from lowprec.quantization.records import LayerRecord
+from lowprec.report import LayerRecord
 
 __all__ = ["LayerRecord", "QuantizationResult", "quantize_graph", "tensors_to_calibrate"]

@@ -23,7 +23,7 @@ from lowprec.quantization.placement import (
     readers_of,
 )
 from lowprec.quantization.recognition import find_quantized_operator
-from lowprec.quantization.records import LayerRecord
+from lowprec.report import LayerRecord
 from lowprec.quantization.rewrite import ActivationParameters, Rewriter
 from lowprec.quantization.weights import quantize_weights
 
