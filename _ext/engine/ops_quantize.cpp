@@ -1,0 +1,448 @@
+// ops_quantize.cpp: between reals and codes, and element-wise operators on codes.
+//
+// The operators of domain ai.lowprec here take their parameters as attributes: x_scale and
+// x_zero_point of the operand (of QConcat: lists; of QAdd and QMul: a_ and b_), y_scale,
+// y_zero_point and y_dtype (ONNX's number, u8 or s8) of the result. Each equals: dequantise,
+// operate in f32, quantise (numerics/reference.py: qadd, qmul, qconcat, qaverage_pool,
+// make_qtable).
+#include <math.h>
+#include <string.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "engine/views.h"
+#include "engine/windows.h"
+
+namespace lp {
+namespace {
+
+bool is_code(DType dtype) { return dtype == DType::U8 || dtype == DType::S8; }
+
+struct Affine {
+  float scale;
+  int32_t zero_point;
+};
+
+void quantize(const Kernels& kernels, DType dtype, const float* x, uint8_t* q, int64_t n,
+              Affine affine) {
+  if (dtype == DType::U8) {
+    kernels.quantize_u8(x, q, n, affine.scale, affine.zero_point);
+  } else {
+    kernels.quantize_s8(x, reinterpret_cast<int8_t*>(q), n, affine.scale, affine.zero_point);
+  }
+}
+
+void dequantize(const Kernels& kernels, DType dtype, const uint8_t* q, float* x, int64_t n,
+                Affine affine) {
+  if (dtype == DType::U8) {
+    kernels.dequantize_u8(q, x, n, affine.scale, affine.zero_point);
+  } else {
+    kernels.dequantize_s8(reinterpret_cast<const int8_t*>(q), x, n, affine.scale,
+                          affine.zero_point);
+  }
+}
+
+int32_t code_at(const uint8_t* data, DType dtype, int64_t i) {
+  if (dtype == DType::U8) return data[i];
+  if (dtype == DType::S8) return static_cast<int8_t>(data[i]);
+  int32_t value;
+  memcpy(&value, data + i * 4, 4);
+  return value;
+}
+
+// One element, as the kernels do it.
+uint8_t quantize_one(float x, Affine affine, DType dtype) {
+  const int32_t lowest = dtype == DType::U8 ? 0 : -128;
+  const float low = static_cast<float>(lowest - affine.zero_point);
+  const float steps = rintf(x / affine.scale);
+  const float inside = steps > low ? std::min(steps, low + 255.0f) : low;  // NaN: the smallest
+  return static_cast<uint8_t>(static_cast<int32_t>(inside) + affine.zero_point);
+}
+
+float dequantize_one(int32_t code, Affine affine) {
+  const int64_t steps = static_cast<int64_t>(code) - affine.zero_point;
+  return static_cast<float>(steps) * affine.scale;
+}
+
+// How the scales of a Quantize or Dequantize node run over its operand: `channels` of them, each
+// for `run` neighbouring elements, repeated.
+struct Channels {
+  int x;  // plan tensor
+  Layout layout;
+  int64_t channels, run;
+};
+
+Channels channels_of(Planner& planner, const Node& node) {
+  if (node.integer("block_size", 0) != 0) throw Unsupported(node.op + " in blocks");
+  const Shape scale = planner.shape_of(node, 1);
+  const Shape shape = planner.shape_of(node, 0);
+  Channels result;
+  const int64_t scales = count(scale);
+  if (scale.size() > 1) throw Unsupported(node.op + " in blocks");
+  if (scales == 1) {
+    result.x = planner.operand_as_is(node, 0);
+    result.layout = planner.tensor(result.x).layout;
+    result.channels = 1;
+    result.run = count(shape);
+    return result;
+  }
+  const size_t axis =
+      static_cast<size_t>(normalise_axis(node.integer("axis", 1), shape.size(), "axis"));
+  if (shape.empty() || scales != shape[axis]) {
+    throw Error("the scale has " + std::to_string(scales) + " values for axis " +
+                std::to_string(axis) + " of " + to_string(shape));
+  }
+  const bool last = planner.layout_of(node, 0) == Layout::CHANNELS_LAST && axis == 1;
+  result.layout = last ? Layout::CHANNELS_LAST : Layout::PLAIN;
+  result.x = planner.operand(node, 0, result.layout);
+  result.channels = scales;
+  result.run = last ? 1 : count(shape, axis + 1, shape.size());
+  return result;
+}
+
+Affine affine_at(Pointers t, int scale, int zero_point, DType zero_dtype, int64_t channel) {
+  Affine affine = {0.0f, 0};
+  memcpy(&affine.scale, t[scale] + channel * 4, 4);
+  if (zero_point >= 0) affine.zero_point = code_at(t[zero_point], zero_dtype, channel);
+  return affine;
+}
+
+void require_f32_scale(Planner& planner, const Node& node) {
+  if (planner.dtype_of(node, 1) != DType::F32) throw Unsupported(node.op + ": only f32 scales");
+}
+
+void build_quantize(Planner& planner, const Node& node) {
+  require_f32_scale(planner, node);
+  if (planner.dtype_of(node, 0) != DType::F32) throw Unsupported("QuantizeLinear: only from f32");
+  const int zero_point = node.has_input(2) ? planner.operand(node, 2) : -1;
+  const int64_t asked = node.integer("output_dtype", 0);
+  const DType dtype = zero_point >= 0 ? planner.tensor(zero_point).dtype
+                      : asked != 0    ? static_cast<DType>(asked)
+                                      : DType::U8;
+  if (!is_code(dtype)) throw Unsupported(std::string("QuantizeLinear to ") + dtype_name(dtype));
+  const int scale = planner.operand(node, 1);
+  const Channels c = channels_of(planner, node);
+  const Tensor tensor = planner.tensor(c.x);
+  const int y = planner.output(node, 0, dtype, tensor.shape, c.layout);
+  const int64_t n = tensor.elements();
+  std::vector<int> in = {c.x, scale};
+  if (zero_point >= 0) in.push_back(zero_point);
+  const Kernels& kernels = planner.kernels();
+  planner.add(in, {y}, [=, &kernels](Pointers t, uint8_t*) {
+    const float* src = reinterpret_cast<const float*>(t[c.x]);
+    int64_t channel = 0;
+    for (int64_t i = 0; i < n; i += c.run) {
+      const Affine affine = affine_at(t, scale, zero_point, dtype, channel);
+      if (c.run == 1) {
+        t[y][i] = quantize_one(src[i], affine, dtype);
+      } else {
+        quantize(kernels, dtype, src + i, t[y] + i, c.run, affine);
+      }
+      if (++channel == c.channels) channel = 0;
+    }
+  });
+}
+
+void build_dequantize(Planner& planner, const Node& node) {
+  require_f32_scale(planner, node);
+  const DType dtype = planner.dtype_of(node, 0);
+  if (!is_code(dtype) && dtype != DType::S32) {
+    throw Unsupported(std::string("DequantizeLinear from ") + dtype_name(dtype));
+  }
+  if (node.integer("output_dtype", 0) > 1) throw Unsupported("DequantizeLinear: only to f32");
+  const int scale = planner.operand(node, 1);
+  const int zero_point = node.has_input(2) ? planner.operand(node, 2) : -1;
+  const Channels c = channels_of(planner, node);
+  const Tensor tensor = planner.tensor(c.x);
+  const int y = planner.output(node, 0, DType::F32, tensor.shape, c.layout);
+  const int64_t n = tensor.elements();
+  std::vector<int> in = {c.x, scale};
+  if (zero_point >= 0) in.push_back(zero_point);
+  const Kernels& kernels = planner.kernels();
+  planner.add(in, {y}, [=, &kernels](Pointers t, uint8_t*) {
+    float* dst = reinterpret_cast<float*>(t[y]);
+    int64_t channel = 0;
+    for (int64_t i = 0; i < n; i += c.run) {
+      const Affine affine = affine_at(t, scale, zero_point, dtype, channel);
+      if (c.run > 1 && is_code(dtype)) {
+        dequantize(kernels, dtype, t[c.x] + i, dst + i, c.run, affine);
+      } else {
+        for (int64_t k = i; k < i + c.run; ++k) {
+          dst[k] = dequantize_one(code_at(t[c.x], dtype, k), affine);
+        }
+      }
+      if (++channel == c.channels) channel = 0;
+    }
+  });
+}
+
+// u8 codes by the data's own range; scale and zero point are outputs too
+// (reference.choose_qparams).
+Affine range_of(float low, float high) {
+  constexpr float SMALLEST_SCALE = 0x1p-126f;
+  low = std::min(low, 0.0f);
+  high = std::max(high, 0.0f);
+  const float width = high - low;
+  const float scale =
+      width <= std::numeric_limits<float>::max() ? width / 255.0f : high / 255.0f - low / 255.0f;
+  if (width == 0.0f) return {1.0f, 0};
+  Affine affine = {std::max(scale, SMALLEST_SCALE), 0};
+  const float zero = 0.0f - low / affine.scale;
+  affine.zero_point = static_cast<int32_t>(rintf(std::min(std::max(zero, 0.0f), 255.0f)));
+  return affine;
+}
+
+void build_dynamic_quantize(Planner& planner, const Node& node) {
+  const int x = planner.operand_as_is(node, 0);
+  const Tensor tensor = planner.tensor(x);
+  if (tensor.dtype != DType::F32) throw Unsupported("DynamicQuantizeLinear: only from f32");
+  const int y = planner.output(node, 0, DType::U8, tensor.shape, tensor.layout);
+  const int scale = planner.output(node, 1, DType::F32, {});
+  const int zero_point = planner.output(node, 2, DType::U8, {});
+  const int64_t n = tensor.elements();
+  const Kernels& kernels = planner.kernels();
+  planner.add({x}, {y, scale, zero_point}, [=, &kernels](Pointers t, uint8_t*) {
+    const float* src = reinterpret_cast<const float*>(t[x]);
+    float low = 0.0f, high = 0.0f;
+    int64_t nonfinite = 0;
+    kernels.range(src, n, &low, &high, &nonfinite);
+    const Affine affine = range_of(low, high);
+    quantize(kernels, DType::U8, src, t[y], n, affine);
+    memcpy(t[scale], &affine.scale, 4);
+    *t[zero_point] = static_cast<uint8_t>(affine.zero_point);
+  });
+}
+
+// ------------------------------------------------------------------------------ operators on codes
+
+Affine affine_of(const Node& node, const char* operand) {
+  const std::string name = operand;
+  if (!node.has(name + "_scale")) throw Error(name + "_scale is missing");
+  return {node.real(name + "_scale", 1.0f),
+          static_cast<int32_t>(node.integer(name + "_zero_point", 0))};
+}
+
+DType result_dtype(const Node& node) {
+  const DType dtype = static_cast<DType>(node.integer("y_dtype", static_cast<int>(DType::U8)));
+  if (!is_code(dtype)) throw Error("y_dtype must be u8 or s8");
+  return dtype;
+}
+
+DType code_dtype(Planner& planner, const Node& node, size_t i) {
+  const DType dtype = planner.dtype_of(node, i);
+  if (!is_code(dtype)) throw Error("operands must be u8 or s8");
+  return dtype;
+}
+
+void build_qbinary(Planner& planner, const Node& node) {
+  const int32_t code = node.op == "QAdd" ? BINARY_ADD : BINARY_MUL;
+  const Affine a = affine_of(node, "a"), b = affine_of(node, "b"), r = affine_of(node, "y");
+  const DType dtype = result_dtype(node);
+  QBinaryArgs args = {};
+  args.a_signed = code_dtype(planner, node, 0) == DType::S8;
+  args.b_signed = code_dtype(planner, node, 1) == DType::S8;
+  args.y_signed = dtype == DType::S8;
+  args.a_scale = a.scale;
+  args.a_zero_point = a.zero_point;
+  args.b_scale = b.scale;
+  args.b_zero_point = b.zero_point;
+  args.y_scale = r.scale;
+  args.y_zero_point = r.zero_point;
+  const Broadcast operands = broadcast_operands(planner, node, 0, 2);
+  const Nest nest = operands.nest;
+  args.rows = nest.size(1);
+  args.n = nest.size(0);
+  args.a_row = nest.stride(1, 1);
+  args.a_stride = nest.stride(1, 0);
+  args.b_row = nest.stride(2, 1);
+  args.b_stride = nest.stride(2, 0);
+  const int left = operands.ids[0], right = operands.ids[1];
+  const int y = planner.output(node, 0, dtype, operands.shape, operands.layout);
+  const auto kernel = planner.kernels().qbinary_rows;
+  planner
+      .add({left, right}, {y},
+           [=](Pointers t, uint8_t*) {
+             QBinaryArgs now = args;
+             for_each_outer<3>(nest, 2, [&](const int64_t* at) {
+               now.y = t[y] + at[0];
+               now.a = t[left] + at[1];
+               now.b = t[right] + at[2];
+               kernel(code, &now);
+             });
+           })
+      .inplace = operands.full;
+}
+
+// For each code as u8 bits, the output code.
+struct Table {
+  uint8_t code[256];
+};
+
+Table requantize_table(DType from, Affine a, DType to, Affine b) {
+  Table table;
+  for (int i = 0; i < 256; ++i) {
+    const int32_t code = from == DType::U8 ? i : static_cast<int8_t>(i);
+    table.code[i] = quantize_one(dequantize_one(code, a), b, to);
+  }
+  return table;
+}
+
+void look_up(const Table& table, const uint8_t* x, uint8_t* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = table.code[x[i]];
+}
+
+// A chain of unary float operators (attributes as UnaryChain's) has only 256 different operands.
+void build_qtable(Planner& planner, const Node& node) {
+  const Affine from = affine_of(node, "x"), to = affine_of(node, "y");
+  const DType dtype = result_dtype(node), own = code_dtype(planner, node, 0);
+  const std::vector<UnaryOp> ops = chain_of(node);
+  const Kernels& kernels = planner.kernels();
+  float real[256];
+  for (int i = 0; i < 256; ++i) {
+    real[i] = dequantize_one(own == DType::U8 ? i : static_cast<int8_t>(i), from);
+  }
+  kernels.unary(ops.data(), static_cast<int32_t>(ops.size()), real, real, 256);
+  Table table;
+  for (size_t i = 0; i < 256; ++i) table.code[i] = quantize_one(real[i], to, dtype);
+  const int x = planner.operand_as_is(node, 0);
+  const Tensor tensor = planner.tensor(x);
+  const int y = planner.output(node, 0, dtype, tensor.shape, tensor.layout);
+  const int64_t n = tensor.elements();
+  planner.add({x}, {y}, [=](Pointers t, uint8_t*) { look_up(table, t[x], t[y], n); }).inplace = 0;
+}
+
+// Parts of one axis, each through its own table of 256 codes (or copied where nothing changes).
+void build_qconcat(Planner& planner, const Node& node) {
+  const size_t parts = node.inputs.size();
+  const std::vector<float> scales = node.reals("x_scale");
+  const std::vector<int64_t> zero_points = node.integers("x_zero_point");
+  if (scales.size() != parts || zero_points.size() != parts) {
+    throw Error("x_scale and x_zero_point need one value per operand");
+  }
+  const Affine to = affine_of(node, "y");
+  const DType dtype = result_dtype(node);
+  Shape shape = planner.shape_of(node, 0);
+  const size_t axis =
+      static_cast<size_t>(normalise_axis(node.integer("axis", 1), shape.size(), "axis"));
+  Layout layout = Layout::PLAIN;
+  for (size_t i = 0; i < parts; ++i) {
+    const Shape own = planner.shape_of(node, i);
+    if ((own.size() == 3 || own.size() == 4) &&
+        planner.layout_of(node, i) == Layout::CHANNELS_LAST) {
+      layout = Layout::CHANNELS_LAST;
+    }
+    if (i == 0) continue;
+    bool fits = own.size() == shape.size();
+    for (size_t k = 0; fits && k < shape.size(); ++k) fits = k == axis || own[k] == shape[k];
+    if (!fits) throw Error("operand shapes do not fit along the axis");
+    shape[axis] += own[axis];
+  }
+  const int y = planner.output(node, 0, dtype, shape, layout);
+  const Strides made = strides_of(shape, layout);
+  struct Part {
+    int x;
+    bool same;
+    StridedCopy copy;
+    Nest nest;
+    int64_t offset;
+    Table table;
+  };
+  std::vector<Part> all;
+  std::vector<int> in;
+  int64_t at = 0;
+  for (size_t i = 0; i < parts; ++i) {
+    const Affine from = {scales[i], static_cast<int32_t>(zero_points[i])};
+    const DType own_dtype = code_dtype(planner, node, i);
+    const int x = planner.operand(node, i, layout);
+    const Shape own = planner.tensor(x).shape;
+    const Strides src = strides_of(own, layout);
+    const bool same =
+        own_dtype == dtype && from.scale == to.scale && from.zero_point == to.zero_point;
+    all.push_back({x, same, StridedCopy(1, own, made, src, at * made[axis], 0),
+                   make_nest(own, {made, src}), at * made[axis],
+                   requantize_table(own_dtype, from, dtype, to)});
+    in.push_back(x);
+    at += own[axis];
+  }
+  planner.add(in, {y}, [=](Pointers t, uint8_t*) {
+    for (const Part& part : all) {
+      if (part.same) {
+        part.copy.run(t[y], t[part.x]);
+        continue;
+      }
+      for_each_outer<2>(part.nest, 1, [&](const int64_t* offset) {
+        look_up(part.table, t[part.x] + offset[1], t[y] + part.offset + offset[0],
+                part.nest.size(0));
+      });
+    }
+  });
+}
+
+void build_qaverage_pool(Planner& planner, const Node& node) {
+  const Affine a = affine_of(node, "x"), r = affine_of(node, "y");
+  const DType dtype = result_dtype(node), from = code_dtype(planner, node, 0);
+  PoolArgs args;
+  const Shape shape = pool_geometry(node, planner.shape_of(node, 0), &args);
+  const int x = planner.operand(node, 0, Layout::CHANNELS_LAST);
+  const int y = planner.output(node, 0, dtype, shape, Layout::CHANNELS_LAST);
+  const int64_t n = planner.tensor(x).elements(), made = planner.tensor(y).elements();
+  const Kernels& kernels = planner.kernels();
+  Step& step = planner.add({x}, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
+    float* real = reinterpret_cast<float*>(scratch);
+    float* mean = real + n;
+    dequantize(kernels, from, t[x], real, n, a);
+    PoolArgs now = args;
+    now.src = real;
+    now.dst = mean;
+    kernels.average_pool_f32(&now);
+    quantize(kernels, dtype, mean, t[y], made, r);
+  });
+  step.scratch_bytes = (n + made) * 4;
+}
+
+void build_qglobal_average_pool(Planner& planner, const Node& node) {
+  const Affine a = affine_of(node, "x"), r = affine_of(node, "y");
+  const DType dtype = result_dtype(node), from = code_dtype(planner, node, 0);
+  const int x = planner.operand_as_is(node, 0);
+  const Tensor tensor = planner.tensor(x);
+  if (tensor.rank() < 3) throw Error("needs an image");
+  const int64_t space = count(tensor.shape, 2, tensor.rank());
+  const int64_t batch = tensor.shape[0], channels = tensor.shape[1];
+  Shape shape(tensor.rank(), 1);
+  shape[0] = batch;
+  shape[1] = channels;
+  const bool last = tensor.layout == Layout::CHANNELS_LAST;
+  const int y = planner.output(node, 0, dtype, shape, tensor.layout);
+  const int64_t n = tensor.elements(), made = batch * channels;
+  const Kernels& kernels = planner.kernels();
+  Step& step = planner.add({x}, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
+    float* real = reinterpret_cast<float*>(scratch);
+    float* mean = real + n;
+    dequantize(kernels, from, t[x], real, n, a);
+    kernels.reduce(REDUCE_SUM, real, mean, last ? batch : made, space, last ? channels : 1);
+    const UnaryOp divide = {UNARY_DIV, static_cast<float>(space), 0.0f};
+    kernels.unary(&divide, 1, mean, mean, made);
+    quantize(kernels, dtype, mean, t[y], made, r);
+  });
+  step.scratch_bytes = (n + made) * 4;
+}
+
+}  // namespace
+
+const std::vector<Operator>& quantize_operators() {
+  static const std::vector<Operator> table = {
+      {"QuantizeLinear", {{"QuantizeLinear", nullptr, build_quantize}}},
+      {"DequantizeLinear", {{"DequantizeLinear", nullptr, build_dequantize}}},
+      {"DynamicQuantizeLinear", {{"DynamicQuantizeLinear", nullptr, build_dynamic_quantize}}},
+      {"QAdd", {{"QAdd", nullptr, build_qbinary}}},
+      {"QMul", {{"QMul", nullptr, build_qbinary}}},
+      {"QTable", {{"QTable", nullptr, build_qtable}}},
+      {"QConcat", {{"QConcat", nullptr, build_qconcat}}},
+      {"QAveragePool", {{"QAveragePool", nullptr, build_qaverage_pool}}},
+      {"QGlobalAveragePool", {{"QGlobalAveragePool", nullptr, build_qglobal_average_pool}}},
+  };
+  return table;
+}
+
+}  // namespace lp
