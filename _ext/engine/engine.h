@@ -105,15 +105,23 @@ struct ProgramValue {
 };
 
 // --------------------------------------------------------------------------------------- plan
+// Extra pixels around each image of a channels-last tensor, so that a convolution that pads reads
+// straight on. Whoever writes the tensor fills them, in every run: arena memory is reused.
+struct Halo {
+  int64_t top = 0, left = 0, bottom = 0, right = 0;
+  bool any() const { return top || left || bottom || right; }
+};
+
 struct Tensor {
   DType dtype = DType::F32;
   Shape shape;  // logical
   Layout layout = Layout::PLAIN;
   const uint8_t* constant = nullptr;  // contents known while planning
   int storage = -1;
+  Halo halo;  // set when all steps are known
 
   int64_t elements() const { return count(shape); }
-  int64_t bytes() const { return count(shape) * dtype_size(dtype); }
+  int64_t bytes() const;  // halo included
   size_t rank() const { return shape.size(); }
   bool is_constant() const { return constant != nullptr; }
 };
@@ -125,6 +133,14 @@ class Step {
   virtual ~Step() = default;
   // t[id] is the memory of plan tensor `id`; `scratch` has scratch_bytes, 64-byte aligned.
   virtual void run(Pointers t, uint8_t* scratch) const = 0;
+
+  // Halos are offered where the writer and all readers of in[0] / out[0] understand them.
+  virtual bool understands_halo() const { return false; }
+  virtual Halo wanted_halo() const { return {}; }  // around in[0]
+  virtual void set_halos(const Halo& in_halo, const Halo& out_halo, uint8_t out_border) {
+    (void)in_halo, (void)out_halo, (void)out_border;
+  }
+  virtual uint8_t border_code() const { return 0; }  // what wanted_halo() holds, every byte
 
   std::vector<int> in, out;  // plan tensors read and written (liveness)
   int64_t scratch_bytes = 0;

@@ -191,8 +191,46 @@ class ConvStep : public Step {
   void (*product)(const ProductArgs*) = nullptr;
   void (*depthwise_product)(const DepthwiseArgs*) = nullptr;
 
+  bool understands_halo() const override { return true; }
+  uint8_t border_code() const override { return border; }
+  Halo wanted_halo() const override {
+    const bool plain = g.h.insert == 1 && g.w.insert == 1 && g.h.begin >= 0 && g.h.end >= 0 &&
+                       g.w.begin >= 0 && g.w.end >= 0;
+    return plain ? Halo{g.h.begin, g.w.begin, g.h.end, g.w.end} : Halo{};
+  }
+  void set_halos(const Halo& in_halo, const Halo& out_halo, uint8_t code) override {
+    source_halo_ = in_halo;
+    target_halo_ = out_halo;
+    target_border_ = code;
+    const Halo wanted = wanted_halo();
+    copies_ = g.bordered() && !(wanted.any() && in_halo.top >= wanted.top &&
+                                in_halo.left >= wanted.left && in_halo.bottom >= wanted.bottom &&
+                                in_halo.right >= wanted.right);
+    finish_setup();
+  }
+
+  // Where the pixels of one image are.
+  struct Frame {
+    int64_t row = 0, image = 0;  // steps, in elements
+    int64_t start = 0;           // of the first window
+  };
+  Frame source_frame() const {
+    if (copies_) return {g.w.padded() * g.channels, 0, 0};
+    const Halo& halo = source_halo_;
+    const int64_t row = (g.w.in + halo.left + halo.right) * g.channels;
+    const Halo pad = wanted_halo();
+    return {row, (g.h.in + halo.top + halo.bottom) * row,
+            (halo.top - pad.top) * row + (halo.left - pad.left) * g.channels};
+  }
+  Frame target_frame() const {
+    const Halo& halo = target_halo_;
+    const int64_t row = (g.w.out + halo.left + halo.right) * g.out_channels;
+    return {row, (g.h.out + halo.top + halo.bottom) * row,
+            halo.top * row + halo.left * g.out_channels};
+  }
+
   void finish_setup() {
-    const int64_t row = g.w.padded() * g.channels;
+    const int64_t row = source_frame().row;
     offsets.clear();
     const bool whole_rows = g.groups == 1 && g.w.dilation == 1;
     run_length = whole_rows ? g.w.kernel * g.channels : g.group_channels();
@@ -201,34 +239,61 @@ class ConvStep : public Step {
         offsets.push_back(y * g.h.dilation * row + x * g.w.dilation * g.channels);
       }
     }
-    if (g.bordered()) scratch_bytes = g.h.padded() * row * element + 128;
+    scratch_bytes = copies_ ? g.h.padded() * row * element + 128 : 0;
   }
 
   void run(Pointers t, uint8_t* scratch) const override {
     const uint8_t* src = t[in[0]];
     uint8_t* dst = t[out[0]];
-    const int64_t image_bytes = g.h.in * g.w.in * g.channels * element;
-    const int64_t out_bytes =
-        g.h.out * g.w.out * g.out_channels * dtype_size(output.dtype);
-    if (!g.bordered()) {
-      run_images(src, dst, g.images);
+    const Frame from = source_frame(), to = target_frame();
+    const int64_t out_size = dtype_size(output.dtype);
+    if (target_halo_.any()) fill_halo(dst, out_size);
+    dst += to.start * out_size;
+    if (!copies_) {
+      run_images(src + from.start * element, dst, g.images);
       return;
     }
-    memset(scratch, border, static_cast<size_t>(scratch_bytes));
+    const int64_t source_row = (g.w.in + source_halo_.left + source_halo_.right) * g.channels;
+    const int64_t source_image = (g.h.in + source_halo_.top + source_halo_.bottom) * source_row;
+    src += (source_halo_.top * source_row + source_halo_.left * g.channels) * element;
     for (int64_t i = 0; i < g.images; ++i) {
-      copy_inside(src + i * image_bytes, scratch);
-      run_images(scratch, dst + i * out_bytes, 1);
+      copy_inside(src + i * source_image * element, source_row * element, scratch);
+      run_images(scratch, dst + i * to.image * out_size, 1);
     }
   }
 
  private:
-  void copy_inside(const uint8_t* src, uint8_t* padded) const {
+  bool copies_ = false;
+  Halo source_halo_, target_halo_;
+  uint8_t target_border_ = 0;
+
+  void fill_halo(uint8_t* dst, int64_t out_size) const {
+    const Halo& halo = target_halo_;
+    const Frame to = target_frame();
+    const int64_t pixel = g.out_channels * out_size, row = to.row * out_size;
+    const auto fill = [&](uint8_t* at, int64_t bytes) {
+      memset(at, target_border_, static_cast<size_t>(bytes));
+    };
+    for (int64_t i = 0; i < g.images; ++i, dst += to.image * out_size) {
+      fill(dst, halo.top * row);
+      uint8_t* line = dst + halo.top * row;
+      for (int64_t y = 0; y < g.h.out; ++y, line += row) {
+        fill(line, halo.left * pixel);
+        fill(line + (halo.left + g.w.out) * pixel, halo.right * pixel);
+      }
+      fill(line, halo.bottom * row);
+    }
+  }
+
+  void copy_inside(const uint8_t* src, int64_t src_row, uint8_t* padded) const {
     const int64_t pixel = g.channels * element, width = g.w.padded(), height = g.h.padded();
-    for (int64_t y = 0; y < g.h.in; ++y, src += g.w.in * pixel) {
+    const bool plain = g.w.insert == 1 && g.w.begin >= 0 && g.w.end >= 0;
+    memset(padded, border, static_cast<size_t>(scratch_bytes));
+    for (int64_t y = 0; y < g.h.in; ++y, src += src_row) {
       const int64_t to_y = y * g.h.insert + g.h.begin;
       if (to_y < 0 || to_y >= height) continue;
       uint8_t* row = padded + to_y * width * pixel;
-      if (g.w.insert == 1 && g.w.begin >= 0 && g.w.end >= 0) {
+      if (plain) {
         memcpy(row + g.w.begin * pixel, src, static_cast<size_t>(g.w.in * pixel));
         continue;
       }
@@ -242,17 +307,17 @@ class ConvStep : public Step {
 
   template <class Args>
   void set_geometry(Args& args, const uint8_t* src, uint8_t* dst, int64_t images) const {
-    const int64_t row = g.w.padded() * g.channels;
+    const Frame from = source_frame(), to = target_frame();
     args.src = src;
     args.dst = dst;
     args.images = images;
     args.rows = g.h.out;
     args.cols = g.w.out;
-    args.src_image = g.h.padded() * row;
-    args.src_row = g.h.stride * row;
+    args.src_image = from.image;
+    args.src_row = g.h.stride * from.row;
     args.src_col = g.w.stride * g.channels;
-    args.dst_image = g.h.out * g.w.out * g.out_channels;
-    args.dst_row = g.w.out * g.out_channels;
+    args.dst_image = to.image;
+    args.dst_row = to.row;
     args.dst_col = g.out_channels;
     args.epilogue = output.epilogue;
     args.epilogue.ops = output.ops.data();
@@ -477,7 +542,7 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
   if (!step->packed->exact) {
     throw Unsupported(node.op + ": a sum of this depth can pass 2^31");
   }
-  step->finish_setup();
+  step->set_halos({}, {}, 0);
   step->product = codes ? p.kernels().product_u8s8 : p.kernels().product_f32;
   step->depthwise_product = codes ? p.kernels().depthwise_u8s8 : p.kernels().depthwise_f32;
   Shape result = shape;

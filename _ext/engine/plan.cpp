@@ -408,6 +408,7 @@ std::shared_ptr<Plan> Program::plan(const std::vector<Shape>& shapes,
     storage.kind = Plan::Storage::OUTPUT;
     storage.index = static_cast<int>(i);
   }
+  plan->choose_halos();
   for (const Tensor& tensor : plan->tensors_) {
     Plan::Storage& storage = plan->storages_[static_cast<size_t>(tensor.storage)];
     storage.bytes = std::max(storage.bytes, tensor.bytes());
@@ -422,6 +423,67 @@ std::shared_ptr<Plan> Program::plan(const std::vector<Shape>& shapes,
 
 Plan::Plan() = default;
 Plan::~Plan() = default;
+
+// A tensor gets a halo where the step that writes it and every step that reads it understand halos:
+// then the padding convolutions among the readers need no copy.
+void Plan::choose_halos() {
+  struct Use {
+    Step* writer = nullptr;
+    std::vector<Step*> readers;
+    int tensors = 0;
+    bool possible = true;
+  };
+  std::vector<Use> uses(storages_.size());
+  for (const Tensor& tensor : tensors_) {
+    Use& use = uses[static_cast<size_t>(tensor.storage)];
+    use.possible &= ++use.tensors == 1 && tensor.layout == Layout::CHANNELS_LAST &&
+                    storages_[static_cast<size_t>(tensor.storage)].kind == Storage::ARENA &&
+                    !tensor.is_constant();
+  }
+  const auto use_of = [&](int id) -> Use& {
+    return uses[static_cast<size_t>(tensors_[static_cast<size_t>(id)].storage)];
+  };
+  for (const auto& step : steps_) {
+    for (size_t i = 0; i < step->in.size(); ++i) {
+      Use& use = use_of(step->in[i]);
+      use.readers.push_back(step.get());
+      use.possible &= step->understands_halo() && i == 0;
+    }
+    for (size_t i = 0; i < step->out.size(); ++i) {
+      Use& use = use_of(step->out[i]);
+      use.possible &= use.writer == nullptr && step->understands_halo() && i == 0;
+      use.writer = step.get();
+    }
+  }
+  std::vector<uint8_t> border(storages_.size(), 0);
+  for (Tensor& tensor : tensors_) {
+    Use& use = uses[static_cast<size_t>(tensor.storage)];
+    if (!use.possible || use.writer == nullptr || use.readers.empty()) continue;
+    Halo halo;
+    bool first = true, agree = true;
+    uint8_t code = 0;
+    for (const Step* reader : use.readers) {
+      const Halo wanted = reader->wanted_halo();
+      if (!wanted.any()) continue;
+      agree &= first || code == reader->border_code();
+      first = false;
+      code = reader->border_code();
+      halo.top = std::max(halo.top, wanted.top);
+      halo.left = std::max(halo.left, wanted.left);
+      halo.bottom = std::max(halo.bottom, wanted.bottom);
+      halo.right = std::max(halo.right, wanted.right);
+    }
+    if (!agree || !halo.any()) continue;
+    tensor.halo = halo;
+    border[static_cast<size_t>(tensor.storage)] = code;
+  }
+  for (const auto& step : steps_) {
+    if (!step->understands_halo()) continue;
+    const Tensor& from = tensors_[static_cast<size_t>(step->in[0])];
+    const Tensor& to = tensors_[static_cast<size_t>(step->out[0])];
+    step->set_halos(from.halo, to.halo, border[static_cast<size_t>(to.storage)]);
+  }
+}
 
 void Plan::place() {
   const auto storage = [&](int id) -> Storage& {

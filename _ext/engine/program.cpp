@@ -80,6 +80,13 @@ std::string to_string(const Shape& shape) {
   return text + "]";
 }
 
+int64_t Tensor::bytes() const {
+  if (!halo.any()) return count(shape) * dtype_size(dtype);
+  const int64_t height = shape.size() > 3 ? shape[2] : 1;
+  return shape[0] * (height + halo.top + halo.bottom) * (shape.back() + halo.left + halo.right) *
+         shape[1] * dtype_size(dtype);
+}
+
 Shape broadcast(const Shape& a, const Shape& b, const char* what) {
   const size_t rank = a.size() > b.size() ? a.size() : b.size();
   Shape result(rank);

@@ -34,6 +34,7 @@ class Plan {
   };
   struct Arena;
 
+  void choose_halos();
   void place();  // liveness, in-place merging, offsets
 
   std::vector<std::unique_ptr<Step>> steps_;
