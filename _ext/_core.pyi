@@ -59,6 +59,34 @@ def finite_range(
     x: NDArray[np.float32], *, isa: str | None = None
 ) -> tuple[float, float, int]: ...
 
+def matmul_u8s8(
+    a: NDArray[np.uint8],
+    b: NDArray[np.int8],
+    out: NDArray[Any],
+    *,
+    bias: NDArray[np.int32] | None = None,
+    multiplier: NDArray[np.float32] | None = None,
+    addend: NDArray[np.float32] | None = None,
+    scale: float = 1,
+    zero_point: int = 0,
+    fast: bool = False,
+    isa: str | None = None,
+) -> str: ...
+def matmul_f32(
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    out: NDArray[Any],
+    *,
+    bias: NDArray[np.float32] | None = None,
+    scale: float = 1,
+    zero_point: int = 0,
+    isa: str | None = None,
+) -> str: ...
+
+class FloatState:
+    def __enter__(self) -> FloatState: ...
+    def __exit__(self, *exception: object) -> None: ...
+
 class TensorObserver:
     MIN_BINS: int
     MAX_BINS: int
@@ -68,7 +96,7 @@ class TensorObserver:
     def end_batch(self) -> None: ...
     def merge(self, other: TensorObserver) -> None: ...
     def reset(self) -> None: ...
-    def histogram(self) -> tuple[NDArray[np.int64], int, float]: ...
+    def histogram(self) -> tuple[NDArray[np.int64], float, float]: ...
     @property
     def engine_address(self) -> int: ...
     @property

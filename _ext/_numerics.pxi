@@ -58,6 +58,25 @@ cdef extern from "observer.h" namespace "lp" nogil:
         void counts(int64_t*)
 
 
+cdef extern from "float_state.h" namespace "lp" nogil:
+    cdef cppclass FloatingPointState:
+        FloatingPointState()
+
+
+cdef class FloatState:
+    """A context in which NumPy, too, rounds to nearest and flushes nothing to zero."""
+
+    cdef FloatingPointState* state
+
+    def __enter__(self):
+        self.state = new FloatingPointState()
+        return self
+
+    def __exit__(self, *exception):
+        del self.state
+        self.state = NULL
+
+
 cdef CodeType code_type(cnp.ndarray codes) except *:
     # By kind and size: int64 arrays, for one, come with two type numbers.
     cdef bint is_signed = codes.dtype.kind == "i"
@@ -173,6 +192,105 @@ def finite_range(cnp.ndarray x, *, isa=None):
     return minimum, maximum, nonfinite
 
 
+cdef extern from "kernels/kernels.h" namespace "lp" nogil:
+    ctypedef enum OutputKind:
+        OUT_S32
+        OUT_F32
+        OUT_U8
+        OUT_S8
+
+    cdef struct Epilogue:
+        int32_t kind
+        int32_t zero_point
+        int32_t qmin
+        int32_t qmax
+        int32_t fast
+        float scale
+        const float* multiplier
+        const float* addend
+        const void* ops
+        int32_t n_ops
+
+cdef extern from "matrix_product.h" namespace "lp" nogil:
+    void c_matmul_u8s8 "lp::matmul_u8s8"(
+        const Kernels*, const uint8_t*, const int8_t*, int64_t, int64_t, int64_t, const int32_t*,
+        const float*, const float*, const Epilogue&, void*) except +
+    void c_matmul_f32 "lp::matmul_f32"(
+        const Kernels*, const float*, const float*, int64_t, int64_t, int64_t, const float*,
+        const Epilogue&, void*) except +
+
+
+cdef Epilogue epilogue_for(cnp.ndarray out, float scale, int zero_point, bint fast) except *:
+    cdef Epilogue epilogue
+    cdef bint is_signed = out.dtype.kind == "i"
+    if cnp.PyArray_ITEMSIZE(out) == 1:
+        epilogue.kind = OUT_S8 if is_signed else OUT_U8
+    else:
+        epilogue.kind = OUT_S32 if is_signed else OUT_F32
+    epilogue.zero_point = zero_point
+    epilogue.qmin = -128 if is_signed else 0
+    epilogue.qmax = 127 if is_signed else 255
+    epilogue.fast = fast
+    epilogue.scale = scale
+    epilogue.multiplier = NULL
+    epilogue.addend = NULL
+    epilogue.ops = NULL
+    epilogue.n_ops = 0
+    return epilogue
+
+
+cdef const void* data_or_null(array):
+    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray> array)
+
+
+def matmul_u8s8(
+    cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, *, bias=None, multiplier=None, addend=None,
+    float scale=1, int zero_point=0, bint fast=False, isa=None
+):
+    """Fill `out` (M, N) from acc = bias + uint8 `a` (M, K) times int8 `b` (K, N), by its dtype.
+
+    int32: acc. float32: f32(acc) * multiplier + addend. uint8, int8: the former requantised, or,
+    with `addend`, quantised by `scale`. acc must fit int32; `bias`, `multiplier` and `addend` are
+    (N,). `fast` promises that every |acc * multiplier| is below 2**31.
+    """
+    cdef const Kernels* kernels = kernels_for(isa)
+    cdef Epilogue epilogue = epilogue_for(out, scale, zero_point, fast)
+    cdef const uint8_t* rows = <const uint8_t*> cnp.PyArray_DATA(a)
+    cdef const int8_t* columns = <const int8_t*> cnp.PyArray_DATA(b)
+    cdef int64_t m = cnp.PyArray_DIM(a, 0)
+    cdef int64_t k = cnp.PyArray_DIM(a, 1)
+    cdef int64_t n = cnp.PyArray_DIM(b, 1)
+    cdef const int32_t* start = <const int32_t*> data_or_null(bias)
+    cdef const float* factor = <const float*> data_or_null(multiplier)
+    cdef const float* added = <const float*> data_or_null(addend)
+    cdef void* target = cnp.PyArray_DATA(out)
+    with nogil:
+        c_matmul_u8s8(kernels, rows, columns, m, k, n, start, factor, added, epilogue, target)
+    return kernels.name.decode()
+
+
+def matmul_f32(
+    cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, *, bias=None, float scale=1, int zero_point=0,
+    isa=None
+):
+    """Fill `out` (M, N), float32 or codes by `scale`, from float32 `a` (M, K) @ `b` (K, N) + bias.
+
+    Every element is one chain of FMAs from +0 over k; `bias` (N,), +0 if None, is added last.
+    """
+    cdef const Kernels* kernels = kernels_for(isa)
+    cdef Epilogue epilogue = epilogue_for(out, scale, zero_point, False)
+    cdef const float* rows = <const float*> cnp.PyArray_DATA(a)
+    cdef const float* columns = <const float*> cnp.PyArray_DATA(b)
+    cdef int64_t m = cnp.PyArray_DIM(a, 0)
+    cdef int64_t k = cnp.PyArray_DIM(a, 1)
+    cdef int64_t n = cnp.PyArray_DIM(b, 1)
+    cdef const float* start = <const float*> data_or_null(bias)
+    cdef void* target = cnp.PyArray_DATA(out)
+    with nogil:
+        c_matmul_f32(kernels, rows, columns, m, k, n, start, epilogue, target)
+    return kernels.name.decode()
+
+
 cdef class TensorObserver:
     """Extremes, counts and a histogram of one float tensor, fed inside a run; see observer.h.
 
@@ -271,12 +389,13 @@ cdef class TensorObserver:
         return self.observer.nonfinite()
 
     def histogram(self):
-        """Return (counts, origin, width): counts[i] values in [(origin + i) * width, ... + width).
+        """Return (counts, origin, width): counts[i] values in [origin + i * width, ... + width).
 
-        counts is int64 of shape (bins,), origin an int (in widths from 0, never above 0), width a
-        power of two in real units.
+        counts is int64 of shape (bins,); origin, a multiple of width and never above 0, and width,
+        a power of two, are in real units.
         """
         counts = np.empty(self.observer.bins(), np.int64)
         cdef int64_t* target = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>counts)
         self.observer.counts(target)
-        return counts, self.observer.origin(), 2.0 ** self.observer.exponent()
+        cdef double width = 2.0 ** self.observer.exponent()
+        return counts, self.observer.origin() * width, width

@@ -17,6 +17,7 @@ from lowprec.numerics.convert import (
     to_f16,
     to_tf32,
 )
+from lowprec.numerics.gemm import matmul_integer, qlinear_matmul
 from lowprec.numerics.histogram import Histogram
 from lowprec.numerics.qparams import QParams, choose_qparams
 
@@ -28,6 +29,8 @@ __all__ = [
     "dynamic_quantize_linear",
     "from_bf16",
     "from_f16",
+    "matmul_integer",
+    "qlinear_matmul",
     "quantize_linear",
     "requantize",
     "to_bf16",

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from lowprec._ext import _core
 from lowprec.errors import InputError, QuantizationError
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -29,7 +30,7 @@ def real_array(x: ArrayLike, name: str) -> NDArray[np.float32]:
             f"{name} holds {array.dtype}; expected float32 (or float16, bfloat16, float64): "
             f"convert it with {name}.astype(np.float32)"
         )
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore"), _core.FloatState():
         return np.require(array, np.float32, "C")
 
 
@@ -113,17 +114,15 @@ def per_channel(
     return parameter
 
 
-def result_array(
-    out: NDArray[Any] | None, shape: tuple[int, ...], dtype: DTypeLike, *sources: NDArray[Any]
-) -> NDArray[Any]:
-    """Return C-contiguous memory to compute into: `out` itself where that is safe, else new memory.
+def check_out(out: NDArray[Any] | None, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Refuse an `out` that cannot hold a result of this shape and dtype.
 
     Raises:
-        InputError: `out` is not a writable array of this shape and dtype.
+        InputError: `out` is given and is not a writable array of this shape and dtype.
     """
-    dtype = np.dtype(dtype)
     if out is None:
-        return np.empty(shape, dtype)
+        return
+    dtype = np.dtype(dtype)
     if not isinstance(out, np.ndarray):
         raise InputError(f"out is a {type(out).__name__}; expected a numpy array")
     if out.shape != shape or out.dtype != dtype:
@@ -132,9 +131,21 @@ def result_array(
         )
     if not out.flags.writeable:
         raise InputError("out is read-only; pass a writable array, or none to get a new one")
-    if out.flags.c_contiguous and not any(np.may_share_memory(out, source) for source in sources):
-        return out
-    return np.empty(shape, dtype)
+
+
+def result_array(
+    out: NDArray[Any] | None, shape: tuple[int, ...], dtype: DTypeLike, *sources: NDArray[Any]
+) -> NDArray[Any]:
+    """Return C-contiguous memory to compute into: `out` itself where that is safe, else new memory.
+
+    Raises:
+        InputError: as check_out.
+    """
+    check_out(out, shape, dtype)
+    if out is None or not out.flags.c_contiguous:
+        return np.empty(shape, dtype)
+    overlaps = any(np.may_share_memory(out, source) for source in sources)
+    return np.empty(shape, dtype) if overlaps else out
 
 
 def delivered(result: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:

@@ -88,12 +88,12 @@ class Histogram:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Values per bin, shape (bins,); bin i begins at (origin + i) * width."""
+        """Values per bin, shape (bins,); bin i begins at origin + i * width."""
         return self._observer.histogram()[0]
 
     @property
-    def origin(self) -> int:
-        """Index of the first bin, in widths from 0: 0, or less where negative values were seen."""
+    def origin(self) -> float:
+        """Left edge of the first bin in real units: 0, or less where negative values were seen."""
         return self._observer.histogram()[1]
 
     @property
@@ -105,7 +105,7 @@ class Histogram:
     def edges(self) -> NDArray[np.float64]:
         """The bins + 1 borders in real units, exact."""
         _, origin, width = self._observer.histogram()
-        return np.asarray((origin + np.arange(self.bins + 1)) * width, np.float64)
+        return np.asarray(origin + np.arange(self.bins + 1) * width, np.float64)
 
     def percentile(self, p: ArrayLike) -> NDArray[np.float64]:
         """Return the value below which `p` percent of the finite values lie.
@@ -136,7 +136,7 @@ class Histogram:
         bin_ = np.searchsorted(total, wanted, side="left").clip(0, self.bins - 1)
         # An empty first bin can only be chosen for p = 0, which is the minimum anyway.
         inside = (wanted - (total[bin_] - counts[bin_])) / np.maximum(counts[bin_], 1)
-        value = (origin + bin_ + inside) * width
+        value = origin + (bin_ + inside) * width
         value = np.where(percent == 0, self.minimum, np.where(percent == 100, self.maximum, value))
         return np.clip(value, self.minimum, self.maximum)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lowprec._ext import _core
 from lowprec.errors import QuantizationError
 from lowprec.numerics import reference
 from lowprec.numerics._arguments import BYTE_DTYPES, CODE_DTYPES, code_array, scale_array
@@ -110,17 +111,26 @@ def choose_qparams(
         >>> choose_qparams(-1.0, 3.0, qmin=0, qmax=255).zero_point.item()
         64
     """
-    low, high = _bound(rmin), _bound(rmax)
+    with _core.FloatState():
+        return _choose(_bound(rmin), _bound(rmax), qmin, qmax, symmetric, axis)
+
+
+def _choose(
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    qmin: int,
+    qmax: int,
+    symmetric: bool,
+    axis: int | None,
+) -> QParams:
     if low.shape != high.shape or low.ndim > 1:
         raise QuantizationError(
             f"rmin has shape {low.shape} and rmax {high.shape}; expected () or (C,) for both"
         )
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise QuantizationError(
-            f"a range must be finite in float32; got rmin={rmin!r}, rmax={rmax!r}"
-        )
+        raise QuantizationError(f"a range must be finite in float32; got rmin={low}, rmax={high}")
     if (low > high).any():
-        raise QuantizationError(f"rmin must not exceed rmax; got rmin={rmin!r}, rmax={rmax!r}")
+        raise QuantizationError(f"rmin must not exceed rmax; got rmin={low}, rmax={high}")
     scale, zero_point = reference.choose_qparams(low, high, qmin, qmax, symmetric)
     return QParams(scale, zero_point.astype(_dtype_of_codes(qmin, qmax)), axis)
 

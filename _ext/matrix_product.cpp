@@ -1,0 +1,90 @@
+// matrix_product.cpp: see matrix_product.h.
+#include "matrix_product.h"
+
+#include <string.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "float_state.h"
+#include "pack.h"
+
+namespace lp {
+namespace {
+
+// Per-channel values, readable up to the next multiple of 64 as kernels want them; 0 where null.
+template <class T>
+std::vector<T> padded(const T* values, int64_t n) {
+  std::vector<T> result(static_cast<size_t>(padded_channels(n)), T{0});
+  if (values != nullptr) memcpy(result.data(), values, static_cast<size_t>(n) * sizeof(T));
+  return result;
+}
+
+int64_t output_bytes(const Epilogue& epilogue) {
+  return epilogue.kind == OUT_U8 || epilogue.kind == OUT_S8 ? 1 : 4;
+}
+
+ProductArgs product_args(int64_t m, int64_t k, int64_t n, const Epilogue& epilogue) {
+  static const int64_t no_offset = 0;
+  ProductArgs args{};
+  args.images = args.rows = 1;
+  args.cols = m;
+  args.src_col = k;
+  args.dst_col = n;
+  args.run_offset = &no_offset;
+  args.runs = 1;
+  args.run_length = k;
+  args.n = n;
+  args.epilogue = epilogue;
+  return args;
+}
+
+}  // namespace
+
+void matmul_u8s8(const Kernels* kernels, const uint8_t* a, const int8_t* b, int64_t m, int64_t k,
+                 int64_t n, const int32_t* bias, const float* multiplier, const float* addend,
+                 const Epilogue& epilogue, void* out) {
+  if (m == 0 || n == 0) return;
+  const FloatingPointState state;
+  std::vector<int8_t> packed(static_cast<size_t>(padded_channels(n) * ((k + 3) / 4) * 4));
+  pack_s8(b, {1, 0, n}, n, 1, k, packed.data());
+  const std::vector<int32_t> starts = padded(bias, n);
+  const std::vector<float> multipliers = padded(multiplier, n), addends = padded(addend, n);
+
+  // Kernels read whole groups of four, so from the last rows up to 3 bytes past the end of `a`, which
+  // could be someone else's memory: those rows are copied.
+  const int64_t extra = (k + 3) / 4 * 4 - k;
+  const int64_t copied = k == 0 ? 0 : std::min(m, (extra + k - 1) / k);
+  std::vector<uint8_t> last(static_cast<size_t>(copied * k + extra));
+  if (copied > 0) memcpy(last.data(), a + (m - copied) * k, static_cast<size_t>(copied * k));
+
+  ProductArgs args = product_args(m - copied, k, n, epilogue);
+  args.packed = packed.data();
+  args.bias = starts.data();
+  args.epilogue.multiplier = multipliers.data();
+  args.epilogue.addend = addend == nullptr ? nullptr : addends.data();
+  args.src = a;
+  args.dst = out;
+  if (args.cols > 0) kernels->product_u8s8(&args);
+  args.dst = static_cast<uint8_t*>(out) + args.cols * n * output_bytes(epilogue);
+  args.src = last.data();
+  args.cols = copied;
+  if (copied > 0) kernels->product_u8s8(&args);
+}
+
+void matmul_f32(const Kernels* kernels, const float* a, const float* b, int64_t m, int64_t k,
+                int64_t n, const float* bias, const Epilogue& epilogue, void* out) {
+  if (m == 0 || n == 0) return;
+  const FloatingPointState state;
+  std::vector<float> packed(static_cast<size_t>(padded_channels(n) * k));
+  pack_f32(b, {1, 0, n}, n, 1, k, packed.data());
+  const std::vector<float> starts = padded(bias, n);
+  ProductArgs args = product_args(m, k, n, epilogue);
+  args.packed = packed.data();
+  args.bias = starts.data();
+  args.src = a;
+  args.dst = out;
+  kernels->product_f32(&args);
+}
+
+}  // namespace lp
