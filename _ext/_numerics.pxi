@@ -389,13 +389,12 @@ cdef class TensorObserver:
         return self.observer.nonfinite()
 
     def histogram(self):
-        """Return (counts, origin, width): counts[i] values in [origin + i * width, ... + width).
+        """Return (counts, first, width): counts[i] values in [(first + i) * width, ... + width).
 
-        counts is int64 of shape (bins,); origin, a multiple of width and never above 0, and width,
-        a power of two, are in real units.
+        counts is int64 of shape (bins,); first, an int, is never above 0; width, in real units, is a
+        power of two.
         """
         counts = np.empty(self.observer.bins(), np.int64)
         cdef int64_t* target = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>counts)
         self.observer.counts(target)
-        cdef double width = 2.0 ** self.observer.exponent()
-        return counts, self.observer.origin() * width, width
+        return counts, self.observer.origin(), 2.0 ** self.observer.exponent()

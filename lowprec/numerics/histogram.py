@@ -94,7 +94,8 @@ class Histogram:
     @property
     def origin(self) -> float:
         """Left edge of the first bin in real units: 0, or less where negative values were seen."""
-        return self._observer.histogram()[1]
+        _, first, width = self._observer.histogram()
+        return first * width
 
     @property
     def width(self) -> float:
@@ -104,8 +105,8 @@ class Histogram:
     @property
     def edges(self) -> NDArray[np.float64]:
         """The bins + 1 borders in real units, exact."""
-        _, origin, width = self._observer.histogram()
-        return np.asarray(origin + np.arange(self.bins + 1) * width, np.float64)
+        _, first, width = self._observer.histogram()
+        return np.asarray((first + np.arange(self.bins + 1)) * width, np.float64)
 
     def percentile(self, p: ArrayLike) -> NDArray[np.float64]:
         """Return the value below which `p` percent of the finite values lie.
@@ -130,13 +131,13 @@ class Histogram:
             raise DataError(
                 "the histogram holds no finite value yet: call update() with data first"
             )
-        counts, origin, width = self._observer.histogram()
+        counts, first, width = self._observer.histogram()
         total = np.cumsum(counts)
         wanted = percent / 100 * self.count
         bin_ = np.searchsorted(total, wanted, side="left").clip(0, self.bins - 1)
         # An empty first bin can only be chosen for p = 0, which is the minimum anyway.
         inside = (wanted - (total[bin_] - counts[bin_])) / np.maximum(counts[bin_], 1)
-        value = origin + (bin_ + inside) * width
+        value = (first + bin_ + inside) * width
         value = np.where(percent == 0, self.minimum, np.where(percent == 100, self.maximum, value))
         return np.clip(value, self.minimum, self.maximum)
 
