@@ -37,9 +37,8 @@ def peak_of(samples: int) -> dict[str, int]:
     quantized = lowprec.quantize(
         model_path(), endless_samples(), config={"calibration": {"samples": samples}}
     )
-    report = json.loads(quantized.report.to_json())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"samples": report["calibration"]["samples"], "kilobytes": peak}
+    return {"samples": quantized.report.samples, "kilobytes": peak}
 
 
 def main() -> int:

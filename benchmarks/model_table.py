@@ -71,20 +71,11 @@ def sqnr(exact: Outputs, approximate: Outputs) -> float:
     return worst
 
 
-def operators(session: lowprec.Session) -> tuple[list[str], list[str]]:
+def operators(session: lowprec.CompiledModel) -> tuple[list[str], list[str]]:
     """Return the operators that ran on our kernels and those that fell back, from the last run."""
     explanation = session.explain()
     native = sorted({step.op for step in explanation.steps if step.native})
     return native, list(explanation.fallbacks)
-
-
-def int8_share(quantized: lowprec.QuantizedModel) -> float:
-    """Return the share of the multiply-adds that the report says are done in int8."""
-    layers = json.loads(quantized.report.to_json())["layers"]
-    macs = {"int8": 0, "f32": 0}
-    for layer in layers:
-        macs[layer["precision"]] += layer["macs"] or 0
-    return macs["int8"] / max(1, sum(macs.values()))
 
 
 def onnxruntime_run(source: str | onnx.ModelProto) -> Run:
@@ -128,7 +119,7 @@ def measure(model: RealModel, row: Row) -> None:
     row.sqnr = min(sqnr(a, b) for a, b in zip(exact, answers, strict=True))
     same = [model.decide(a) == model.decide(b) for a, b in zip(exact, answers, strict=True)]
     row.agreement, row.decision = float(np.mean(np.concatenate(same))), model.decision
-    row.int8_share = int8_share(quantized)
+    row.int8_share = quantized.report.int8_fraction
     runs: dict[str, Run] = {"float": session.run, "int8": quantized.run, "onnxruntime": peer}
     row.milliseconds = latencies(runs, held_out[:2])
 

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 from measure import median_latencies
-from numpy.typing import NDArray
 from picture import draw_readings
 from recognizer import INPUT, Reading, Runner, model_path, read_characters, read_words
 from words import Word, draw_words, to_input
@@ -27,12 +23,6 @@ SEEDS = (1, 2, 3)  # frozen: the figures in docs/benchmarks.md are of these word
 CALIBRATION_WORDS, TEST_WORDS = 128, 300
 TIMED_WORDS = 60
 OURS, INT8, PEER = "float, lowprec", "int8, lowprec", "float, onnxruntime"
-
-
-class Session(Protocol):
-    """What lowprec.compile(), quantize() and load() return for an ONNX model."""
-
-    def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class Row:
     file_bytes: int
 
 
-def as_runner(session: Session) -> Runner:
+def as_runner(session: lowprec.CompiledModel) -> Runner:
     return lambda pixels: session.run({INPUT: pixels})[0]
 
 
@@ -164,7 +154,8 @@ def main() -> None:
 
     int8_path = options.out / "rec.int8.onnx"
     first.quantized.save(int8_path)
-    (options.out / "report.json").write_text(first.quantized.report.to_json())
+    report = first.quantized.report
+    (options.out / "report.json").write_text(report.to_json())
     draw_readings(
         first.words,
         {"float": first.float_reading.texts, "int8": first.int8_reading.texts},
@@ -173,6 +164,7 @@ def main() -> None:
     )
     print(f"\nSeed {first.seed} in detail\n")
     print_rows(compare_models(first, path, int8_path, float_run))
+    print(f"{report.int8_fraction:.2f} x  multiply-adds in int8 against all of them")
     print(f"\nwrote rec.int8.onnx, report.json and words.png to {options.out}")
 
 

@@ -39,7 +39,9 @@ class Layer:
         }
 
 
-def codes(rng: np.random.Generator, shape: tuple[int, ...], dtype: type, extreme: bool) -> np.ndarray:
+def codes(
+    rng: np.random.Generator, shape: tuple[int, ...], dtype: type, extreme: bool
+) -> np.ndarray:
     if extreme:
         limits = [0, 255] if dtype is np.uint8 else [-128, 127]
         return rng.choice(np.array(limits, dtype), shape)
@@ -269,8 +271,8 @@ def test_transposed_convolution_scatters_what_it_should(isa, groups):
             for j in range(o // groups):
                 for y in range(5):
                     for z in range(4):
-                        full[
-                            0, g * o // groups + j, 2 * y : 2 * y + k, 2 * z : 2 * z + k
-                        ] += x[0, g * c // groups + i, y, z] * weights[g * c // groups + i, j]
+                        full[0, g * o // groups + j, 2 * y : 2 * y + k, 2 * z : 2 * z + k] += (
+                            x[0, g * c // groups + i, y, z] * weights[g * c // groups + i, j]
+                        )
     expected = full[:, :, pad : size[0] - pad, pad : size[1] - pad]
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
