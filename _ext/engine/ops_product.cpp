@@ -437,18 +437,26 @@ struct Bounds {
   int64_t positive = 0, negative = 0;  // sums of the weights of one output channel, by sign
 };
 
-// bias' = bias - zero_point * sum(w); multipliers; and the proof that nothing can wrap.
-void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bounds>& bounds,
-                   const std::vector<int64_t>& bias, int64_t zero_point, const Node& node,
-                   const Output& output) {
+// What an accumulator is multiplied by: s_x * s_w, divided by s_y where codes follow directly.
+std::vector<float> multipliers(const Node& node, const Output& output, int64_t n) {
   const float x_scale = node.real("x_scale", 1.0f), y_scale = node.real("y_scale", 1.0f);
   const std::vector<float> w_scale = node.reals("w_scale");
   const bool plain_codes =
       output.dtype != DType::F32 && output.ops.empty() && !node.has_input(3);
-  const auto multiplier = [&](int64_t o) {
-    const float both = x_scale * (w_scale.size() == 1 ? w_scale[0] : w_scale[static_cast<size_t>(o)]);
-    return plain_codes ? both / y_scale : both;
-  };
+  std::vector<float> result(static_cast<size_t>(n));
+  for (size_t o = 0; o < result.size(); ++o) {
+    const float both = x_scale * w_scale[w_scale.size() == 1 ? 0 : o];
+    result[o] = plain_codes ? both / y_scale : both;
+  }
+  return result;
+}
+
+// bias' = bias - zero_point * sum(w); multipliers; and the proof that nothing can wrap.
+void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bounds>& bounds,
+                   const std::vector<int64_t>& bias, int64_t zero_point, const Node& node,
+                   const Output& output) {
+  const std::vector<float> scales = multipliers(node, output, layout.out_channels);
+  const auto multiplier = [&](int64_t o) { return scales[static_cast<size_t>(o)]; };
   const auto start = [&](int64_t o) {
     const Bounds& sum = bounds[static_cast<size_t>(o)];
     return (bias.empty() ? 0 : bias[static_cast<size_t>(o)]) -
@@ -492,6 +500,108 @@ std::vector<float> real_bias(Planner& p, const Node& node, size_t i, int64_t n) 
   const auto bias = p.known_reals(node, i);
   if (static_cast<int64_t>(bias.size()) != n) throw Error("bias must have one value a channel");
   return bias;
+}
+
+// ------------------------------------------------------------------- sums that s32 cannot hold
+// One output at a time with a 64-bit accumulator: for the rare layer whose depth and weights could
+// pass 2^31. Right, not fast.
+class WideStep : public Step {
+ public:
+  Geometry g;
+  int64_t zero_point = 0;
+  std::vector<int8_t> weights;  // [O][KH][KW][I / groups]
+  std::vector<int64_t> bias;
+  std::vector<float> multiplier, addend;
+  Output output;
+  const Kernels* kernels = nullptr;
+
+  void run(Pointers t, uint8_t* scratch) const override {
+    const uint8_t* src = t[in[0]];
+    uint8_t* dst = t[out[0]];
+    float* row = reinterpret_cast<float*>(scratch);
+    const int64_t size = dtype_size(output.dtype);
+    for (int64_t image = 0; image < g.images; ++image) {
+      for (int64_t y = 0; y < g.h.out; ++y) {
+        for (int64_t x = 0; x < g.w.out; ++x, dst += g.out_channels * size) {
+          for (int64_t o = 0; o < g.out_channels; ++o) {
+            const size_t at = static_cast<size_t>(o);
+            row[o] = static_cast<float>(sum(src, image, y, x, o) + bias[at]) * multiplier[at];
+            if (!addend.empty()) row[o] += addend[at];
+          }
+          finish(row, dst);
+        }
+      }
+    }
+  }
+
+ private:
+  // The pixel of an axis that tap k of output o sees; -1: the border.
+  static int64_t pixel(const Axis& axis, int64_t o, int64_t k) {
+    const int64_t at = o * axis.stride + k * axis.dilation - axis.begin;
+    if (at < 0 || at % axis.insert != 0 || at / axis.insert >= axis.in) return -1;
+    return at / axis.insert;
+  }
+  int64_t sum(const uint8_t* src, int64_t image, int64_t y, int64_t x, int64_t o) const {
+    const int64_t inner = g.group_channels(), group = o / (g.out_channels / g.groups);
+    const int8_t* w = weights.data() + o * g.taps() * inner;
+    int64_t acc = 0;
+    for (int64_t kh = 0; kh < g.h.kernel; ++kh) {
+      for (int64_t kw = 0; kw < g.w.kernel; ++kw, w += inner) {
+        const int64_t row = pixel(g.h, y, kh), column = pixel(g.w, x, kw);
+        if (row < 0 || column < 0) continue;
+        const uint8_t* a =
+            src + ((image * g.h.in + row) * g.w.in + column) * g.channels + group * inner;
+        for (int64_t i = 0; i < inner; ++i) acc += (a[i] - zero_point) * w[i];
+      }
+    }
+    return acc;
+  }
+  void finish(float* row, uint8_t* dst) const {
+    const Epilogue& e = output.epilogue;
+    const int64_t n = g.out_channels;
+    if (!output.ops.empty()) {
+      kernels->unary(output.ops.data(), static_cast<int32_t>(output.ops.size()), row, row, n);
+    }
+    if (e.kind == OUT_F32) {
+      memcpy(dst, row, static_cast<size_t>(n) * 4);
+      return;
+    }
+    // A plain requantisation has the output scale in its multiplier already.
+    const float scale = output.ops.empty() && addend.empty() ? 1.0f : e.scale;
+    if (e.kind == OUT_U8) {
+      kernels->quantize_u8(row, dst, n, scale, e.zero_point);
+      for (int64_t i = 0; i < n; ++i) dst[i] = clamped<uint8_t>(dst[i]);
+    } else {
+      int8_t* codes = reinterpret_cast<int8_t*>(dst);
+      kernels->quantize_s8(row, codes, n, scale, e.zero_point);
+      for (int64_t i = 0; i < n; ++i) codes[i] = clamped<int8_t>(codes[i]);
+    }
+  }
+  template <class T>
+  T clamped(T code) const {
+    const Epilogue& e = output.epilogue;
+    return static_cast<T>(std::min<int32_t>(std::max<int32_t>(code, e.qmin), e.qmax));
+  }
+};
+
+void build_wide(Planner& p, const Node& node, int x, Geometry g, const int8_t* w, bool transposed,
+                const Shape& result, Layout layout) {
+  auto step = std::make_unique<WideStep>();
+  step->g = g;
+  step->kernels = &p.kernels();
+  step->zero_point = node.integer("x_zero_point", 0);
+  step->weights = channels_last_weights(w, g, transposed);
+  step->bias = integer_bias(p, node, g.out_channels);
+  if (step->bias.empty()) step->bias.assign(static_cast<size_t>(g.out_channels), 0);
+  if (node.has_input(3)) step->addend = real_bias(p, node, 3, g.out_channels);
+  step->output = output_of(node);
+  const std::vector<float> scales = multipliers(node, step->output, g.out_channels);
+  step->multiplier = scales;
+  step->scratch_bytes = g.out_channels * 4;
+  step->in = {x};
+  step->out = {p.output(node, 0, step->output.dtype, result, layout)};
+  step->kernel = "u8s8 in 64 bits";
+  p.add(std::move(step));
 }
 
 const char* not_constant(Planner& p, const Node& node) {
@@ -539,16 +649,18 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
                    }
                    return packed;
                  }));
-  if (!step->packed->exact) {
-    throw Unsupported(node.op + ": a sum of this depth can pass 2^31");
-  }
-  step->set_halos({}, {}, 0);
-  step->product = codes ? p.kernels().product_u8s8 : p.kernels().product_f32;
-  step->depthwise_product = codes ? p.kernels().depthwise_u8s8 : p.kernels().depthwise_f32;
   Shape result = shape;
   result[1] = g.out_channels;
   result[result.size() - 1] = g.w.out;
   if (result.size() == 4) result[2] = g.h.out;
+  if (!step->packed->exact) {
+    build_wide(p, node, x, g, reinterpret_cast<const int8_t*>(weights.constant), transposed, result,
+               Layout::CHANNELS_LAST);
+    return;
+  }
+  step->set_halos({}, {}, 0);
+  step->product = codes ? p.kernels().product_u8s8 : p.kernels().product_f32;
+  step->depthwise_product = codes ? p.kernels().depthwise_u8s8 : p.kernels().depthwise_f32;
   step->in = {x};
   step->out = {p.output(node, 0, step->output.dtype, result, Layout::CHANNELS_LAST)};
   const double pixels = transposed ? static_cast<double>(g.h.in * g.w.in)
@@ -689,11 +801,16 @@ void build_matrix(Planner& p, const Node& node, bool codes) {
         }
         return packed;
       }));
-  if (!step->packed->exact) {
-    throw Unsupported(node.op + ": a sum of this depth can pass 2^31");
-  }
   Shape result = shape;
   result.back() = n;
+  if (!step->packed->exact) {
+    // A matrix is an image of one row; its weights are [K][N], or [N][K] as a convolution's.
+    Geometry as_image = layout;
+    as_image.w.in = as_image.w.out = step->rows;
+    const auto* w = reinterpret_cast<const int8_t*>(weights.constant);
+    build_wide(p, node, a, as_image, w, !flip, result, Layout::PLAIN);
+    return;
+  }
   step->in = {a};
   step->out = {p.output(node, 0, step->output.dtype, result)};
   step->macs = static_cast<double>(step->rows) * static_cast<double>(n) * static_cast<double>(depth);

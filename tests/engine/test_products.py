@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from engine_programs import ISAS, run_operator
 
-from lowprec._ext import _core
 from lowprec.numerics import reference
 
 # Either side of the tiles: MR 3, 4, 6, 8; vectors of 16; panels of 64; K groups of 4.
@@ -143,12 +142,47 @@ def test_extreme_codes_do_not_saturate(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_a_depth_that_could_wrap_is_refused_not_wrapped(isa):
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_depth_that_could_wrap_is_summed_in_64_bits(isa, flipped):
     depth = MAX_DEPTH + 1
-    x = np.full((1, depth), 255, np.uint8)
-    w = np.full((depth, 1), -128, np.int8)
-    with pytest.raises(_core.Unsupported, match="2\\^31"):
-        run_operator("QMatMul", x, [w], {"x_scale": 1.0, "w_scale": [1.0]}, isa)
+    x = np.full((2, depth), 255, np.uint8)
+    x[1] = 254
+    w = np.full((depth, 3), -128, np.int8)
+    w[:, 1] = 127
+    bias = np.array([-7, 2**31 - 1, 0], np.int32)
+    attributes = {"x_scale": 1.0, "w_scale": [1.0], "transB": int(flipped)}
+    operands = [np.ascontiguousarray(w.T) if flipped else w, bias]
+    result, rows = run_operator("QGemm", x, operands, attributes, isa)
+    exact = x.astype(np.int64) @ w.astype(np.int64) + bias
+    assert abs(exact).max() > 2**31
+    np.testing.assert_array_equal(result, exact.astype(np.float32))
+    assert rows[-1]["kernel"] == "u8s8 in 64 bits"
+    attributes |= {"y_dtype": U8, "y_scale": 1.7e7, "y_zero_point": 128}
+    result, _ = run_operator("QGemm", x, operands, attributes, isa)
+    multiplier = np.float32(1) / np.float32(1.7e7)
+    np.testing.assert_array_equal(
+        result, reference.requantize(exact, multiplier, np.array(128, np.uint8))
+    )
+
+
+def test_a_wide_convolution_is_summed_in_64_bits():
+    # Few weights, but with a bias that takes the sum past s32.
+    rng = np.random.default_rng(8)
+    x = rng.integers(0, 256, (1, 4, 5, 6)).astype(np.uint8)
+    w = rng.integers(-127, 128, (6, 2, 3, 3)).astype(np.int8)
+    bias = np.full(6, 2**31 - 1, np.int32)
+    attributes = conv_attributes((2, 1), (1, 1, 1, 0), (1, 1), 2) | {
+        "x_scale": 0.5,
+        "w_scale": [0.25],
+        "x_zero_point": 100,
+    }
+    result, rows = run_operator("QConv", x, [w, bias], attributes, ISAS[-1])
+    acc = reference.conv_integer(
+        x, w, np.uint8(100), np.int8(0),
+        strides=(2, 1), pads=(1, 1, 1, 0), dilations=(1, 1), group=2,
+    ).astype(np.int64) + bias.reshape(1, -1, 1, 1)  # fmt: skip
+    np.testing.assert_array_equal(result, acc.astype(np.float32) * np.float32(0.125))
+    assert "u8s8 in 64 bits" in [row["kernel"] for row in rows]
 
 
 # N, C, H, W, O, (KH, KW), (SH, SW), pads, (DH, DW), groups
