@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from lowprec._ext import _core
-from lowprec.errors import UnsupportedError
 
 OWN_DOMAIN = "ai.lowprec"
 NATIVE_DOMAINS = ("", "ai.onnx", OWN_DOMAIN)
@@ -55,6 +54,10 @@ CONTENTS_NEEDED: Mapping[str, tuple[int, ...]] = {
 SHAPE_READERS = ("Shape", "Size")
 
 
+class OwnOperatorRefused(Exception):
+    """A fused operator has no kernel for some shape: the unfused graph runs instead."""
+
+
 @dataclass
 class NativeSegment:
     """Nodes that run in one call.
@@ -91,7 +94,7 @@ def lower_graph(model: ir.Model, fallback_names: Iterable[str] = ()) -> list[Seg
         fallback_names: Nodes that turned out not to be native for the shapes at hand.
 
     Raises:
-        UnsupportedError: an operator of lowprec's own domain has no native kernel.
+        OwnOperatorRefused: a fused operator is not native for the shapes at hand.
     """
     native = set(_core.native_operators())
     forced = set(fallback_names)
@@ -110,9 +113,7 @@ def lower_graph(model: ir.Model, fallback_names: Iterable[str] = ()) -> list[Seg
     for node in graph:
         if not _is_native(node, native, forced):
             if node.domain == OWN_DOMAIN:
-                raise UnsupportedError(
-                    f"node '{node.name}': operator {node.op_type} is lowprec's own and not native"
-                )
+                raise OwnOperatorRefused(f"node '{node.name}': {node.op_type} is not native")
             cut()
             segments.append(FallbackSegment(node, _captured(node), _names(node.outputs)))
             continue

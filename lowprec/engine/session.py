@@ -107,11 +107,12 @@ class _NotNative(Exception):
 class Session:
     """A model on the engine. Made by `compile_model`; safe to use from several threads."""
 
-    def __init__(self, model: ir.Model, observers: Mapping[str, Any]):
-        """Take a fused hub; it must not be changed afterwards."""
+    def __init__(self, model: ir.Model, plain: ir.Model, observers: Mapping[str, Any]):
+        """Take a fused hub and the same hub before fusing; neither may be changed afterwards."""
         from lowprec.engine.programs import tensor_infos
 
         self._model = model
+        self._plain = plain
         self._observers = dict(observers)
         self._fallbacks: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -128,9 +129,13 @@ class Session:
 
     def _lower(self) -> None:
         from lowprec.engine.fallback import ReferenceNode
-        from lowprec.engine.lower import NativeSegment, lower_graph
+        from lowprec.engine.lower import NativeSegment, OwnOperatorRefused, lower_graph
 
-        segments = lower_graph(self._model, self._fallbacks)
+        try:
+            segments = lower_graph(self._model, self._fallbacks)
+        except OwnOperatorRefused:
+            self._model = self._plain
+            segments = lower_graph(self._model, self._fallbacks)
         runners: list[_NativeRunner | ReferenceNode] = [
             _NativeRunner(segment, self._observers)
             if isinstance(segment, NativeSegment)
@@ -225,8 +230,8 @@ class Session:
                         self._observe(name, array)
                 values.update(zip(segment.outputs, made, strict=True))
         results = [values[info.name] for info in self.outputs]
-        fed = {id(array) for array in feeds.values()}
-        return [r.copy() if id(r) in fed else r for r in results], times
+        shared = {id(array) for array in (*feeds.values(), *constants.values())}
+        return [r.copy() if id(r) in shared else r for r in results], times
 
     def _observe(self, name: str, array: Array) -> None:
         observer = self._observers.get(name)
@@ -363,9 +368,11 @@ def compile_model(
     missing = sorted(set(watched) - value_names(model))
     if missing:
         raise ModelError(f"no value is called '{missing[0]}': it cannot be observed")
-    copy = clone(model)
+    plain = clone(model)
+    whole = plain
     if fused:
-        fuse(copy, keep=watched)
+        whole = clone(model)
+        fuse(whole, keep=watched)
     with _engine_errors():
         _core.chosen_isa()
-    return Session(copy, watched)
+    return Session(whole, plain, watched)
