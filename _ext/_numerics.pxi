@@ -391,8 +391,8 @@ cdef class TensorObserver:
     def histogram(self):
         """Return (counts, first, width): counts[i] values in [(first + i) * width, ... + width).
 
-        counts is int64 of shape (bins,); first, an int, is never above 0; width, in real units, is a
-        power of two.
+        counts is int64 of shape (bins,); first, an int, is never above 0; width is a power of two
+        in real units.
         """
         counts = np.empty(self.observer.bins(), np.int64)
         cdef int64_t* target = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>counts)

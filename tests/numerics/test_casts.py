@@ -6,7 +6,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
-from number_strategies import EDGE_VALUES, ISAS, assert_same_bits, float_arrays, float_mode
+from number_strategies import (
+    EDGE_VALUES,
+    ISAS,
+    assert_same_bits,
+    before_a_guard_page,
+    float_arrays,
+    float_mode,
+)
 
 from lowprec import numerics
 from lowprec._ext import _core
@@ -60,6 +67,18 @@ def test_every_bf16_and_f16_widens_exactly(isa):
     assert_same_bits(wide, reference.from_bf16(bits.view(ml_dtypes.bfloat16)))
     assert _core.f16_to_f32(bits, wide, isa=isa) == isa
     assert_same_bits(wide, reference.from_f16(bits.view(np.float16)))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [1, 7, 15, 17, 33])
+def test_casts_touch_nothing_behind_their_arrays(isa, size):
+    reals = before_a_guard_page(np.linspace(-1, 1, size, dtype=np.float32))
+    halves = before_a_guard_page(np.zeros(size, np.uint16))
+    for kernel in (_core.f32_to_bf16, _core.f32_to_f16):
+        kernel(reals, halves, isa=isa)
+    for kernel in (_core.bf16_to_f32, _core.f16_to_f32):
+        kernel(halves, reals, isa=isa)
+    _core.f32_to_tf32(reals, reals, isa=isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)

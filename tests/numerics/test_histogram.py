@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from number_strategies import EDGE_VALUES, ISAS, assert_same_bits, float_arrays, float_mode
+from number_strategies import (
+    EDGE_VALUES,
+    ISAS,
+    assert_same_bits,
+    before_a_guard_page,
+    float_arrays,
+    float_mode,
+)
 
 from lowprec import numerics
 from lowprec._ext import _core
@@ -95,6 +102,15 @@ def test_order_and_cutting_do_not_matter(isa, parts, random):
         assert other.histogram()[1:] == whole.histogram()[1:]
         for name in ("count", "nonfinite", "minimum", "maximum"):
             assert getattr(other, name) == getattr(whole, name)
+
+
+@every_isa
+@pytest.mark.parametrize("size", [1, 7, 15, 17, 33, 4099])
+def test_observing_reads_nothing_behind_the_array(isa, size):
+    x = np.random.default_rng(size).standard_normal(size).astype(np.float32)
+    observer = observe([before_a_guard_page(x)], isa)
+    assert (observer.minimum, observer.maximum) == (x.min(), x.max())
+    assert observer.histogram()[0].sum() == size
 
 
 @every_isa

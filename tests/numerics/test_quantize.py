@@ -10,6 +10,7 @@ from number_strategies import (
     EDGE_VALUES,
     ISAS,
     assert_same_bits,
+    before_a_guard_page,
     byte_zero_points,
     float_arrays,
     float_mode,
@@ -112,6 +113,19 @@ def test_requantize_rounds_half_to_even(isa, zero_point, exponent):
     acc = np.arange(-(2**15), 2**15, dtype=np.int32)
     actual = run(_core.requantize, acc, zero_point.dtype, multiplier, zero_point, isa)
     assert_same_bits(actual, reference.requantize(acc, multiplier, zero_point))
+
+
+@every_isa
+@pytest.mark.parametrize("size", [1, 7, 15, 17, 33])
+def test_conversions_touch_nothing_behind_their_arrays(isa, size):
+    reals = before_a_guard_page(np.linspace(-1, 1, size, dtype=np.float32).reshape(1, -1))
+    acc = before_a_guard_page(np.arange(size, dtype=np.int32).reshape(1, -1))
+    scales, zero_points = np.float32([0.1]), np.int32([3])
+    for dtype in (np.uint8, np.int8, np.uint16, np.int32):
+        codes = before_a_guard_page(np.zeros((1, size), dtype))
+        _core.quantize(reals, codes, scales, zero_points, isa=isa)
+        _core.dequantize(codes, reals, scales, zero_points, isa=isa)
+        _core.requantize(acc, codes, scales, zero_points, isa=isa)
 
 
 @every_isa
