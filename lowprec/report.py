@@ -94,7 +94,7 @@ class Report:
         return self.int8_macs / self.total_macs if self.total_macs else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is saved, as dicts and lists; attributes of a layer that are None left out."""
+        """Return what is saved, as dicts and lists; what a layer leaves open is left out."""
         values = asdict(self)
         del values["speed"]
         values["layers"] = [
@@ -122,8 +122,8 @@ class Report:
             return cls(**kept)
         except (ValueError, TypeError, AttributeError) as error:
             raise ModelError(
-                f"the report is damaged ({error}); quantise the model again, or delete the metadata "
-                "entry that holds it"
+                f"the report is damaged ({error}); quantise the model again, or delete the "
+                "metadata entry that holds it"
             ) from None
 
     def __str__(self) -> str:
@@ -152,9 +152,10 @@ class Report:
 
     def _summary(self) -> str:
         quantized = sum(layer.precision == "int8" for layer in self.layers)
+        millions = f"{self.total_macs / 1e6:,.1f} million"
         parts = [
             f"{quantized} of {len(self.layers)} operators in int8",
-            f"{100 * self.int8_fraction:.1f} % of {self.total_macs / 1e6:,.1f} million multiply-adds",
+            f"{100 * self.int8_fraction:.1f} % of {millions} multiply-adds",
             f"{self.samples} calibration samples",
         ]
         if self.float_bytes and self.int8_bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -27,6 +27,23 @@ def run(model: ir.Model | onnx.ModelProto, feeds: Arrays) -> list[NDArray[np.gen
     """Run on onnxruntime where it is installed, else on ONNX's reference implementation."""
     proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
     onnx.checker.check_model(proto)
+    return _run(proto, feeds)
+
+
+def values_of(
+    model: ir.Model, names: Sequence[str], feeds: Arrays
+) -> dict[str, NDArray[np.generic]]:
+    """Run and return the values called `names`, be they inputs, outputs or in between."""
+    proto = ir.to_proto(model)
+    outputs = {value.name for value in proto.graph.output}
+    inner = [name for name in names if name not in outputs and name not in feeds]
+    for name in inner:
+        proto.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, None))
+    found = dict(zip([v.name for v in proto.graph.output], _run(proto, feeds), strict=True))
+    return {name: found[name] if name in found else np.asarray(feeds[name]) for name in names}
+
+
+def _run(proto: onnx.ModelProto, feeds: Arrays) -> list[NDArray[np.generic]]:
     try:
         import onnxruntime
     except ImportError:

@@ -25,6 +25,7 @@ from lowprec.passes.recover_hard_sigmoid import recover_hard_sigmoid
 from lowprec.passes.recover_hard_swish import recover_hard_swish
 from lowprec.passes.recover_layer_norm import recover_layer_norm
 from lowprec.passes.remove_identity import remove_identity
+from lowprec.passes.replace_sum import replace_sum
 
 MAX_ROUNDS = 10
 _SMALL_CONSTANT = 1024  # elements; larger ones are weights: comparing them is not worth the time
@@ -50,6 +51,7 @@ def eliminate_common_subexpressions(model: ir.Model) -> bool:
 # folding affine chains: `x * 6` after a layer must not swallow the constants that make a pattern
 # recognisable.
 PASSES: tuple[Callable[[ir.Model], bool], ...] = (
+    replace_sum,
     remove_identity,
     fold_constants,
     deduplicate_initializers,

@@ -15,7 +15,8 @@ and
    integer form costs a second rounding, so what one layer's epilogue can compute (x * Sigmoid(x), a
    product with a constant) stays float in any case.
 4. A layer is left float when the config says so, when its weights are not constant, when it sits
-   in a control-flow body, or when it is not worth it (`is_worth_it`).
+   in a control-flow body, or when it is not worth it (`why_not_worth_it`; a rule of the config that
+   asks for int8 overrides that).
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def plan_placement(
         reason = excluded_by(node, config)
         if reason is None and isinstance(layer, str):
             reason = layer
-        if reason is None and isinstance(layer, Layer):
+        asked_for = config.layer_precision(node.name or "", node.op_type) == "int8"
+        if reason is None and isinstance(layer, Layer) and not asked_for:
             reason = why_not_worth_it(layer, plan.macs[node], total)
         if reason is None and constant_array(node.inputs[0]) is not None:
             reason = "a constant input"

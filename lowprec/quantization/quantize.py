@@ -23,9 +23,9 @@ from lowprec.quantization.placement import (
     readers_of,
 )
 from lowprec.quantization.recognition import find_quantized_operator
-from lowprec.report import LayerRecord
 from lowprec.quantization.rewrite import ActivationParameters, Rewriter
 from lowprec.quantization.weights import quantize_weights
+from lowprec.report import LayerRecord
 
 if TYPE_CHECKING:
     from lowprec.config import Config
@@ -123,11 +123,21 @@ def quantize_graph(
         record.weight_sqnr = quantized.sqnr
         record.raised_channels = quantized.raised_channels
     RemoveUnusedNodesPass()(result.model)
+    _forget_types(result.model)
 
     result.total_macs = sum(macs or 0 for macs in plan.macs.values())
     result.int8_macs = sum(plan.macs[node] or 0 for node in plan.layers)
     result.layers = [*records.values(), *_describe_bodies(model)]
     return result
+
+
+def _forget_types(model: ir.Model) -> None:
+    """Clear claims about intermediate values: they follow from the operators, and take space."""
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.type = None
+                value.shape = None
 
 
 def _is_computed_with(value: ir.Value, plan: Placement) -> bool:

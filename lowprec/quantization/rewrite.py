@@ -50,6 +50,7 @@ class Rewriter:
         self._parameters = parameters
         self._names = NameSource(model)
         self._weights: dict[tuple[ir.Value, int, bytes], ir.Value] = {}
+        self._zero_points: dict[tuple[int, ...], ir.Value] = {}
         self._scales: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
 
     def insert_pairs(self) -> None:
@@ -129,8 +130,7 @@ class Rewriter:
             self._constant(f"{base}_scale", scale),
         ]
         if codes.dtype == np.int8:
-            zero_point = np.zeros(scale.shape, np.int8)
-            inputs.append(self._constant(f"{base}_zero_point", zero_point))
+            inputs.append(self._zero_point_of_weights(scale.shape))
         attributes = {"axis": axis} if scale.ndim else None
         dequantize = ir.node("DequantizeLinear", inputs, attributes=attributes)
         self._name(
@@ -141,6 +141,13 @@ class Rewriter:
         )
         self._graph.insert_before(node, dequantize)
         return dequantize.outputs[0]
+
+    def _zero_point_of_weights(self, shape: tuple[int, ...]) -> ir.Value:
+        """Return zeros (s8); layers with as many channels share them."""
+        if shape not in self._zero_points:
+            name = f"zero_point_of_{shape[0]}_channels" if shape else "zero_point_of_weights"
+            self._zero_points[shape] = self._constant(name, np.zeros(shape, np.int8))
+        return self._zero_points[shape]
 
     def _constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
         return add_constant(self._graph, self._names.fresh(name), array)

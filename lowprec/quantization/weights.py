@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WEIGHT_QMAX = 127  # symmetric: -128 is not used, so that a negated weight has a code
 _S32_MAX = 2**31 - 1
+_SLICE = 2**20  # weights that are rounded at a time
 _LARGEST_STEP = 255 * 128  # |x_q - z_x| * |w_q|, the most that one product can add
 # No product of scales may be denormal: its reciprocal, and every sum with it, would lose bits.
 _SMALLEST_PRODUCT = 2.0**-120
@@ -86,8 +87,7 @@ def quantize_weights(
 
     shape = tuple(-1 if axis == layer.weight_axis else 1 for axis in range(weights.ndim))
     spread = scale.reshape(shape) if per_channel else scale.reshape(())
-    codes = np.clip(np.rint(weights / spread), -WEIGHT_QMAX, WEIGHT_QMAX).astype(np.int8)
-    noise = weights.astype(np.float64) - codes.astype(np.float64) * spread
+    codes, signal, noise = _round_to_codes(weights, spread)
     bias_codes = bias_scale = None
     if bias is not None:
         product = (np.float32(activation_scale) * scale).astype(np.float32)
@@ -99,9 +99,30 @@ def quantize_weights(
         scale=scale if per_channel else scale.reshape(()),
         bias_codes=bias_codes,
         bias_scale=bias_scale,
-        sqnr=decibel(float((weights.astype(np.float64) ** 2).sum()), float((noise**2).sum())),
+        sqnr=decibel(signal, noise),
         raised_channels=raised,
     )
+
+
+def _round_to_codes(
+    weights: NDArray[np.float32], scale: NDArray[np.float32]
+) -> tuple[NDArray[np.int8], float, float]:
+    """Return codes, and the power of the weights and of their rounding error.
+
+    Slice by slice: intermediate arrays of a layer with 100 million weights would not fit.
+    """
+    codes = np.empty(weights.shape, np.int8)
+    signal = noise = 0.0
+    rows = max(1, _SLICE * len(weights) // weights.size)
+    for start in range(0, len(weights), rows):
+        part = slice(start, start + rows)
+        steps = scale if scale.ndim == 0 or scale.shape[0] == 1 else scale[part]
+        rounded = np.clip(np.rint(weights[part] / steps), -WEIGHT_QMAX, WEIGHT_QMAX)
+        codes[part] = rounded
+        error = weights[part] - rounded * steps
+        signal += float(np.square(weights[part], dtype=np.float64).sum())
+        noise += float(np.square(error, dtype=np.float64).sum())
+    return codes, signal, noise
 
 
 def decibel(signal: float, noise: float) -> float | None:

@@ -1,0 +1,232 @@
+"""Pairs stand where the policy says, and whatever stays float says why."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from small_models import build, operators
+
+from lowprec.calibration.ranges import Range
+from lowprec.config import Config
+from lowprec.passes import simplify
+from lowprec.quantization import QuantizationResult, quantize_graph, tensors_to_calibrate
+
+rng = np.random.default_rng(11)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def quantize(
+    model: ir.Model, config: Config | None = None, *, rmin: float = -2.0, rmax: float = 3.0
+) -> QuantizationResult:
+    """Quantise with the same range everywhere."""
+    config = config or Config()
+    simplify(model)
+    names = tensors_to_calibrate(model, config)
+    return quantize_graph(model, {n: Range(rmin, rmax, "minmax") for n in names}, config)
+
+
+def reasons(result: QuantizationResult) -> dict[str, str]:
+    return {record.name: record.reason for record in result.layers if record.precision == "f32"}
+
+
+def int8(result: QuantizationResult) -> list[str]:
+    return [record.op_type for record in result.layers if record.precision == "int8"]
+
+
+def chain(result: QuantizationResult) -> list[str]:
+    """Return the operators between input and output, dequantised constants left out."""
+    kept = []
+    for node in result.model.graph:
+        constant = node.inputs[0] is not None and node.inputs[0].is_initializer()
+        if not constant:
+            kept.append(
+                {"QuantizeLinear": "Q", "DequantizeLinear": "DQ"}.get(node.op_type, node.op_type)
+            )
+    return kept
+
+
+TWO_CONVS = (
+    "m (float[1,4,8,8] x) => (float[1,4,8,8] y) {"
+    " a = Conv<pads=[1,1,1,1]>(x, w, b) h = %s(a) y = Conv<pads=[1,1,1,1]>(h, v) }"
+)
+WEIGHTS = {"w": floats(4, 4, 3, 3), "b": floats(4), "v": floats(4, 4, 3, 3)}
+
+
+@pytest.mark.parametrize("activation", ["Relu", "HardSwish", "Sigmoid"])
+def test_the_function_between_two_layers_sees_float(activation: str) -> None:
+    result = quantize(build(TWO_CONVS % activation, WEIGHTS))
+    assert chain(result) == ["Q", "DQ", "Conv", activation, "Q", "DQ", "Conv"]
+
+
+def test_silu_stays_in_the_epilogue() -> None:
+    text = (
+        "m (float[1,4,8,8] x) => (float[1,4,6,6] y) {"
+        " a = Conv<pads=[1,1,1,1]>(x, w, b) s = Sigmoid(a) h = Mul(a, s) y = Conv(h, v) }"
+    )
+    result = quantize(build(text, WEIGHTS))
+    assert chain(result) == ["Q", "DQ", "Conv", "Sigmoid", "Mul", "Q", "DQ", "Conv"]
+    assert "epilogue" in next(r.reason for r in result.layers if r.op_type == "Mul")
+
+
+def test_one_pair_serves_all_readers_and_floats_keep_the_float() -> None:
+    text = (
+        "m (float[1,4,8,8] x) => (float[1,4,6,6] y, float[1,4,6,6] z, float[1,4,8,8] f) {"
+        " h = Relu(x) y = Conv(h, w) z = Conv(h, v) f = Softmax(h) }"
+    )
+    result = quantize(build(text, {k: WEIGHTS[k] for k in "wv"}))
+    assert Counter(chain(result))["Q"] == 1
+    softmax = next(node for node in result.model.graph if node.op_type == "Softmax")
+    assert softmax.inputs[0].producer().op_type == "Relu"
+
+
+def test_data_movement_runs_on_codes_with_shared_parameters() -> None:
+    text = (
+        "m (float[1,4,8,8] x) => (float[1,4,2,2] y) {"
+        " a = Conv<pads=[1,1,1,1]>(x, w) r = Relu(a)"
+        " p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r) t = Transpose<perm=[0,1,3,2]>(p)"
+        " y = Conv(t, v) }"
+    )
+    result = quantize(build(text, {k: WEIGHTS[k] for k in "wv"}))
+    assert chain(result) == [
+        *["Q", "DQ", "Conv", "Relu"],
+        *["Q", "DQ", "MaxPool", "Q", "DQ", "Transpose", "Q", "DQ", "Conv"],
+    ]
+    scales = [n.inputs[1] for n in result.model.graph if n.op_type == "QuantizeLinear"]
+    assert len({id(scale) for scale in scales[1:]}) == 1
+    assert scales[0] is not scales[1]
+
+
+def test_data_movement_with_a_float_reader_stays_float() -> None:
+    text = (
+        "m (float[1,4,8,8] x) => (float[1,4,2,2] y, float[1,4,4,4] f) {"
+        " a = Conv<pads=[1,1,1,1]>(x, w) p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(a)"
+        " y = Conv(p, v) f = Softmax(p) }"
+    )
+    result = quantize(build(text, {k: WEIGHTS[k] for k in "wv"}))
+    assert "MaxPool" not in int8(result)
+
+
+RESIDUAL = (
+    "m (float[1,4,8,8] x) => (float[1,4,6,6] y) {"
+    " a = Conv<pads=[1,1,1,1]>(x, w) r = Relu(a) c = Conv<pads=[1,1,1,1]>(r, v)"
+    " s = Add(c, r) h = Relu(s) y = Conv(h, w) %s }"
+)
+
+
+def test_a_residual_addition_gets_its_integer_form() -> None:
+    result = quantize(build(RESIDUAL % "", {k: WEIGHTS[k] for k in "wv"}))
+    assert "Add" in int8(result)
+    add = next(node for node in result.model.graph if node.op_type == "Add")
+    assert [v.producer().op_type for v in add.inputs] == ["DequantizeLinear"] * 2
+
+
+def test_an_addition_read_in_float_stays_float() -> None:
+    text = (RESIDUAL % "z = Softmax(s)").replace("6,6] y)", "6,6] y, float[1,4,8,8] z)")
+    result = quantize(build(text, {k: WEIGHTS[k] for k in "wv"}))
+    assert "Add" not in int8(result)
+    assert "read in float by Softmax" in next(r.reason for r in result.layers if r.op_type == "Add")
+
+
+def test_an_addition_of_a_float_value_stays_float() -> None:
+    text = (
+        "m (float[1,4,8,8] x, float[1,4,8,8] f) => (float[1,4,6,6] y) {"
+        " a = Conv<pads=[1,1,1,1]>(x, w) s = Add(a, f) y = Conv(s, v) }"
+    )
+    result = quantize(build(text, {k: WEIGHTS[k] for k in "wv"}))
+    assert "Add" not in int8(result)
+    assert "its input f does not come from" in next(
+        r.reason for r in result.layers if r.op_type == "Add"
+    )
+
+
+def test_concat_and_average_pool_between_layers_get_their_integer_form() -> None:
+    text = (
+        "m (float[1,4,8,8] x) => (float[1,4,4,4] y) {"
+        " a = Conv<pads=[1,1,1,1]>(x, w) b = Conv<pads=[1,1,1,1]>(x, v) c = Concat<axis=1>(a, b)"
+        " p = AveragePool<kernel_shape=[2,2], strides=[2,2]>(c) y = Conv(p, u) }"
+    )
+    result = quantize(build(text, {"w": WEIGHTS["w"], "v": WEIGHTS["v"], "u": floats(4, 8, 1, 1)}))
+    assert {"Concat", "AveragePool"} <= set(int8(result))
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"match": "first*", "precision": "f32"}, ["Conv"]),
+        ({"op_type": "Conv", "precision": "f32"}, []),
+        ({"match": "nobody", "precision": "f32"}, ["Conv", "Conv"]),
+    ],
+)
+def test_the_config_excludes_by_name_pattern_and_type(rule: dict, expected: list[str]) -> None:
+    model = build(TWO_CONVS % "Relu", WEIGHTS)
+    convs = [node for node in model.graph if node.op_type == "Conv"]
+    convs[0].name, convs[1].name = "first_conv", "second_conv"
+    result = quantize(model, Config.of({"layers": [rule]}))
+    assert int8(result) == expected
+    assert all("excluded by the config" in r for n, r in reasons(result).items() if "conv" in n)
+
+
+def test_small_layers_beside_large_ones_are_not_worth_it() -> None:
+    text = (
+        "m (float[1,64,64,64] x) => (float[1,8,1,1] y, float[1,64,64,64] z) {"
+        " z = Conv<pads=[1,1,1,1]>(x, w) p = GlobalAveragePool(z) y = Conv(p, v) }"
+    )
+    model = build(text, {"w": floats(64, 64, 3, 3), "v": floats(8, 64, 1, 1)})
+    result = quantize(model)
+    assert int8(result) == ["Conv"]
+    assert "not worth it: 512 multiply-adds" in reasons(result).values()
+    asked = quantize(model, Config.of({"layers": [{"op_type": "Conv", "precision": "int8"}]}))
+    assert int8(asked).count("Conv") == 2
+
+
+def test_layers_that_cannot_be_quantised_say_so() -> None:
+    text = (
+        "m (float[3,4] x, float[4,5] u) => (float[3,5] a, float[3,5] b, float[3,3] c) {"
+        " a = MatMul(x, u) t = Transpose(x) b = Gemm<transA=1>(t, w) s = Relu(t) c = MatMul(k, s) }"
+    )
+    result = quantize(build(text, {"w": floats(4, 5), "k": floats(3, 4)}))
+    assert int8(result) == []
+    said = [r.reason for r in result.layers if r.op_type in ("MatMul", "Gemm")]
+    assert said == ["no constant weights", "Gemm with transA", "the weights are the first operand"]
+
+
+def test_layers_in_control_flow_bodies_stay_float_and_are_listed() -> None:
+    text = (
+        "m (float[1,4,8,8] x, bool p) => (float[1,4,6,6] y) { h = Relu(x)"
+        " y = If(p) <then_branch = t () => (float[1,4,6,6] a) { a = Conv(h, w) },"
+        " else_branch = e () => (float[1,4,6,6] b) { b = Conv(h, v) }> }"
+    )
+    result = quantize(build(text, {k: WEIGHTS[k] for k in "wv"}))
+    assert "QuantizeLinear" not in operators(result.model)
+    said = [r.reason for r in result.layers if r.op_type == "Conv"]
+    assert said == ["inside a control-flow body"] * 2
+
+
+def test_a_quantised_model_comes_back_as_it_is() -> None:
+    first = quantize(build(TWO_CONVS % "Relu", WEIGHTS))
+    assert tensors_to_calibrate(first.model, Config()) == []
+    again = quantize_graph(first.model, {}, Config())
+    assert again.note.startswith("already quantised")
+    assert operators(again.model) == operators(first.model)
+
+
+def test_every_float_operator_has_a_reason() -> None:
+    result = quantize(build(RESIDUAL % "", {k: WEIGHTS[k] for k in "wv"}))
+    assert all(record.reason for record in result.layers if record.precision == "f32")
+    assert {record.name for record in result.layers} >= {
+        node.name for node in result.model.graph if node.op_type in ("Conv", "Add", "Relu")
+    }
+
+
+def test_a_layer_whose_input_was_never_seen_stays_float() -> None:
+    model = build(TWO_CONVS % "Relu", WEIGHTS)
+    simplify(model)
+    result = quantize_graph(model, {"x": Range(-1, 1, "minmax")}, Config())
+    assert int8(result) == ["Conv"]
+    assert any("calibration never saw its input h" in r for r in reasons(result).values())
