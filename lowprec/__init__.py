@@ -1,1 +1,86 @@
-"""Low precision (bf16, int8) for neural networks on CPUs."""
+"""Low precision (bf16, int8) for neural networks on CPUs.
+
+    quantize(model, calibration_data)   a real model in, a measured int8 model out
+    load(path)                          a saved one back, with the same bits
+    compile(model)                      run any model on the engine, its precision unchanged
+
+Importing lowprec is cheap: everything is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lowprec import errors, numerics
+    from lowprec.api import compile, load, quantize
+    from lowprec.config import Config
+    from lowprec.errors import LowprecError
+    from lowprec.models import CompiledModel, QuantizedModel
+
+    __version__: str
+
+__all__ = [
+    "CompiledModel",
+    "Config",
+    "LowprecError",
+    "QuantizedModel",
+    "__version__",
+    "compile",
+    "cpu_info",
+    "errors",
+    "load",
+    "numerics",
+    "quantize",
+]
+
+_HOMES = {
+    "CompiledModel": "lowprec.models",
+    "Config": "lowprec.config",
+    "LowprecError": "lowprec.errors",
+    "QuantizedModel": "lowprec.models",
+    "compile": "lowprec.api",
+    "load": "lowprec.api",
+    "quantize": "lowprec.api",
+}
+_MODULES = ("errors", "numerics")
+
+
+def cpu_info() -> dict[str, Any]:
+    """Return what the machine can do and what lowprec uses of it.
+
+    Returns:
+        vendor, brand: as the processor names itself.
+        features: the instruction set extensions that matter here.
+        isas: kernel set -> what the machine lacks for it, '' when it can run.
+        limit: the value of LOWPREC_ISA, or None.
+
+    Example:
+        >>> "scalar" in lowprec.cpu_info()["isas"]
+        True
+    """
+    from lowprec._ext import _core
+
+    information: dict[str, Any] = _core.cpu_info()
+    return information
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("lowprec")
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    elif name in _MODULES:
+        return import_module(f"lowprec.{name}")
+    else:
+        raise AttributeError(f"module 'lowprec' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -29,7 +29,8 @@ from lowprec.errors import ConfigError, UnsupportedError
 
 Precision = Literal["int8", "int8-dynamic", "int8-weight-only", "bf16", "auto"]
 LayerPrecision = Literal["int8", "int8-dynamic", "int8-weight-only", "bf16", "f32"]
-Method = Literal["auto", "minmax", "moving-average", "percentile", "entropy", "mse", "l2"]
+METHODS = ("auto", "minmax", "moving-average", "percentile", "entropy", "mse", "l2")
+LATER_METHODS = ("entropy", "mse", "l2")
 Switch = Union[Literal["auto"], bool]  # noqa: UP007 (msgspec reads it at run time on 3.10)
 
 
@@ -42,16 +43,23 @@ class Calibration(_Section, frozen=True, kw_only=True):
 
     Attributes:
         method: Rule that turns what was observed into a range; auto takes, tensor by tensor, the
-            candidate with the least quantisation error.
+            candidate with the least quantisation error. A plugin's rule is named PLUGIN.NAME.
         samples: Feeds to consume, at most.
         bins: Histogram resolution per tensor.
         percentile: Share of values that the percentile method keeps, in percent.
     """
 
-    method: Method = "auto"
+    method: str = "auto"
     samples: Annotated[int, Meta(ge=1)] = 128
     bins: Annotated[int, Meta(ge=512, le=65536)] = 2048
     percentile: Annotated[float, Meta(gt=50, le=100)] = 99.99
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS and "." not in self.method:
+            raise ValueError(
+                f".method is {word(self.method)}; accepted are {words(METHODS)}, or PLUGIN.NAME "
+                "for a plugin's method"
+            )
 
 
 class Activations(_Section, frozen=True, kw_only=True):
@@ -94,7 +102,9 @@ class LayerRule(_Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.match is None and self.op_type is None:
-            raise ValueError("without match (a pattern on layer names) or op_type")
+            raise ValueError(
+                " matches nothing in particular; give match (a pattern on layer names) or op_type"
+            )
 
     def applies_to(self, name: str, op_type: str) -> bool:
         """Return whether the node `name` of type `op_type` is meant: every given condition "
@@ -116,6 +126,18 @@ class Accuracy(_Section, frozen=True, kw_only=True):
     relative: Annotated[float, Meta(ge=0)] = 0.01
     absolute: Annotated[float, Meta(ge=0)] | None = None
     higher_is_better: bool = True
+
+    def is_met(self, original: float, quantized: float) -> bool:
+        """Return whether the score `quantized` is close enough to the score `original`."""
+        loss = original - quantized if self.higher_is_better else quantized - original
+        allowed = self.relative * abs(original) if self.absolute is None else self.absolute
+        return loss <= allowed
+
+    def describe(self) -> str:
+        """Return the key that sets the limit and its value."""
+        if self.absolute is not None:
+            return f"tuning.accuracy.absolute {self.absolute:g}"
+        return f"tuning.accuracy.relative {self.relative:g}"
 
 
 class Tuning(_Section, frozen=True, kw_only=True):
@@ -225,32 +247,32 @@ class Config(_Section, frozen=True, kw_only=True):
         return None
 
     def check_supported(self) -> None:
-        """Raise UnsupportedError when the configuration asks for what this version cannot do "
-        "yet."""
-        for key, value, supported in (
+        """Raise UnsupportedError when the configuration asks for what a later version does."""
+        methods = tuple(method for method in METHODS if method not in LATER_METHODS)
+        if self.calibration.method in LATER_METHODS:
+            _refuse("calibration.method", self.calibration.method, methods)
+        corrections = ("auto", False)
+        checks: list[tuple[str, object, tuple[object, ...]]] = [
             ("precision", self.precision, ("int8",)),
-            (
-                "calibration.method",
-                self.calibration.method,
-                ("auto", "minmax", "moving-average", "percentile"),
-            ),
             ("activations.dtype", self.activations.dtype, ("u8",)),
             ("activations.scheme", self.activations.scheme, ("asymmetric",)),
             ("weights.granularity", self.weights.granularity, ("per_channel",)),
-            ("algorithms.equalization", self.algorithms.equalization, ("auto", False)),
-            ("algorithms.bias_correction", self.algorithms.bias_correction, ("auto", False)),
-            ("algorithms.smoothing", self.algorithms.smoothing, ("auto", False)),
+            ("algorithms.equalization", self.algorithms.equalization, corrections),
+            ("algorithms.bias_correction", self.algorithms.bias_correction, corrections),
+            ("algorithms.smoothing", self.algorithms.smoothing, corrections),
             ("algorithms.rounding", self.algorithms.rounding, ("nearest",)),
-            *(
-                (f"layers[{i}].precision", r.precision, ("int8", "f32"))
-                for i, r in enumerate(self.layers)
-            ),
-        ):
+        ]
+        for number, rule in enumerate(self.layers):
+            checks.append((f"layers[{number}].precision", rule.precision, ("int8", "f32")))
+        for key, value, supported in checks:
             if value not in supported:
-                raise UnsupportedError(
-                    f"{key}: {word(value)} is not in this version of lowprec; "
-                    f"use {words(supported)}"
-                )
+                _refuse(key, value, supported)
+
+
+def _refuse(key: str, value: object, supported: tuple[object, ...]) -> None:
+    raise UnsupportedError(
+        f"{key}: {word(value)} is not in this version of lowprec; use {words(supported)}"
+    )
 
 
 def _is_yaml_text(source: str) -> bool:

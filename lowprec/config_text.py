@@ -121,9 +121,9 @@ def _check_keys(values: object, kind: Any, path: tuple[str | int, ...], source: 
             known = ", ".join(fields)
             near = get_close_matches(str(key), fields, 1)
             hint = f"did you mean '{near[0]}'? " if near else ""
+            place = (*path, str(key))
             raise ConfigError(
-                f"{source.place((*path, str(key)))}: unknown key '{_dotted((*path, str(key)))}'; {hint}"
-                f"accepted are {known}"
+                f"{source.place(place)}: unknown key '{_dotted(place)}'; {hint}accepted are {known}"
             )
         _check_keys(item, fields[key], (*path, key), source)
 
@@ -147,8 +147,10 @@ def _explain(message: str, values: object, kind: Any, source: Source) -> str:
     if problem.startswith("Object missing required field"):
         missing = problem.split("`")[1]
         return f"{source.place(path)}: {name} has no '{missing}'; add it"
-    if not problem.startswith(("Expected", "Invalid")):  # a struct's own complaint
-        return f"{source.place(path)}: {name} is {problem}; add it"
+    if not problem.startswith(("Expected", "Invalid")):  # a struct's own, about itself or a field
+        field = re.match(r"\.(\w+)", problem)
+        place = source.place((*path, field.group(1)) if field else path)
+        return f"{place}: {name}{problem}"
     return f"{source.place(path)}: {name} is {word(value)}; accepted is {_accepted(kind)}"
 
 

@@ -112,7 +112,11 @@ def lowprec_strategies() -> Mapping[str, Callable[..., Any]]:
 
 @hookspec
 def lowprec_observers() -> Mapping[str, Callable[..., Any]]:
-    """Return calibration methods by name."""
+    """Return calibration methods by name, written PLUGIN.NAME, for `calibration.method`.
+
+    A method is a function from a Config to a rule: an object with `end_batch(observer)`, called
+    after every batch, and `range(observer)`, called at the end.
+    """
     return {}
 
 

@@ -68,9 +68,11 @@ class Report:
         layers: One record per operator that computes with floats or codes.
         int8_macs: Multiply-adds of the int8 layers, for the shapes seen in calibration.
         total_macs: Multiply-adds of the whole model.
-        float_bytes: Size of the float model; None when not measured.
-        int8_bytes: Size of the quantised model; None when not measured.
+        float_bytes: Size of the float model's constants; None when not measured.
+        int8_bytes: Size of the quantised model's constants; None when not measured.
         notes: What concerns the whole model, one sentence each.
+        agreement: Per output, how close int8 comes to float on a few calibration samples:
+            `lowprec.agreement.Agreement.to_dict()`.
         accuracy: Metric -> {"float": ..., "int8": ...}, where it was measured.
         speed: The same for times, in memory only.
     """
@@ -85,6 +87,7 @@ class Report:
     float_bytes: int | None = None
     int8_bytes: int | None = None
     notes: list[str] = field(default_factory=list)
+    agreement: list[dict[str, Any]] = field(default_factory=list)
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
     speed: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -134,6 +137,7 @@ class Report:
             f"int8 {values.get('int8', float('nan')):.6g}"
             for metric, values in (*self.accuracy.items(), *self.speed.items())
         ]
+        lines += [_agreement_line(output) for output in self.agreement]
         rows = [_row(layer) for layer in self.layers if layer.macs or layer.tensor]
         if rows:
             lines += ["", *_aligned([_HEADER, *rows])]
@@ -178,6 +182,14 @@ _HEADER = (
     "dB weights",
     "why",
 )
+
+
+def _agreement_line(output: dict[str, Any]) -> str:
+    sqnr, argmax = output.get("sqnr"), output.get("argmax")
+    text = f"output {output['name']}: {'equal' if sqnr is None else f'SQNR {sqnr:.1f} dB'}"
+    if argmax is not None:
+        text += f", the same largest entry in {100 * argmax:.1f} %"
+    return f"{text}, on {output['samples']} calibration samples"
 
 
 def _row(layer: LayerRecord) -> tuple[str, ...]:

@@ -8,6 +8,6 @@ Importing this package imports onnx and onnx_ir (0.5 s), so it is imported when 
 """
 
 from lowprec.graph.load import load
-from lowprec.graph.save import save, to_proto
+from lowprec.graph.save import constant_bytes, save, to_proto
 
-__all__ = ["load", "save", "to_proto"]
+__all__ = ["constant_bytes", "load", "save", "to_proto"]

@@ -72,6 +72,7 @@ def _load(source: object) -> ir.Model:
     lift_constants(model)
     fix_names(model)
     check_operators(model)
+    forget_shapes(model)
     upgraded = upgrade_opset(model)
     if upgraded is not model:
         model = upgraded

@@ -9,11 +9,9 @@ save's data.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,8 @@ from typing import BinaryIO
 import onnx
 import onnx_ir as ir
 
-from lowprec.errors import ModelError, OutputError
+from lowprec.atomic import output_errors, resolve_target, sync_folder, temporary_file
+from lowprec.errors import ModelError
 from lowprec.graph.constants import own_tensor
 
 IR_VERSION = 10  # what the releases of onnxruntime and OpenVINO of the last years open
@@ -58,24 +57,23 @@ def save(
     Raises:
         OutputError: the folder is missing or read-only, the disk is full, or the path is a folder.
     """
-    target = Path(os.path.realpath(path))
-    _check_target(target)
-    is_large = sum(tensor.nbytes for tensor in _weights(model)) > external_limit
+    target = resolve_target(path)
+    is_large = constant_bytes(model) > external_limit
     data_name = None
-    with _output_errors(target), contextlib.ExitStack() as stack:
+    with output_errors(target), contextlib.ExitStack() as stack:
         if is_large:
-            data = stack.enter_context(_temporary_file(target))
+            data = stack.enter_context(temporary_file(target))
             places = _write_data(model, data.file)
             data_name = f"{target.name}.{places.digest}.data"
             proto = _serialize(model, lambda tensor: places.external(tensor, str(data_name)))
         else:
             proto = to_proto(model)
-        content = stack.enter_context(_temporary_file(target))
+        content = stack.enter_context(temporary_file(target))
         content.file.write(_serialized_bytes(proto))
         if data_name is not None:
             data.move_to(target.with_name(data_name))
         content.move_to(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         _remove_stale_data(target, keep=data_name)
 
 
@@ -118,6 +116,11 @@ def _lower_opset(model: ir.Model) -> None:
     since = (onnx.defs.get_schema(name, version, "").since_version for name in operators)
     if max(since, default=1) <= SAVED_OPSET:
         model.graph.opset_imports[""] = SAVED_OPSET
+
+
+def constant_bytes(model: ir.Model) -> int:
+    """Return the size of all constants of `model` that have a fixed size (texts have none)."""
+    return sum(tensor.nbytes for tensor in _weights(model) if tensor.dtype != ir.DataType.STRING)
 
 
 def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
@@ -168,77 +171,3 @@ def _remove_stale_data(target: Path, keep: str | None) -> None:
     for sibling in target.parent.iterdir():
         if stale.fullmatch(sibling.name) and sibling.name != keep:
             sibling.unlink(missing_ok=True)
-
-
-def _check_target(target: Path) -> None:
-    folder = target.parent
-    if not folder.exists():
-        raise OutputError(f"output folder '{folder}' does not exist; create it first")
-    if not folder.is_dir():
-        raise OutputError(f"'{folder}' is not a folder; give a path inside an existing folder")
-    if target.is_dir():
-        raise OutputError(f"'{target}' is a folder; give the name of the file to write")
-    if target.exists() and not target.is_file():
-        raise OutputError(f"'{target}' is not a regular file; give the name of the file to write")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"output folder '{folder}' is not writable; choose another folder")
-
-
-@contextlib.contextmanager
-def _output_errors(target: Path) -> Iterator[None]:
-    """Turn what the operating system says into one line with a remedy."""
-    remedies = {
-        errno.ENOSPC: "free some space or choose another disk",
-        errno.EDQUOT: "free some space or choose another disk",
-        errno.EFBIG: "raise the limit on file sizes or choose another disk",
-    }
-    try:
-        yield
-    except OSError as error:
-        remedy = remedies.get(error.errno or 0, "check the folder's permissions")
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"cannot write '{target}': {reason}; {remedy} (a file that was there is unchanged)"
-        ) from error
-
-
-@dataclass
-class _TemporaryFile:
-    """A new file beside the target; it disappears unless it is moved into place."""
-
-    path: Path
-    file: BinaryIO
-
-    def move_to(self, target: Path) -> None:
-        """Make the content durable, then let it appear under its name in one step."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        if target.exists():
-            os.fchmod(self.file.fileno(), target.stat().st_mode & 0o7777)
-        self.file.close()
-        os.replace(self.path, target)
-
-
-@contextlib.contextmanager
-def _temporary_file(target: Path) -> Iterator[_TemporaryFile]:
-    path = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
-    with open(path, "xb") as file:  # not tempfile: that ignores the umask
-        try:
-            yield _TemporaryFile(path, file)
-        except BaseException:
-            # Closing flushes, and flushing fails on a full disk: the file goes away either way.
-            with contextlib.suppress(OSError):
-                file.close()
-            raise
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renames durable where the file system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -17,6 +17,7 @@ from lowprec.errors import ModelError
 
 HUB_OPSET = 21
 LARGE = 4096  # bytes; larger initializers are weights, not axes or shapes
+_RANK_ROUNDS = 10
 _REFUSALS = (RuntimeError, onnx.shape_inference.InferenceError)
 
 
@@ -44,6 +45,8 @@ def upgrade_opset(model: ir.Model) -> ir.Model:
         placeholder.dtype = tensor.dtype
         model.graph.inputs.append(placeholder)
     proto = ir.to_proto(model)
+    if opset < 13:
+        proto = _count_softmax_axes_from_the_end(proto)
     try:
         converted = version_converter.convert_version(proto, HUB_OPSET)
     except _REFUSALS as error:
@@ -59,6 +62,70 @@ def upgrade_opset(model: ir.Model) -> ir.Model:
     upgraded.metadata_props.update(model.metadata_props)
     _restore_names(upgraded, model)
     return upgraded
+
+
+def _count_softmax_axes_from_the_end(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Write the last axis of a softmax as -1, so that its upgrade is a plain softmax.
+
+    Until opset 13 a softmax flattened its input at `axis`. On the last axis that changes nothing,
+    but the converter can tell only from a shape that it knows or from the -1; else it wraps the
+    softmax in Flatten and Reshape.
+    """
+    ranks = _ranks(model)
+    for node in model.graph.node:
+        if node.op_type not in ("Softmax", "LogSoftmax", "Hardmax"):
+            continue
+        axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
+        if axis == ranks.get(node.input[0], 0) - 1:
+            del node.attribute[:]
+            node.attribute.append(onnx.helper.make_attribute("axis", -1))
+    return model
+
+
+def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the number of dimensions of each value of the main graph for which it is known.
+
+    ONNX's inference leaves the result of a Reshape to a computed shape open; the length of that
+    shape is its rank.
+    """
+    typed = onnx.ModelProto()
+    typed.CopyFrom(model)
+    shapes: dict[str, list[int]] = {}
+    for _ in range(_RANK_ROUNDS):
+        try:
+            inferred = onnx.shape_inference.infer_shapes(typed, data_prop=True)
+        except _REFUSALS:
+            break
+        shapes = _known_shapes(inferred.graph)
+        reshapes = [
+            node
+            for node in model.graph.node
+            if node.op_type == "Reshape"
+            and node.output[0] not in shapes
+            and min(shapes.get(node.input[1], [-1]), default=-1) >= 0
+        ]
+        if not reshapes:
+            break
+        types = {info.name: info.type.tensor_type.elem_type for info in inferred.graph.value_info}
+        for node in reshapes:
+            open_sizes = [None] * shapes[node.input[1]][0]
+            dtype = types.get(node.output[0], onnx.TensorProto.FLOAT)
+            typed.graph.value_info.append(
+                onnx.helper.make_tensor_value_info(node.output[0], dtype, open_sizes)
+            )
+    return {name: len(shape) for name, shape in shapes.items()}
+
+
+def _known_shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
+    """Return the sizes of each value of known rank; -1 where a size is open."""
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for info in (*graph.value_info, *graph.input):
+        tensor_type = info.type.tensor_type
+        if tensor_type.HasField("shape"):
+            shapes[info.name] = [
+                dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor_type.shape.dim
+            ]
+    return shapes
 
 
 def _restore_names(upgraded: ir.Model, original: ir.Model) -> None:

@@ -81,6 +81,10 @@ def test_unknown_keys_are_named_with_their_line(text, words):
         ("calibration: 3", ["calibration is 3", "mapping", "samples"]),
         ("layers: {match: a}", ["layers", "a list"]),
         ("layers: [{match: a}]", ["layers[0]", "no 'precision'"]),
+        (
+            "calibration:\n  samples: 3\n  method: entropi\n",
+            ["line 3", "calibration.method is 'entropi'", "moving-average", "PLUGIN.NAME"],
+        ),
         ("layers:\n- {precision: f32}", ["line 2", "layers[0]", "match", "op_type"]),
         ("algorithms: {smoothing: maybe}", ["smoothing is 'maybe'", "auto or true or false"]),
         ("version: 2", ["version is 2", "accepted is 1"]),
@@ -163,6 +167,6 @@ def test_what_a_later_version_does_is_refused_at_use(values, words):
         config.check_supported()
 
 
-@pytest.mark.parametrize("method", ["auto", "minmax", "moving-average", "percentile"])
+@pytest.mark.parametrize("method", ["auto", "minmax", "moving-average", "percentile", "toy.mid"])
 def test_what_works_is_not_refused(method):
     Config.of({"calibration": {"method": method}}).check_supported()

@@ -278,6 +278,26 @@ def test_a_failed_upgrade_names_the_operator():
     refuses(model, ModelError, "BatchNormalization", "norm7", "opset 8", "spatial")
 
 
+@pytest.mark.parametrize("known_rank", [True, False])
+@pytest.mark.parametrize(("axis", "plain"), [(2, True), (1, False)])
+def test_softmax_on_the_last_axis_stays_plain(known_rank, axis, plain):
+    """Until opset 13 softmax flattened at its axis; on the last one that changes nothing."""
+    nodes = [
+        helper.make_node("Concat", ["n", "n", "n"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["r"]),
+        helper.make_node("Softmax", ["x" if known_rank else "r"], ["y"], "act", axis=axis),
+    ]
+    inputs = [value("x", [2, 2, 2]), value("n", [1], TensorProto.INT64)]
+    model = make_model(nodes, inputs, [value("y", None)], opset=12, ir_version=7)
+    hub = load(model)
+    assert ("Flatten" in {node.op_type for node in hub.graph}) is not plain
+    x = np.random.default_rng(0).normal(size=(2, 2, 2)).astype(np.float32)
+    flat = np.exp(x).reshape(4, 2) if axis == 2 else np.exp(x).reshape(2, 4)
+    expected = (flat / flat.sum(1, keepdims=True)).reshape(2, 2, 2)
+    (result,) = run_reference(to_proto(hub), {"x": x, "n": np.array([2])})
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
 def test_upgraded_nodes_keep_their_names():
     node = helper.make_node("Upsample", ["x"], ["y"], "up", height_scale=2.0, width_scale=2.0)
     model = make_model([node], [value("x", [1, 1, 2, 2])], [value("y", None)], opset=1)

@@ -1,0 +1,5 @@
+"""`python -m lowprec.cli`."""
+
+from lowprec.cli import main
+
+main()

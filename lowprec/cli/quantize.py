@@ -1,0 +1,84 @@
+"""`lowprec quantize`: a float model and data in, an int8 model out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lowprec.errors import DataError
+
+if TYPE_CHECKING:
+    from lowprec.models import QuantizedModel
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--calibration",
+    required=True,
+    metavar="DATA",
+    help="An .npz file, a folder of them, or module:function returning an iterable of feeds.",
+)
+@click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The int8 model.")
+@click.option("-c", "--config", metavar="CONF.yaml", help="Configuration.")
+@click.option("--report", metavar="REPORT.json", help="Write the full report too.")
+def quantize(
+    model: str, calibration: str, output: str, config: str | None, report: str | None
+) -> None:
+    """Quantise MODEL to int8 with typical data and save it as one QDQ ONNX file."""
+    from lowprec import api
+    from lowprec.atomic import resolve_target, write_atomically
+    from lowprec.config import Config
+    from lowprec.progress import progress_bar
+
+    # What cannot be written or read is said before the work, not after it.
+    for target in filter(None, (output, report)):
+        resolve_target(target)
+    settings = Config.of(config)
+    data = find_data(calibration)
+    with progress_bar("calibrating") as progress:
+        quantized = api.quantize(model, data, config=settings, progress=progress)
+    quantized.save(output)
+    if report is not None:
+        write_atomically(report, quantized.report.to_json().encode())
+    _print_summary(quantized, model, output)
+
+
+def find_data(text: str) -> str | Callable[[], Any]:
+    """Return the path, or the function that `module:function` names.
+
+    Raises:
+        DataError: the module cannot be imported or has no such function.
+    """
+    if Path(text).exists() or ":" not in text or text.endswith(".npz"):
+        return text
+    module_name, _, function_name = text.rpartition(":")
+    sys.path.insert(0, "")  # a module in the working directory, as `python -m` finds it
+    try:
+        function = getattr(import_module(module_name), function_name)
+    except ImportError as error:
+        raise DataError(
+            f"--calibration {text}: module '{module_name}' cannot be imported: {error}"
+        ) from None
+    except AttributeError:
+        raise DataError(
+            f"--calibration {text}: module '{module_name}' has no '{function_name}'"
+        ) from None
+    finally:
+        sys.path.remove("")
+    if not callable(function):
+        raise DataError(f"--calibration {text}: it is not a function; name one without arguments")
+    return function  # type: ignore[no-any-return]
+
+
+def _print_summary(quantized: QuantizedModel, model: str, output: str) -> None:
+    from lowprec.cli.display import megabytes
+
+    click.echo(str(quantized.report))
+    before, after = Path(model).stat().st_size, Path(output).stat().st_size
+    click.echo(f"wrote {output}: {megabytes(after)}, {after / before:.2f} of {megabytes(before)}")

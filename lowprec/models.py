@@ -1,0 +1,229 @@
+"""What quantize(), load() and compile() return for ONNX models."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lowprec.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+    from lowprec.config import Config
+    from lowprec.engine import Explanation, Session, StepTime, TensorInfo
+    from lowprec.report import Report
+
+Array = NDArray[np.generic]
+
+REPORT_KEY = "lowprec.report"  # in metadata_props; the report holds configuration and versions too
+
+_ONNX_TYPES = {"float32": "float", "float64": "double", "str": "string", "object": "string"}
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output in onnxruntime's words.
+
+    Attributes:
+        name: As in the model.
+        type: For example 'tensor(float)'.
+        shape: Sizes; names or None where they may vary.
+    """
+
+    name: str
+    type: str
+    shape: list[int | str | None]
+
+
+class CompiledModel:
+    """A model on the engine: NumPy arrays in and out; safe to use from several threads."""
+
+    def __init__(self, model: ir.Model) -> None:
+        """Compile `model`, a hub from lowprec.graph.load, which must not be changed afterwards."""
+        from lowprec.engine import compile_model
+
+        self._model = model
+        self._session: Session = compile_model(model)
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Name, dtype and shape of each input; dimensions that may vary are names or None."""
+        return self._session.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Name, dtype and shape of each output, in the order of `run`'s result."""
+        return self._session.outputs
+
+    def __call__(self, *arrays: ArrayLike, **feeds: ArrayLike) -> Array | tuple[Array, ...]:
+        """Return the output for inputs given in order or by name; a tuple when there are several.
+
+        Raises:
+            InputError: as `run` does.
+        """
+        names = [info.name for info in self.inputs]
+        if len(arrays) > len(names):
+            raise InputError(
+                f"{len(arrays)} inputs were given, the model has {len(names)}: {', '.join(names)}"
+            )
+        by_name = dict(zip(names, arrays, strict=False))
+        twice = [name for name in by_name if name in feeds]
+        if twice:
+            raise InputError(f"input '{twice[0]}' was given both by position and by name")
+        results = self._session.run({**by_name, **feeds})
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(
+        self,
+        feeds: Mapping[str, ArrayLike] | Sequence[str] | None,
+        named_feeds: Mapping[str, ArrayLike] | None = None,
+        /,
+    ) -> list[Array]:
+        """Return the outputs in order for `feeds`, a dict of arrays by input name.
+
+        onnxruntime's form `run(output_names, feeds)` works too; None names all outputs.
+
+        Raises:
+            InputError: a name, dtype, rank or size does not fit the model.
+        """
+        if named_feeds is None:
+            if not isinstance(feeds, Mapping):
+                raise InputError(
+                    f"run() takes a dict of arrays by input name, got a {type(feeds).__name__}; "
+                    "call the model itself to give inputs in order"
+                )
+            return self._session.run(feeds)
+        results = self._session.run(named_feeds)
+        if feeds is None:
+            return results
+        by_name = {info.name: result for info, result in zip(self.outputs, results, strict=True)}
+        unknown = [name for name in feeds if name not in by_name]
+        if unknown:
+            raise InputError(
+                f"the model has no output '{unknown[0]}'; its outputs are {', '.join(by_name)}"
+            )
+        return [by_name[name] for name in feeds]
+
+    def get_inputs(self) -> list[NodeArg]:
+        """Return the inputs as onnxruntime.InferenceSession.get_inputs does."""
+        return [_node_arg(info) for info in self.inputs]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """Return the outputs as onnxruntime.InferenceSession.get_outputs does."""
+        return [_node_arg(info) for info in self.outputs]
+
+    def explain(self) -> Explanation:
+        """Return the steps of the most recent run: operator, kernel, ISA, why better ones refused.
+
+        Raises:
+            LowprecError: nothing has run yet; kernels are chosen for concrete shapes.
+        """
+        return self._session.explain()
+
+    def profile(self, feeds: Mapping[str, ArrayLike], *, repeats: int = 10) -> list[StepTime]:
+        """Return the median time of each step over `repeats` runs."""
+        return self._session.profile(feeds, repeats=repeats)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(_signature(info) for info in self.inputs)
+        outputs = ", ".join(_signature(info) for info in self.outputs)
+        return f"<lowprec.{type(self).__name__} ({inputs}) -> ({outputs})>"
+
+
+class QuantizedModel(CompiledModel):
+    """A quantised model with its report; what quantize() and load() return for ONNX models."""
+
+    def __init__(self, model: ir.Model, config: Config, report: Report) -> None:
+        """Compile a QDQ hub.
+
+        Args:
+            model: From lowprec.graph.load; must not be changed afterwards.
+            config: What it was quantised with.
+            report: What was done to it.
+        """
+        super().__init__(model)
+        self._config = config
+        self._report = report
+
+    @classmethod
+    def from_hub(cls, model: ir.Model, name: str) -> QuantizedModel:
+        """Return a loaded model with the configuration and report that its metadata hold.
+
+        Args:
+            model: From lowprec.graph.load.
+            name: What to call it in the report when its metadata hold none.
+
+        Raises:
+            ModelError: the metadata are damaged.
+        """
+        from lowprec.config import Config
+        from lowprec.report import Report
+
+        text = model.metadata_props.get(REPORT_KEY)
+        if text is None:
+            note = "the file holds no report of lowprec: another tool wrote it"
+            return cls(model, Config(), Report(model=name, notes=[note]))
+        report = Report.from_json(text)
+        try:
+            config = Config.from_dict(report.config)
+        except ConfigError as error:  # of a later version, whose codes we can run all the same
+            config = Config()
+            report.notes.append(f"its configuration is not of this version: {error}")
+        return cls(model, config, report)
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the model was quantised with."""
+        return self._config
+
+    @property
+    def report(self) -> Report:
+        """Per layer: precision, range, error and why; for the whole: agreement, size, speed."""
+        return self._report
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one QDQ .onnx file that onnxruntime and OpenVINO open too, atomically.
+
+        Configuration, report and versions go into its metadata. The same quantisation gives the
+        same bytes.
+
+        Raises:
+            OutputError: the folder is missing or read-only, or the disk is full; an old file is
+                unharmed.
+        """
+        from lowprec.graph import save
+
+        save(self._with_report(), path)
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Return the QDQ model as an onnx.ModelProto, as `save` writes it."""
+        from lowprec.graph import to_proto
+
+        return to_proto(self._with_report())
+
+    def _with_report(self) -> ir.Model:
+        model = self._model.clone()
+        model.metadata_props[REPORT_KEY] = json.dumps(
+            self._report.to_dict(), separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        return model
+
+
+def _node_arg(info: TensorInfo) -> NodeArg:
+    name = _ONNX_TYPES.get(info.dtype.name, info.dtype.name)
+    return NodeArg(info.name, f"tensor({name})", list(info.shape or ()))
+
+
+def _signature(info: TensorInfo) -> str:
+    if info.shape is None:
+        return f"{info.name}: {info.dtype.name}"
+    sizes = ", ".join("?" if size is None else str(size) for size in info.shape)
+    return f"{info.name}: {info.dtype.name}[{sizes}]"

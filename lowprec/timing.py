@@ -1,0 +1,34 @@
+"""Median times of several ways to do the same, measured in turns on the same machine."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from time import perf_counter
+
+
+def median_times(
+    runs: Mapping[str, Callable[[], object]], *, seconds: float = 1.0, least: int = 5
+) -> dict[str, float]:
+    """Return the median duration of each run in seconds.
+
+    Each is called once to warm up, then all are called in turns: a machine that slows down slows
+    all of them down.
+
+    Args:
+        runs: What to time, by name.
+        seconds: How long to measure, for all together.
+        least: Turns to take at least, however long they are.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    end = perf_counter() + seconds
+    turns = 0
+    while turns < least or perf_counter() < end:
+        for name, run in runs.items():
+            start = perf_counter()
+            run()
+            times[name].append(perf_counter() - start)
+        turns += 1
+    return {name: statistics.median(series) for name, series in times.items()}
