@@ -390,6 +390,14 @@ def qaverage_pool(
     return quantize_linear(mean, y_scale, y_zero_point)
 
 
+def qglobal_average_pool(
+    x: Codes, x_scale: F32, x_zero_point: Codes, y_scale: F32, y_zero_point: Codes
+) -> Codes:
+    """Return the codes of the f32 global average pool of the dequantised codes."""
+    real = dequantize_linear(x, x_scale, x_zero_point)
+    return quantize_linear(global_average_pool(real), y_scale, y_zero_point)
+
+
 def make_qtable(
     function: Callable[[F32], F32],
     x_scale: F32,
@@ -473,3 +481,11 @@ def sum_rows_f32(x: F32) -> F32:
     for half in (8, 4, 2, 1):
         partial = partial[..., :half] + partial[..., half : 2 * half]
     return partial[..., 0]
+
+
+def global_average_pool(x: F32) -> F32:
+    """Return means of x (N, C, *spatial) over all positions: sum_rows_f32, then one division."""
+    positions = int(np.prod(x.shape[2:]))
+    total = sum_rows_f32(x.reshape(*x.shape[:2], positions))
+    mean: F32 = total / np.float32(positions)
+    return mean.reshape(*x.shape[:2], *[1] * (x.ndim - 2))

@@ -171,6 +171,17 @@ def test_row_sums_follow_the_tree(x):
     assert math.isclose(p[0], math.fsum(x), rel_tol=1e-4, abs_tol=1e-4 * np.abs(x).sum(dtype=float))
 
 
+def test_global_average_pool_sums_positions_in_their_order():
+    x = np.random.default_rng(3).standard_normal((2, 3, 5, 7)).astype(np.float32)
+    means = reference.global_average_pool(x)
+    assert means.shape == (2, 3, 1, 1)
+    total = reference.sum_rows_f32(x[1, 2].reshape(-1))
+    assert_same_bits(means[1, 2, 0, 0], total / np.float32(35))
+    q, scale, zero_point = np.full((1, 1, 2, 2), 9, np.uint8), np.float32(0.5), np.uint8(1)
+    codes = reference.qglobal_average_pool(q, scale, zero_point, scale, zero_point)
+    assert codes.item() == 9
+
+
 def test_average_pool_ignores_padding_unless_it_counts():
     x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
     window = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
