@@ -37,6 +37,8 @@ MAX_CLIPPED = 1e-3
 """Share of the values that `auto` may clip."""
 MAX_CLIPPED_POWER = 1e-2
 """Share of a tensor's squared values that the clipped error may be."""
+MIN_GAIN = 1.01
+"""Factor by which a candidate must lower the expected error; the wider range wins a tie."""
 MOMENTUM = 0.99
 """Weight of the range so far in a moving average."""
 
@@ -151,7 +153,7 @@ class Auto:
             is_safe = (
                 candidate.clipped <= MAX_CLIPPED and error <= MAX_CLIPPED_POWER * histogram.power()
             )
-            if is_safe and error < least:
+            if is_safe and error * MIN_GAIN < least:
                 best, least = candidate, error
         return best
 
@@ -175,8 +177,10 @@ def percentile_range(tensor: TensorStatistics, percentile: float, config: Config
     """Return the range that keeps `percentile` per cent of the values, equal tails cut off."""
     histogram = histogram_of(tensor)
     tail = (100 - percentile) / 200
-    rmin = max(histogram.quantile(tail), tensor.minimum)
-    rmax = min(histogram.quantile(1 - tail), tensor.maximum)
+    # Within a bin values count as evenly spread, so a quantile may lie outside what was observed.
+    low, high = tensor.minimum, tensor.maximum
+    rmin = min(max(histogram.quantile(tail), low), high)
+    rmax = min(max(histogram.quantile(1 - tail), low), high)
     return describe_range(tensor, rmin, rmax, f"percentile {percentile:g}", config)
 
 
@@ -187,6 +191,7 @@ def describe_range(
     histogram = histogram_of(tensor)
     chosen = Range(float(rmin), float(rmax), method)
     power, error = histogram.power(), _error(histogram, chosen, config)
+    is_zero = tensor.minimum == tensor.maximum == 0
     below = histogram.share_below(rmin) if rmin > tensor.minimum else 0.0
     above = 1 - histogram.share_below(rmax) if rmax < tensor.maximum else 0.0
     return Range(
@@ -194,7 +199,7 @@ def describe_range(
         rmax=chosen.rmax,
         method=method,
         clipped=min(max(below + above, 0.0), 1.0),
-        sqnr=float(10 * np.log10(power / error)) if power > 0 and error > 0 else None,
+        sqnr=float(10 * np.log10(power / error)) if not is_zero and error > 0 else None,
     )
 
 
