@@ -45,7 +45,7 @@ cdef extern from "engine/program.h" namespace "lp" nogil:
         string shape
         double macs
     cdef cppclass CPlan "lp::Plan":
-        void run(const uint8_t**, uint8_t**, int64_t*) except +
+        void run(const uint8_t**, uint8_t**, int64_t*) except +raise_engine_error
         vector[Row] rows() except +
         const vector[Tensor]& outputs()
         int64_t arena_bytes()

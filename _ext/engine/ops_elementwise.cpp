@@ -18,9 +18,7 @@ namespace {
 void add_unary(Planner& planner, const Node& node, std::vector<UnaryOp> ops) {
   const int x = planner.operand_as_is(node, 0);
   const Tensor tensor = planner.tensor(x);
-  if (tensor.dtype != DType::F32) {
-    throw Unsupported(node.op + ": no arithmetic in " + dtype_name(tensor.dtype));
-  }
+  require_f32(planner, node);
   const int y = planner.output(node, 0, DType::F32, tensor.shape, tensor.layout);
   const auto kernel = planner.kernels().unary;
   const int64_t n = tensor.elements();
@@ -513,9 +511,7 @@ void build_variadic(Planner& planner, const Node& node) {
   const size_t n = node.inputs.size();
   if (n == 1) return build_identity(planner, node);
   if (n == 2 && node.op != "Mean") return build_binary(planner, node);
-  if (planner.dtype_of(node, 0) != DType::F32) {
-    throw Unsupported(node.op + " of more than two: only in f32");
-  }
+  require_f32(planner, node);
   const int32_t code = code_of(node.op);
   const Broadcast operands = broadcast_operands(planner, node, 0, n);
   const int y = planner.output(node, 0, DType::F32, operands.shape, operands.layout);

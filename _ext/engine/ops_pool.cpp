@@ -99,7 +99,7 @@ void build_max_pool(Planner& planner, const Node& node) {
 }
 
 void build_average_pool(Planner& planner, const Node& node) {
-  if (planner.dtype_of(node, 0) != DType::F32) throw Unsupported("AveragePool: only f32");
+  require_f32(planner, node);
   add_pool(planner, node, planner.kernels().average_pool_f32);
 }
 

@@ -114,7 +114,7 @@ void require_f32_scale(Planner& planner, const Node& node) {
 
 void build_quantize(Planner& planner, const Node& node) {
   require_f32_scale(planner, node);
-  if (planner.dtype_of(node, 0) != DType::F32) throw Unsupported("QuantizeLinear: only from f32");
+  require_f32(planner, node);
   const int zero_point = node.has_input(2) ? planner.operand(node, 2) : -1;
   const int64_t asked = node.integer("output_dtype", 0);
   const DType dtype = zero_point >= 0 ? planner.tensor(zero_point).dtype
@@ -196,7 +196,7 @@ Affine range_of(float low, float high) {
 void build_dynamic_quantize(Planner& planner, const Node& node) {
   const int x = planner.operand_as_is(node, 0);
   const Tensor tensor = planner.tensor(x);
-  if (tensor.dtype != DType::F32) throw Unsupported("DynamicQuantizeLinear: only from f32");
+  require_f32(planner, node);
   const int y = planner.output(node, 0, DType::U8, tensor.shape, tensor.layout);
   const int scale = planner.output(node, 1, DType::F32, {});
   const int zero_point = planner.output(node, 2, DType::U8, {});

@@ -273,7 +273,7 @@ void build_reduction(Planner& planner, const Node& node) {
 void build_global_pool(Planner& planner, const Node& node) {
   const size_t rank = planner.shape_of(node, 0).size();
   if (rank < 2) throw Error("needs an image");
-  if (planner.dtype_of(node, 0) != DType::F32) throw Unsupported(node.op + ": only f32");
+  require_f32(planner, node);
   std::vector<bool> reduced(rank, true);
   reduced[0] = reduced[1] = false;
   add_float_reduction(planner, node, reduced, true);
@@ -284,7 +284,7 @@ void build_global_pool(Planner& planner, const Node& node) {
 void build_softmax(Planner& planner, const Node& node) {
   const int x = planner.operand_as_is(node, 0);
   const Tensor tensor = planner.tensor(x);
-  if (tensor.dtype != DType::F32) throw Unsupported(node.op + ": only f32");
+  require_f32(planner, node);
   const size_t axis =
       static_cast<size_t>(normalise_axis(node.integer("axis", -1), tensor.rank(), "axis"));
   const int32_t logarithm = node.op == "LogSoftmax" ? 1 : 0;
@@ -306,7 +306,7 @@ void build_softmax(Planner& planner, const Node& node) {
 void build_lp_normalization(Planner& planner, const Node& node) {
   const int x = planner.operand(node, 0);
   const Tensor tensor = planner.tensor(x);
-  if (tensor.dtype != DType::F32) throw Unsupported(node.op + ": only f32");
+  require_f32(planner, node);
   const int64_t p = node.integer("p", 2);
   if (p != 1 && p != 2) throw Error("p must be 1 or 2");
   const size_t axis =
@@ -399,7 +399,7 @@ void build_group_norm(Planner& planner, const Node& node) {
   const int x = planner.operand(node, 0), gamma = planner.operand(node, 1);
   const int beta = planner.operand(node, 2);
   const Tensor tensor = planner.tensor(x);
-  if (tensor.dtype != DType::F32) throw Unsupported(node.op + ": only f32");
+  require_f32(planner, node);
   if (tensor.rank() < 2) throw Error("needs an image");
   const int64_t channels = tensor.shape[1], space = count(tensor.shape, 2, tensor.rank());
   const int64_t groups =
@@ -441,7 +441,7 @@ void build_batch_norm(Planner& planner, const Node& node) {
   if (node.integer("training_mode", 0) != 0) throw Unsupported("BatchNormalization: training");
   const int x = planner.operand_as_is(node, 0);
   const Tensor tensor = planner.tensor(x);
-  if (tensor.dtype != DType::F32) throw Unsupported(node.op + ": only f32");
+  require_f32(planner, node);
   const int64_t channels = tensor.rank() > 1 ? tensor.shape[1] : 1;
   int parameters[4];  // scale, bias, mean, variance
   for (size_t i = 0; i < 4; ++i) {
@@ -487,7 +487,7 @@ void build_batch_norm(Planner& planner, const Node& node) {
 void build_lrn(Planner& planner, const Node& node) {
   const int x = planner.operand(node, 0);
   const Tensor tensor = planner.tensor(x);
-  if (tensor.dtype != DType::F32) throw Unsupported("LRN: only f32");
+  require_f32(planner, node);
   if (tensor.rank() < 3) throw Error("needs an image");
   const int64_t size = node.integer("size", 1);
   const float alpha = node.real("alpha", 1e-4f), beta = node.real("beta", 0.75f);

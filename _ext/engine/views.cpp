@@ -263,6 +263,13 @@ std::vector<int64_t> axes_of(Planner& planner, const Node& node, size_t i, size_
   return axes;
 }
 
+void require_f32(Planner& planner, const Node& node) {
+  const DType dtype = planner.dtype_of(node, 0);
+  if (dtype != DType::F32) {
+    throw Unsupported(node.op + ": no arithmetic in " + dtype_name(dtype));
+  }
+}
+
 std::vector<UnaryOp> chain_of(const Node& node) {
   const std::vector<int64_t> codes = node.integers("codes");
   std::vector<float> a = node.reals("a"), b = node.reals("b");

@@ -95,6 +95,9 @@ Broadcast broadcast_operands(Planner& planner, const Node& node, size_t first, s
 // Axes as an attribute, or as input `i` (known); normalised, in the order given.
 std::vector<int64_t> axes_of(Planner& planner, const Node& node, size_t i, size_t rank);
 
+// Throws Unsupported unless operand 0 is f32.
+void require_f32(Planner& planner, const Node& node);
+
 // The attributes codes, a, b as unary operators (of UnaryChain, QTable and fused epilogues).
 std::vector<UnaryOp> chain_of(const Node& node);
 

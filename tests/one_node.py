@@ -76,7 +76,8 @@ def run_everywhere(op: str, inputs: Sequence[Array | None], *args: Any, **kwargs
     """Return output 0, having checked that every instruction set gives the same bytes."""
     results = [run_node(op, inputs, *args, isa=isa, **kwargs)[0] for isa in ISAS]
     for isa, result in zip(ISAS, results, strict=True):
-        assert result.dtype == results[0].dtype and result.shape == results[0].shape
+        assert result.dtype == results[0].dtype
+        assert result.shape == results[0].shape
         assert result.tobytes() == results[0].tobytes(), f"{op}: {isa} differs from {ISAS[0]}"
     return results[0]
 
