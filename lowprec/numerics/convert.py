@@ -14,8 +14,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lowprec._ext import _core
 from lowprec.errors import QuantizationError
+from lowprec.numerics import _kernels
 from lowprec.numerics._arguments import (
     BFLOAT16,
     channel_rows,
@@ -43,7 +43,7 @@ def to_bf16(
     """
     source = real_array(x, "x")
     result = result_array(out, source.shape, BFLOAT16, source)
-    _core.f32_to_bf16(source.reshape(-1), result.view(np.uint16).reshape(-1))
+    _kernels.f32_to_bf16(source.reshape(-1), result.view(np.uint16).reshape(-1))
     return delivered(result, out)
 
 
@@ -55,7 +55,7 @@ def from_bf16(x: ArrayLike, *, out: NDArray[np.float32] | None = None) -> NDArra
     """
     source = typed_array(x, "x", [BFLOAT16])
     result = result_array(out, source.shape, np.float32, source)
-    _core.bf16_to_f32(source.view(np.uint16).reshape(-1), result.reshape(-1))
+    _kernels.bf16_to_f32(source.view(np.uint16).reshape(-1), result.reshape(-1))
     return delivered(result, out)
 
 
@@ -69,7 +69,7 @@ def to_f16(x: ArrayLike, *, out: NDArray[np.float16] | None = None) -> NDArray[n
     """
     source = real_array(x, "x")
     result = result_array(out, source.shape, np.float16, source)
-    _core.f32_to_f16(source.reshape(-1), result.view(np.uint16).reshape(-1))
+    _kernels.f32_to_f16(source.reshape(-1), result.view(np.uint16).reshape(-1))
     return delivered(result, out)
 
 
@@ -81,7 +81,7 @@ def from_f16(x: ArrayLike, *, out: NDArray[np.float32] | None = None) -> NDArray
     """
     source = typed_array(x, "x", [np.dtype(np.float16)])
     result = result_array(out, source.shape, np.float32, source)
-    _core.f16_to_f32(source.view(np.uint16).reshape(-1), result.reshape(-1))
+    _kernels.f16_to_f32(source.view(np.uint16).reshape(-1), result.reshape(-1))
     return delivered(result, out)
 
 
@@ -93,7 +93,7 @@ def to_tf32(x: ArrayLike, *, out: NDArray[np.float32] | None = None) -> NDArray[
     """
     source = real_array(x, "x")
     result = result_array(out, source.shape, np.float32, source)
-    _core.f32_to_tf32(source.reshape(-1), result.reshape(-1))
+    _kernels.f32_to_tf32(source.reshape(-1), result.reshape(-1))
     return delivered(result, out)
 
 
@@ -128,7 +128,7 @@ def quantize_linear(
     source = real_array(x, "x")
     zeros = code_array(zero_point, "zero_point")
     result = result_array(out, source.shape, zeros.dtype, source)
-    _by_channel(_core.quantize, source, result, scale_array(scale), "scale", zeros, axis)
+    _by_channel(_kernels.quantize, source, result, scale_array(scale), "scale", zeros, axis)
     return delivered(result, out)
 
 
@@ -157,7 +157,7 @@ def dequantize_linear(
     zeros = source.dtype.type(0) if zero_point is None else zero_point
     zeros = typed_array(zeros, "zero_point", [source.dtype])
     result = result_array(out, source.shape, np.float32, source)
-    _by_channel(_core.dequantize, source, result, scale_array(scale), "scale", zeros, axis)
+    _by_channel(_kernels.dequantize, source, result, scale_array(scale), "scale", zeros, axis)
     return delivered(result, out)
 
 
@@ -191,7 +191,7 @@ def requantize(
             "multiplier is not finite; expected s_a * s_b / s_y of three finite scales in float32"
         )
     result = result_array(out, source.shape, zeros.dtype, source)
-    _by_channel(_core.requantize, source, result, factors, "multiplier", zeros, axis)
+    _by_channel(_kernels.requantize, source, result, factors, "multiplier", zeros, axis)
     return delivered(result, out)
 
 
@@ -207,7 +207,7 @@ def dynamic_quantize_linear(
         QuantizationError: `x` holds NaN or infinity.
     """
     source = real_array(x, "x")
-    rmin, rmax, nonfinite = _core.finite_range(source.reshape(-1))
+    rmin, rmax, nonfinite = _kernels.finite_range(source.reshape(-1))
     if nonfinite:
         raise QuantizationError(
             f"x holds {nonfinite} NaN or infinite values of {source.size}; only finite values have "

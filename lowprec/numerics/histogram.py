@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lowprec._ext import _core
 from lowprec.errors import DataError, InputError
+from lowprec.numerics import _kernels
 from lowprec.numerics._arguments import real_array
 
 
@@ -39,7 +40,7 @@ class Histogram:
         low, high = _core.TensorObserver.MIN_BINS, _core.TensorObserver.MAX_BINS
         if not low <= bins <= high:
             raise InputError(f"bins is {bins}; expected {low} to {high}")
-        self._observer = _core.TensorObserver(bins)
+        self._observer = _kernels.new_observer(bins)
 
     def update(self, x: ArrayLike) -> None:
         """Count the values of `x`, any shape and size.

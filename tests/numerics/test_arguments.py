@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lowprec import numerics
-from lowprec.errors import InputError, QuantizationError
+from lowprec.errors import InputError, IsaError, QuantizationError
 
 X = np.ones((2, 3), np.float32)
 ONE, ZERO = np.float32(1), np.uint8(0)
@@ -91,3 +91,19 @@ def test_dynamic_quantize_refuses_what_has_no_range():
 def test_python_numbers_are_scales_and_values():
     np.testing.assert_array_equal(numerics.quantize_linear([1.0, 2.0], 1, ZERO), [1, 2])
     assert numerics.quantize_linear(2.0, 0.5, ZERO) == 4
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: numerics.to_bf16(X),
+        lambda: numerics.quantize_linear(X, ONE, ZERO),
+        lambda: numerics.matmul_integer(np.ones((1, 1), np.uint8), np.ones((1, 1), np.int8)),
+        lambda: numerics.dynamic_quantize_linear(X),
+        lambda: numerics.Histogram(),
+    ],
+)
+def test_an_unknown_instruction_set_is_named(call, monkeypatch):
+    monkeypatch.setenv("LOWPREC_ISA", "sse9")
+    with pytest.raises(IsaError, match=r"LOWPREC_ISA=sse9 is not one of: scalar"):
+        call()

@@ -1,0 +1,37 @@
+"""The compiled functions that lowprec.numerics uses, with errors of lowprec's own kind."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from lowprec._ext import _core
+from lowprec.errors import IsaError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _own_errors(function: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except _core.IsaUnavailable as error:  # LOWPREC_ISA is read at every call
+            raise IsaError(str(error)) from None
+
+    return call
+
+
+bf16_to_f32 = _own_errors(_core.bf16_to_f32)
+dequantize = _own_errors(_core.dequantize)
+f16_to_f32 = _own_errors(_core.f16_to_f32)
+f32_to_bf16 = _own_errors(_core.f32_to_bf16)
+f32_to_f16 = _own_errors(_core.f32_to_f16)
+f32_to_tf32 = _own_errors(_core.f32_to_tf32)
+finite_range = _own_errors(_core.finite_range)
+matmul_u8s8 = _own_errors(_core.matmul_u8s8)
+quantize = _own_errors(_core.quantize)
+requantize = _own_errors(_core.requantize)
+new_observer = _own_errors(_core.TensorObserver)
