@@ -22,12 +22,12 @@ NATIVE_DOMAINS = ("", "ai.onnx", OWN_DOMAIN)
 
 # Operands whose contents a plan needs, by operator: they decide a shape or a kernel's constants.
 CONTENTS_NEEDED: Mapping[str, tuple[int, ...]] = {
-    "Clip": (1, 2),
     "ConstantOfShape": (0,),
     "CumSum": (1,),
+    "Dropout": (2,),
     "Expand": (1,),
-    "OneHot": (1, 2),
-    "Pad": (1, 2, 3),
+    "OneHot": (1,),
+    "Pad": (1, 3),
     "Range": (0, 1, 2),
     "ReduceL1": (1,),
     "ReduceL2": (1,),

@@ -1,0 +1,127 @@
+"""ONNX's own node tests: what is native gives their results, and what refuses is listed here."""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+from one_node import run_node
+from onnx import numpy_helper
+
+from lowprec._ext import _core
+from lowprec.engine.lower import CONTENTS_NEEDED
+
+HELD = {np.dtype(name) for name in (
+    "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "bool", "float16", "float64",
+    "uint32", "uint64",
+)}  # fmt: skip
+
+# The only reasons for which a native operator may hand a case to the fall-back.
+REFUSALS = [
+    r"no arithmetic in .*(s16|u16|u32|u64|f16)",
+    r"Pow: no arithmetic in \w+ and \w+",  # mixed element types
+    r"ReduceLogSumExp: no arithmetic in f64",
+    r"only one or two spatial axes",
+    r"MaxPool with an output of indices",
+    r"BatchNormalization: training",
+    r"Dropout: training mode",
+    r"Cast from f64 to f16",
+    r"(De)?[Qq]uantizeLinear .*(16|in blocks)",
+    r"Mod of floats needs fmod = 1",
+    r"OneHot: indices that are not s32 or s64",
+    r"Resize with antialias",
+    r"Scatter\w+ with reduction",
+    r"rank 5|not constant|addend|ConvTranspose with",  # products: see test_products.py
+]
+
+
+@functools.cache
+def cases_by_operator():
+    """Cases of one node, by operator. Collecting runs every example, about 6 s, once."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        collected = collect_testcases(None)
+    cases = {}
+    for case in collected:
+        nodes = case.model.graph.node if case.model is not None else []
+        if len(nodes) == 1 and nodes[0].domain in ("", "ai.onnx"):
+            cases.setdefault(nodes[0].op_type, {})[case.name] = case
+    return cases
+
+
+def plain(value):
+    """An operand or result as an array; None where it is no tensor of an element that we hold."""
+    if isinstance(value, onnx.TensorProto):
+        value = numpy_helper.to_array(value)
+    if isinstance(value, (list, dict)) or value is None:
+        return None
+    array = np.asarray(value)
+    return array if array.dtype in HELD else None
+
+
+def attributes_of(node):
+    result = {}
+    for attribute in node.attribute:
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, onnx.TensorProto):
+            result[f"{attribute.name}_dtype"] = value.data_type
+            value = numpy_helper.to_array(value).reshape(-1).tolist()
+        elif isinstance(value, bytes):
+            value = value.decode()
+        elif not isinstance(value, (int, float)):
+            value = list(value)
+        result[attribute.name] = value
+    return result
+
+
+def run_case(case, inputs):
+    """Run the case's node natively; return (outputs, None) or (None, why it refused)."""
+    node = case.model.graph.node[0]
+    by_name = dict(zip([value.name for value in case.model.graph.input], inputs, strict=True))
+    operands = [by_name[name] if name else None for name in node.input]
+    weighted = node.op_type in ("Conv", "ConvTranspose", "Gemm")
+    try:
+        made = run_node(
+            node.op_type,
+            operands,
+            attributes_of(node),
+            outputs=[bool(name) for name in node.output],
+            known=CONTENTS_NEEDED.get(node.op_type, ()),
+            constant=range(1, len(operands)) if weighted else (),
+        )
+    except _core.Unsupported as refusal:
+        return None, str(refusal)
+    return made, None
+
+
+# No case of one node: RMSNormalization and what is lowprec's own are tested elsewhere.
+NATIVE = sorted(set(_core.native_operators()) - {"Observe", "UnaryChain", "Upsample"})
+NATIVE = [name for name in NATIVE if not re.match("Q[A-Z]", name)]
+
+
+@pytest.mark.parametrize("op", NATIVE)
+def test_native_operator(op):
+    ran = 0
+    for name, case in cases_by_operator().get(op, {}).items():
+        for inputs, outputs in case.data_sets:
+            operands, wanted = [plain(x) for x in inputs], [plain(y) for y in outputs]
+            if any(array is None for array in operands + wanted):
+                continue
+            made, refusal = run_case(case, operands)
+            if made is None:
+                assert any(re.search(known, refusal) for known in REFUSALS), f"{name}: {refusal}"
+                continue
+            ran += 1
+            for got, expected in zip(made, wanted, strict=True):
+                assert got.dtype == expected.dtype, name
+                assert got.shape == expected.shape, name
+                np.testing.assert_allclose(
+                    got, expected, rtol=case.rtol, atol=case.atol, err_msg=name
+                )
+    assert ran > 0, f"no case of {op} ran natively"
