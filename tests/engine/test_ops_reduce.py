@@ -70,6 +70,16 @@ def test_sums_of_every_length(count, inner):
     assert result.tobytes() == wanted.tobytes()
 
 
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 130])
+@pytest.mark.parametrize("count", [1, 2, 3, 15])
+def test_many_short_rows(rows, count):
+    x = normal(rows, count) * f32(1000)
+    x[-1, 0] = np.nan
+    for op in ("ReduceSum", "ReduceMax"):
+        result = run_everywhere(op, [x], {"axes": [1], "keepdims": 0})
+        np.testing.assert_array_equal(result, FLOAT[op](x))
+
+
 def test_the_other_reductions():
     x = np.abs(normal(3, 37, 5)) + f32(0.5)
     exact = x.astype(np.float64)

@@ -124,8 +124,29 @@ LP_INLINE VF reduce_columns(int64_t depth, Get get) {
   return p[0];
 }
 
+// Short rows, many at a time: lanes run over the rows.
+template <class R>
+static void reduce_short_rows(const float* x, float* y, int64_t rows, int64_t depth) {
+  constexpr int64_t BLOCK = 64;
+  float turned[GROUP * BLOCK];
+  for (int64_t first = 0; first < rows; first += BLOCK) {
+    const int64_t block = rows - first < BLOCK ? rows - first : BLOCK;
+    for (int64_t r = 0; r < block; ++r) {
+      for (int64_t i = 0; i < depth; ++i) turned[i * BLOCK + r] = x[(first + r) * depth + i];
+    }
+    for_lanes(block, [&](int64_t c, int n) {
+      const VF value =
+          reduce_columns<R>(depth, [&](int64_t i) { return vload_any(turned + i * BLOCK + c, n); });
+      vstore_any(y + first + c, value, n);
+    });
+  }
+}
+
 template <class R>
 static void reduce_as(const float* x, float* y, int64_t outer, int64_t depth, int64_t inner) {
+  if (inner == 1 && depth < GROUP && outer > 1) {
+    return reduce_short_rows<R>(x, y, outer, depth);
+  }
   if (inner == 1) {
     for (int64_t o = 0; o < outer; ++o) y[o] = reduce_row<R>(x + o * depth, depth);
     return;
