@@ -1,4 +1,5 @@
-"""The adapter of toy_network: the whole contract, in one file, with public names of lowprec only."""
+"""The adapter of toy_network: the whole contract, in one file, with public names of lowprec "
+"only."""
 
 import sys
 

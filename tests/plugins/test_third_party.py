@@ -1,4 +1,5 @@
-"""A package that is not ours is installed, found, used, and reported: the door has no back entrance."""
+"""A package that is not ours is installed, found, used, and reported: the door has no back "
+"entrance."""
 
 from __future__ import annotations
 
