@@ -59,6 +59,7 @@ LP_INLINE VM operator<(VF a, VF b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_L
 LP_INLINE VM operator<=(VF a, VF b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
 LP_INLINE VM operator==(VF a, VF b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 LP_INLINE VM is_nan(VF a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
+LP_INLINE VM first_lanes(int n) { return {lanes(n)}; }
 LP_INLINE VF select(VM m, VF yes, VF no) { return {_mm512_mask_blend_ps(m.v, no.v, yes.v)}; }
 LP_INLINE VI select(VM m, VI yes, VI no) { return {_mm512_mask_blend_epi32(m.v, no.v, yes.v)}; }
 LP_INLINE VM operator&(VM a, VM b) { return {static_cast<__mmask16>(a.v & b.v)}; }
@@ -155,6 +156,7 @@ LP_INLINE VM operator<(VF a, VF b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)
 LP_INLINE VM operator<=(VF a, VF b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
 LP_INLINE VM operator==(VF a, VF b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
 LP_INLINE VM is_nan(VF a) { return {_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)}; }
+LP_INLINE VM first_lanes(int n) { return {_mm256_castsi256_ps(lanes(n))}; }
 LP_INLINE VF select(VM m, VF yes, VF no) { return {_mm256_blendv_ps(no.v, yes.v, m.v)}; }
 LP_INLINE VI select(VM m, VI yes, VI no) {
   return {_mm256_castps_si256(
@@ -275,6 +277,7 @@ LP_INLINE VM operator<(VF a, VF b) { return {a.v < b.v}; }
 LP_INLINE VM operator<=(VF a, VF b) { return {a.v <= b.v}; }
 LP_INLINE VM operator==(VF a, VF b) { return {a.v == b.v}; }
 LP_INLINE VM is_nan(VF a) { return {a.v != a.v}; }
+LP_INLINE VM first_lanes(int n) { return {n > 0}; }
 LP_INLINE VF select(VM m, VF yes, VF no) { return m.v ? yes : no; }
 LP_INLINE VM operator&(VM a, VM b) { return {a.v && b.v}; }
 LP_INLINE VM operator|(VM a, VM b) { return {a.v || b.v}; }

@@ -15,6 +15,7 @@ struct Sum {
   static constexpr float first = 0.0f, absent = 0.0f;
   LP_INLINE VF load(VF x) { return x; }
   LP_INLINE VF join(VF a, VF b) { return a + b; }
+  LP_INLINE float join(float a, float b) { return a + b; }
 };
 struct SumSquare : Sum {
   LP_INLINE VF load(VF x) { return x * x; }
@@ -29,14 +30,17 @@ struct SumExp : Sum {
 struct Prod : Sum {
   static constexpr float first = 1.0f, absent = 1.0f;
   LP_INLINE VF join(VF a, VF b) { return a * b; }
+  LP_INLINE float join(float a, float b) { return a * b; }
 };
 struct Max : Sum {
   static constexpr float first = -__builtin_inff(), absent = first;
   LP_INLINE VF join(VF a, VF b) { return select(is_nan(a), a, vmax(a, b)); }
+  LP_INLINE float join(float a, float b) { return a != a || a > b ? a : b; }
 };
 struct Min : Sum {
   static constexpr float first = __builtin_inff(), absent = first;
   LP_INLINE VF join(VF a, VF b) { return select(is_nan(a), a, vmin(a, b)); }
+  LP_INLINE float join(float a, float b) { return a != a || a < b ? a : b; }
 };
 
 // The partial results of one row, 16 of them in 16 / W vectors.
@@ -55,17 +59,17 @@ struct Partial {
     float s[GROUP];
     for (int k = 0; k < GROUP / W; ++k) vstore(s + k * W, p[k]);
     for (int half = GROUP / 2; half >= 1; half /= 2) {
-      for (int j = 0; j < half; ++j) s[j] = join_one(s[j], s[j + half]);
+      for (int j = 0; j < half; ++j) s[j] = R::join(s[j], s[j + half]);
     }
     return s[0];
   }
-  // R::join on one lane (an instruction set's own lanes all do the same).
-  LP_INLINE float join_one(float a, float b) {
-    float lanes_out[W];
-    vstore(lanes_out, R::join(vset(a), vset(b)));
-    return lanes_out[0];
-  }
 };
+
+// How many lanes of vector k hold some of the first `count` elements of a group.
+LP_INLINE int lanes_in(int count, int k) {
+  const int left = count - k * W;
+  return left < 0 ? 0 : left > W ? W : left;
+}
 
 // Calls visit(x) with the 16 / W vectors of each group of 16 elements; the last group is filled up.
 template <class Visit>
@@ -77,22 +81,32 @@ LP_INLINE void for_groups(const float* x, int64_t n, float filler, Visit visit) 
     visit(i, group, GROUP);
   }
   if (i < n) {
-    float last[GROUP];
-    for (float& value : last) value = filler;
-    memcpy(last, x + i, static_cast<size_t>(n - i) * sizeof(float));
-    for (int k = 0; k < GROUP / W; ++k) group[k] = vload(last + k * W);
-    visit(i, group, static_cast<int>(n - i));
+    const int count = static_cast<int>(n - i);
+    for (int k = 0; k < GROUP / W; ++k) {
+      const int used = lanes_in(count, k);
+      const VF some = used > 0 ? vload_n(x + i + k * W, used) : vset(filler);
+      group[k] = select(first_lanes(used), some, vset(filler));
+    }
+    visit(i, group, count);
   }
 }
 
-LP_INLINE void store_group(float* y, const VF* group, int n) {
-  if (n == GROUP) {
-    for (int k = 0; k < GROUP / W; ++k) vstore(y + k * W, group[k]);
-    return;
+// Lanes past `count` become 0.
+LP_INLINE void clear_rest(VF* group, int count) {
+  for (int k = 0; k < GROUP / W; ++k) {
+    group[k] = select(first_lanes(lanes_in(count, k)), group[k], vset(0.0f));
   }
-  float last[GROUP];
-  for (int k = 0; k < GROUP / W; ++k) vstore(last + k * W, group[k]);
-  memcpy(y, last, static_cast<size_t>(n) * sizeof(float));
+}
+
+LP_INLINE void store_group(float* y, const VF* group, int count) {
+  for (int k = 0; k < GROUP / W; ++k) {
+    const int used = lanes_in(count, k);
+    if (used == W) {
+      vstore(y + k * W, group[k]);
+    } else if (used > 0) {
+      vstore_n(y + k * W, group[k], used);
+    }
+  }
 }
 
 template <class R>
@@ -195,12 +209,7 @@ static void softmax_row(bool logarithm, const float* x, float* y, int64_t n) {
       shifted[k] = group[k] - most;
       grown[k] = vexp(shifted[k]);
     }
-    if (count < GROUP) {  // the filler must add exactly nothing, also beside an infinite maximum
-      float last[GROUP];
-      for (int k = 0; k < GROUP / W; ++k) vstore(last + k * W, grown[k]);
-      for (int j = count; j < GROUP; ++j) last[j] = 0.0f;
-      for (int k = 0; k < GROUP / W; ++k) grown[k] = vload(last + k * W);
-    }
+    if (count < GROUP) clear_rest(grown, count);  // also beside an infinite maximum
     partial.add(grown);
     store_group(y + i, logarithm ? shifted : grown, count);
   });
@@ -257,12 +266,7 @@ static float sum_of_squared_differences(const float* x, int64_t n, VF mean) {
       const VF difference = group[k] - mean;
       square[k] = difference * difference;
     }
-    if (count < GROUP) {
-      float last[GROUP];
-      for (int k = 0; k < GROUP / W; ++k) vstore(last + k * W, square[k]);
-      for (int j = count; j < GROUP; ++j) last[j] = 0.0f;
-      for (int k = 0; k < GROUP / W; ++k) square[k] = vload(last + k * W);
-    }
+    if (count < GROUP) clear_rest(square, count);
     partial.add(square);
   });
   return partial.result();
