@@ -371,9 +371,11 @@ void build_qconcat(Planner& planner, const Node& node) {
         part.copy.run(t[y], t[part.x]);
         continue;
       }
-      for_each_outer<2>(part.nest, 1, [&](const int64_t* offset) {
-        look_up(part.table, t[part.x] + offset[1], t[y] + part.offset + offset[0],
-                part.nest.size(0));
+      // The innermost axis of one channel among several is not dense in the result.
+      const bool dense = part.nest.stride(0, 0) == 1 && part.nest.stride(1, 0) == 1;
+      const int64_t run = dense ? part.nest.size(0) : 1;
+      for_each_outer<2>(part.nest, dense ? 1 : 0, [&](const int64_t* offset) {
+        look_up(part.table, t[part.x] + offset[1], t[y] + part.offset + offset[0], run);
       });
     }
   });

@@ -145,6 +145,20 @@ def test_concat_joins_scales(axis):
     np.testing.assert_array_equal(result[tuple(where)], parts[2])
 
 
+def test_concat_of_one_channel_among_several():
+    parts = [codes(np.uint8, 2, channels, 3, 4) for channels in (1, 5, 1)]
+    scales, zeros = [0.02, 0.05, 0.03], [128, 3, 64]
+    attributes = {"axis": 1, "x_scale": scales, "x_zero_point": zeros,
+                  "y_scale": 0.031, "y_zero_point": 64, "y_dtype": 2}  # fmt: skip
+    wanted = reference.qconcat(
+        [(q, f32(s), np.uint8(z)) for q, s, z in zip(parts, scales, zeros, strict=True)],
+        f32(0.031), np.uint8(64), 1,
+    )  # fmt: skip
+    for last in ((), (0, 1, 2)):
+        result = run_everywhere("QConcat", parts, attributes, channels_last=last)
+        np.testing.assert_array_equal(result, wanted)
+
+
 @pytest.mark.parametrize("dtype", TYPE)
 @pytest.mark.parametrize("count_include_pad", [0, 1])
 def test_average_pool(dtype, count_include_pad):
