@@ -49,7 +49,7 @@ def _translate(network):
     sizes = (network.layers[0][0].shape[1], network.layers[-1][0].shape[0])
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
-        for name, size in zip(("x", value), sizes)
+        for name, size in zip(("x", value), sizes, strict=True)
     ]
     graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
