@@ -111,7 +111,7 @@ def _check_operator(node: ir.Node, opsets: dict[str, int]) -> None:
 
 def _check_arguments(node: ir.Node, context: onnx.checker.C.CheckerContext) -> None:
     try:
-        onnx.checker.check_node(ir.to_proto(node), context)
+        onnx.checker.check_node(ir.serde.serialize_node(node), context)
     except onnx.checker.ValidationError as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ModelError(

@@ -23,9 +23,9 @@ import onnx_ir as ir
 from lowprec.atomic import output_errors, resolve_target, sync_folder, temporary_file
 from lowprec.errors import ModelError
 from lowprec.graph.constants import own_tensor
+from lowprec.graph.opsets import lower_opset
 
 IR_VERSION = 10  # what the releases of onnxruntime and OpenVINO of the last years open
-SAVED_OPSET = 23
 EXTERNAL_LIMIT = (
     2**31 - 2**26
 )  # bytes of weights; protobuf ends at 2 GiB and the graph needs room too
@@ -103,19 +103,8 @@ def _serialize(
                     tensor = own_tensor(attribute.as_tensor(), copy_external=True)
                     node.attributes[name] = ir.AttrTensor(name, tensor)
     copy.ir_version = IR_VERSION
-    _lower_opset(copy)
+    lower_opset(copy)
     return ir.to_proto(copy)
-
-
-def _lower_opset(model: ir.Model) -> None:
-    """Declare opset 23 instead of a newer one when that changes no operator's definition."""
-    version = model.graph.opset_imports.get("", SAVED_OPSET)
-    if version <= SAVED_OPSET:
-        return
-    operators = {node.op_type for graph in model.graphs() for node in graph if not node.domain}
-    since = (onnx.defs.get_schema(name, version, "").since_version for name in operators)
-    if max(since, default=1) <= SAVED_OPSET:
-        model.graph.opset_imports[""] = SAVED_OPSET
 
 
 def constant_bytes(model: ir.Model) -> int:
