@@ -73,9 +73,6 @@ bool reshape_strides(const Shape& from, const Strides& strides, const Shape& to,
       }
       if (want == 0 || have == 0) return false;
     }
-    for (size_t k = a; k + 1 < a_end; ++k) {
-      if (step[k] != size[k + 1] * step[k + 1]) return false;
-    }
     int64_t inner = step[a_end - 1];
     for (size_t k = b_end; k-- > b;) {
       (*result)[k] = inner;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from one_node import run_everywhere, run_node
+from one_node import ISAS, run_everywhere, run_node
 
 from lowprec._ext import _core
 
@@ -110,6 +110,35 @@ def test_powers_by_a_constant(exponent):
     wanted = np.power(x.astype(np.float64), np.float64(np.float32(exponent)))
     result = run_everywhere("Pow", [x, np.float32(exponent)], constant=(1,))
     np.testing.assert_array_equal(result, wanted.astype(np.float32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_results_may_overwrite_operands_that_nobody_reads_again(isa):
+    x, gate = normal(2, 6, 4, 5), normal(2, 6, 1, 1)
+    program = _core.Program(isa)
+    fed = [program.add_value("x", np.float32), program.add_value("gate", np.float32)]
+    names = ("minus", "kept", "sum", "gated", "weights", "root", "result")
+    minus, kept, total, gated, weights, root, result = (
+        program.add_value(name, np.float32) for name in names
+    )
+    for op, inputs, output in (
+        ("Neg", [fed[0]], minus),
+        ("Exp", [minus], kept),  # over minus
+        ("Add", [kept, fed[0]], total),  # not over kept: Mul reads it
+        ("Mul", [fed[1], kept], gated),  # over kept, its second operand
+        ("Softmax", [gated], weights),
+        ("Sqrt", [weights], root),
+        ("Sub", [total, root], result),
+    ):
+        program.add_node(op, op, inputs, [output], {})
+    program.set_io(fed, [result])
+    plan = program.plan([x.shape, gate.shape])
+    (made,), _ = plan.run([x, gate])
+    exponential = np.exp(-x.astype(np.float64))
+    grown = np.exp(exponential * gate)
+    weighted = grown / grown.sum(-1, keepdims=True)
+    np.testing.assert_allclose(made, exponential + x - np.sqrt(weighted), rtol=1e-5, atol=1e-5)
+    assert plan.arena_bytes < 3 * (x.nbytes + 256)
 
 
 # ------------------------------------------------------------------------------ whole numbers

@@ -195,6 +195,23 @@ def test_slice(starts, ends, axes, steps, dtype):
     np.testing.assert_array_equal(result, x[tuple(where)])
 
 
+def test_nothing_at_all_has_shapes_too():
+    empty = np.zeros((2, 0, 3, 4), np.float32)
+    full = numbered(2, 5, 3, 4)
+    assert run_both_layouts("Concat", [empty, full], {"axis": 1}).shape == (2, 5, 3, 4)
+    assert run_both_layouts("Transpose", [empty], {"perm": [3, 1, 0, 2]}).shape == (4, 0, 2, 3)
+    assert run_both_layouts("Flatten", [empty]).shape == (2, 0)
+    assert run_both_layouts("Neg", [empty]).shape == empty.shape
+    assert run_both_layouts("Add", [empty, numbered(2, 1, 1, 1)]).shape == empty.shape
+    assert run_both_layouts("Softmax", [empty], {"axis": 1}).shape == empty.shape
+    assert run_both_layouts("Tile", [full, ints(0, 1, 1, 1)], constant=(1,)).shape == (0, 5, 3, 4)
+    total = run_both_layouts("ReduceSum", [empty], {"axes": [1]})
+    np.testing.assert_array_equal(total, np.zeros((2, 1, 3, 4)))
+    pads = ints(0, 1, 0, 0, 0, 1, 0, 0)
+    grown = run_both_layouts("Pad", [empty, pads, np.float32(3)], constant=(1, 2))
+    np.testing.assert_array_equal(grown, np.full((2, 2, 3, 4), 3))
+
+
 # ------------------------------------------------------------------------------------ gathering
 
 
