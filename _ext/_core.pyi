@@ -83,6 +83,15 @@ def matmul_f32(
     isa: str | None = None,
 ) -> str: ...
 
+def count_bins(
+    x: NDArray[np.float32],
+    counts: NDArray[np.int64],
+    *,
+    inverse_width: float,
+    origin: int,
+    isa: str | None = None,
+) -> str: ...
+
 class FloatState:
     def __enter__(self) -> FloatState: ...
     def __exit__(self, *exception: object) -> None: ...

@@ -35,6 +35,9 @@ cdef extern from "conversions.h" namespace "lp" nogil:
     int64_t c_finite_range "lp::finite_range"(
         const Kernels*, const float*, int64_t, float*, float*)
 
+    void c_count_bins "lp::count_bins"(
+        const Kernels*, const float*, int64_t, float, int64_t, int64_t, int64_t*)
+
 cdef extern from "observer.h" namespace "lp" nogil:
     cdef struct Extremes:
         float minimum
@@ -190,6 +193,23 @@ def finite_range(cnp.ndarray x, *, isa=None):
     with nogil:
         nonfinite = c_finite_range(kernels, source, n, &minimum, &maximum)
     return minimum, maximum, nonfinite
+
+
+def count_bins(
+    cnp.ndarray x, cnp.ndarray counts, *, float inverse_width, int64_t origin, isa=None
+):
+    """Add to int64 `counts` (bins,): counts[floor(x * inverse_width) - origin] for every finite x.
+
+    `inverse_width` is a power of two. Values outside count in the first or the last bin.
+    """
+    cdef const Kernels* kernels = kernels_for(isa)
+    cdef const float* source = <const float*> cnp.PyArray_DATA(x)
+    cdef int64_t* target = <int64_t*> cnp.PyArray_DATA(counts)
+    cdef int64_t n = cnp.PyArray_SIZE(x)
+    cdef int64_t bins = cnp.PyArray_SIZE(counts)
+    with nogil:
+        c_count_bins(kernels, source, n, inverse_width, origin, bins, target)
+    return kernels.name.decode()
 
 
 cdef extern from "kernels/kernels.h" namespace "lp" nogil:

@@ -157,4 +157,10 @@ int64_t finite_range(const Kernels* kernels, const float* x, int64_t n, float* m
   return nonfinite;
 }
 
+void count_bins(const Kernels* kernels, const float* x, int64_t n, float inverse_width,
+                int64_t origin, int64_t bins, int64_t* counts) {
+  const FloatingPointState state;
+  kernels->histogram(x, n, inverse_width, origin, bins, counts);
+}
+
 }  // namespace lp

@@ -33,4 +33,9 @@ void cast(const Kernels* kernels, CastKind kind, const void* x, void* y, int64_t
 int64_t finite_range(const Kernels* kernels, const float* x, int64_t n, float* minimum,
                      float* maximum);
 
+// counts[floor(x * inverse_width) - origin] += 1 for every finite x; bins outside are clamped.
+// inverse_width is a power of two.
+void count_bins(const Kernels* kernels, const float* x, int64_t n, float inverse_width,
+                int64_t origin, int64_t bins, int64_t* counts);
+
 }  // namespace lp

@@ -46,13 +46,14 @@ void matmul_u8s8(const Kernels* kernels, const uint8_t* a, const int8_t* b, int6
                  const Epilogue& epilogue, void* out) {
   if (m == 0 || n == 0) return;
   const FloatingPointState state;
-  std::vector<int8_t> packed(static_cast<size_t>(padded_channels(n) * ((k + 3) / 4) * 4));
+  // One more element: a vector of none has no address, and memset must not be given that.
+  std::vector<int8_t> packed(static_cast<size_t>(padded_channels(n) * ((k + 3) / 4) * 4) + 1);
   pack_s8(b, {1, 0, n}, n, 1, k, packed.data());
   const std::vector<int32_t> starts = padded(bias, n);
   const std::vector<float> multipliers = padded(multiplier, n), addends = padded(addend, n);
 
-  // Kernels read whole groups of four, so from the last rows up to 3 bytes past the end of `a`, which
-  // could be someone else's memory: those rows are copied.
+  // Kernels read whole groups of four, so from the last rows up to 3 bytes past the end of `a`,
+  // which could be someone else's memory: those rows are copied.
   const int64_t extra = (k + 3) / 4 * 4 - k;
   const int64_t copied = k == 0 ? 0 : std::min(m, (extra + k - 1) / k);
   std::vector<uint8_t> last(static_cast<size_t>(copied * k + extra));
@@ -76,7 +77,7 @@ void matmul_f32(const Kernels* kernels, const float* a, const float* b, int64_t 
                 int64_t n, const float* bias, const Epilogue& epilogue, void* out) {
   if (m == 0 || n == 0) return;
   const FloatingPointState state;
-  std::vector<float> packed(static_cast<size_t>(padded_channels(n) * k));
+  std::vector<float> packed(static_cast<size_t>(padded_channels(n) * k) + 1);
   pack_f32(b, {1, 0, n}, n, 1, k, packed.data());
   const std::vector<float> starts = padded(bias, n);
   ProductArgs args = product_args(m, k, n, epilogue);

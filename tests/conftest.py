@@ -1,5 +1,4 @@
-"""Fixtures that several rooms' tests share; being here puts this folder on sys.path for "
-"`onnx_models`."""
+"""Fixtures that several rooms' tests share, and how Hypothesis runs in all of them."""
 
 from __future__ import annotations
 
@@ -8,6 +7,11 @@ from pathlib import Path
 import onnx
 import onnx_models
 import pytest
+from hypothesis import settings
+
+# No deadline: a shared machine, or a sanitized build, may stop for a moment anywhere.
+settings.register_profile("lowprec", deadline=None, print_blob=True)
+settings.load_profile("lowprec")
 
 
 @pytest.fixture
