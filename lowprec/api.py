@@ -181,7 +181,7 @@ def quantize_captured(
     from lowprec.graph import load as load_graph
     from lowprec.models import CompiledModel, QuantizedModel
     from lowprec.plugins import active_plugins
-    from lowprec.quantization import quantize_graph, tensors_to_calibrate
+    from lowprec.quantization import equalize_channels, quantize_graph, tensors_to_calibrate
 
     hub = _simplified(captured.graph)
     names = tensors_to_calibrate(hub, config)
@@ -191,7 +191,13 @@ def quantize_captured(
     if names:
         batches = _batches(calibration_data, captured)
         rules = active_plugins().observers()
-        calibration = calibrate(hub, names, _keeping(batches, kept), config, progress, rules=rules)
+        feeds = _keeping(batches, kept)
+        first = list(itertools.islice(feeds, min(FEEDS_KEPT, config.calibration.samples)))
+        equalized = equalize_channels(hub, first, config)
+        if equalized:
+            notes.append(f"channels equalised before {equalized} depthwise convolutions")
+        feeds = itertools.chain(first, feeds)
+        calibration = calibrate(hub, names, feeds, config, progress, rules=rules)
         notes += getattr(batches, "notes", ())
     result = quantize_graph(
         hub,
