@@ -22,12 +22,8 @@ def f32_to_bf16(
 def bf16_to_f32(
     x: NDArray[np.uint16], y: NDArray[np.float32], *, isa: str | None = None
 ) -> str: ...
-def f32_to_f16(
-    x: NDArray[np.float32], y: NDArray[np.uint16], *, isa: str | None = None
-) -> str: ...
-def f16_to_f32(
-    x: NDArray[np.uint16], y: NDArray[np.float32], *, isa: str | None = None
-) -> str: ...
+def f32_to_f16(x: NDArray[np.float32], y: NDArray[np.uint16], *, isa: str | None = None) -> str: ...
+def f16_to_f32(x: NDArray[np.uint16], y: NDArray[np.float32], *, isa: str | None = None) -> str: ...
 def f32_to_tf32(
     x: NDArray[np.float32], y: NDArray[np.float32], *, isa: str | None = None
 ) -> str: ...
@@ -55,10 +51,7 @@ def requantize(
     *,
     isa: str | None = None,
 ) -> str: ...
-def finite_range(
-    x: NDArray[np.float32], *, isa: str | None = None
-) -> tuple[float, float, int]: ...
-
+def finite_range(x: NDArray[np.float32], *, isa: str | None = None) -> tuple[float, float, int]: ...
 def matmul_u8s8(
     a: NDArray[np.uint8],
     b: NDArray[np.int8],
@@ -82,7 +75,6 @@ def matmul_f32(
     zero_point: int = 0,
     isa: str | None = None,
 ) -> str: ...
-
 def count_bins(
     x: NDArray[np.float32],
     counts: NDArray[np.int64],
