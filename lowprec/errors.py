@@ -8,6 +8,16 @@ offending thing, the accepted values and the remedy.
 class LowprecError(Exception):
     """The base of every error raised on purpose by lowprec."""
 
+    def __str__(self) -> str:
+        """Return the message on one printable line: names come from files that nobody checked."""
+        message = super().__str__()
+        if message.isprintable():
+            return message
+        return "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+            for letter in message
+        )
+
 
 class ModelError(LowprecError):
     """A model file or graph that cannot be used."""

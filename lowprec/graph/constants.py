@@ -7,6 +7,8 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
+SMALL = 4096  # bytes
+
 
 def drop_initialized_inputs(model: ir.Model) -> None:
     """Remove from each graph's inputs those that have an initializer (the habit of IR version 3).
@@ -81,19 +83,28 @@ def _strings(items: list[str | bytes], shape: tuple[int, ...]) -> ir.StringTenso
 
 
 def own_tensors(model: ir.Model) -> None:
-    """Replace tensors that point into a protobuf by NumPy-backed ones; external ones stay mapped.
+    """Replace tensors that point into a protobuf by NumPy-backed ones; large weights stay mapped.
 
     Afterwards the model shares nothing that can be changed with the ModelProto it was read from,
-    and reading a tensor costs nothing.
+    and reading a tensor costs nothing. External data stays where it is only as the main graph's
+    large initializers: what decides shapes, and what is nested, is brought in.
     """
     for graph in model.graphs():
         for value in graph.initializers.values():
-            if value.const_value is not None:
-                value.const_value = own_tensor(value.const_value)
+            tensor = value.const_value
+            if tensor is not None:
+                is_nested = graph is not model.graph
+                value.const_value = own_tensor(tensor, copy_external=is_nested or is_small(tensor))
         for node in graph:
             for name, attribute in tuple(node.attributes.items()):
                 if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                    node.attributes[name] = ir.AttrTensor(name, own_tensor(attribute.as_tensor()))
+                    tensor = own_tensor(attribute.as_tensor(), copy_external=True)
+                    node.attributes[name] = ir.AttrTensor(name, tensor)
+
+
+def is_small(tensor: ir.TensorProtocol) -> bool:
+    """Return whether `tensor` is rather axes, a shape or a scale than weights."""
+    return tensor.dtype == ir.DataType.STRING or tensor.nbytes <= SMALL
 
 
 def own_tensor(tensor: ir.TensorProtocol, *, copy_external: bool = False) -> ir.TensorProtocol:

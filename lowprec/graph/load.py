@@ -39,7 +39,8 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Mode
         UnsupportedError: an operator outside ONNX's own domains.
     """
     try:
-        return _load(source)
+        with _silent_onnx_ir():
+            return _load(source)
     except (LowprecError, MemoryError):
         raise
     except Exception as error:
@@ -87,8 +88,7 @@ def _load(source: object) -> ir.Model:
 def _from_proto(proto: onnx.ModelProto, folder: Path | None) -> ir.Model:
     check_proto(proto, folder)
     proto = _without_sparse(proto)
-    with _silent_onnx_ir():
-        model = ir.from_proto(proto)
+    model = ir.from_proto(proto)
     if not proto.opset_import:  # IR versions 1 and 2 had no operator sets
         model.graph.opset_imports[""] = 1
     if folder is not None:
@@ -120,15 +120,14 @@ def _without_sparse(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 @contextmanager
 def _silent_onnx_ir() -> Iterator[None]:
-    """Keep onnx_ir's warnings about broken graphs quiet: `check_references` turns them into "
-    "errors."""
-    logger = logging.getLogger("onnx_ir.serde")
-    before = logger.disabled
-    logger.disabled = True
+    """Keep onnx_ir's warnings about broken graphs quiet: our checks turn them into errors."""
+    logger = logging.getLogger("onnx_ir")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.disabled = before
+        logger.setLevel(before)
 
 
 def _normalize_domains(model: ir.Model) -> None:

@@ -14,9 +14,9 @@ import onnx_ir as ir
 from onnx import version_converter
 
 from lowprec.errors import ModelError
+from lowprec.graph.constants import is_small
 
 HUB_OPSET = 21
-LARGE = 4096  # bytes; larger initializers are weights, not axes or shapes
 _RANK_ROUNDS = 10
 _REFUSALS = (RuntimeError, onnx.shape_inference.InferenceError)
 
@@ -34,7 +34,7 @@ def upgrade_opset(model: ir.Model) -> ir.Model:
     weights = {
         name: value.const_value
         for name, value in model.graph.initializers.items()
-        if value.const_value is not None and value.const_value.nbytes > LARGE
+        if value.const_value is not None and not is_small(value.const_value)
     }
     inputs = len(model.graph.inputs)
     model.ir_version = max(model.ir_version, 8)  # initializers need not be inputs from 4 on

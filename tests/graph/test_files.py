@@ -9,10 +9,12 @@ import os
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
+from onnx_models import make_model, run_reference, value
 from refusals import refused
 
 from lowprec.errors import LowprecError, ModelError
-from lowprec.graph import load
+from lowprec.graph import load, to_proto
 
 
 def refuses(path, *words: str) -> None:
@@ -178,3 +180,58 @@ def test_attributes_and_subgraphs_are_checked_too(external):
             entry.value = "../secret.bin"
     external.write_bytes(model.SerializeToString())
     refuses(external, "outside the model's folder")
+
+
+def test_external_data_survives_an_upgrade_everywhere(tmp_path):
+    """The converter sees no file: axes must come in before it, weights must come back after it."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(64, 64)).astype(np.float32)
+    nested = rng.normal(size=(64, 64)).astype(np.float32)
+
+    def branch(name: str) -> onnx.GraphProto:
+        inner = onnx.numpy_helper.from_array(nested, f"{name}_w")
+        nodes = [
+            helper.make_node("Constant", [], [f"{name}_c"], value=inner),
+            helper.make_node("MatMul", ["p", f"{name}_c"], [name]),
+        ]
+        return helper.make_graph(nodes, name, [], [value(name, [3, 64])])
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Pad", ["m", "pads"], ["p"]),
+        helper.make_node(
+            "If", ["c"], ["y"], then_branch=branch("then"), else_branch=branch("other")
+        ),
+    ]
+    model = make_model(
+        nodes,
+        [value("x", [2, 64]), value("c", [], onnx.TensorProto.BOOL)],
+        [value("y", [3, 64])],
+        [
+            onnx.numpy_helper.from_array(weight, "w"),
+            onnx.numpy_helper.from_array(np.array([1, 0, 0, 0]), "pads"),
+        ],
+        opset=12,
+        ir_version=7,
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save_model(
+        model,
+        path,
+        save_as_external_data=True,
+        location="data.bin",
+        size_threshold=0,
+        convert_attribute=True,
+    )
+    assert path.stat().st_size < 3000
+    x = rng.normal(size=(2, 64)).astype(np.float32)
+    (result,) = run_reference(to_proto(load(path)), {"x": x, "c": np.array(True)})
+    expected = np.concatenate([np.zeros((1, 64), np.float32), x @ weight]) @ nested
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_names_from_a_file_cannot_write_to_the_terminal(linear, capfd):
+    linear.graph.node[-1].op_type = "Re\x1b[2Jlu\n\u2028"
+    with refused(ModelError, r"Re\x1b[2Jlu\n\u2028"):
+        load(linear)
+    assert capfd.readouterr().err == ""
