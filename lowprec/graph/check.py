@@ -10,7 +10,7 @@ import onnx_ir as ir
 from lowprec.errors import ModelError, UnsupportedError
 from lowprec.graph.external import check_external
 from lowprec.graph.tensors import check_inline_size
-from lowprec.graph.walk import protos_of_graphs, protos_of_tensors
+from lowprec.graph.walk import protos_of_graphs, protos_of_nodes, protos_of_tensors
 
 ONNX_DOMAINS = ("", "ai.onnx")
 
@@ -32,6 +32,7 @@ def check_proto(model: onnx.ModelProto, folder: Path | None) -> None:
             "the model declares no operator set (opset_import is empty): the file is truncated "
             "or was written by hand; export it again"
         )
+    _check_texts(model)
     for graph in protos_of_graphs(model):
         _check_names(graph)
     for tensor in protos_of_tensors(model):
@@ -39,6 +40,37 @@ def check_proto(model: onnx.ModelProto, folder: Path | None) -> None:
             check_external(tensor, folder)
         else:
             check_inline_size(tensor)
+
+
+def _check_texts(model: onnx.ModelProto) -> None:
+    """Raise ModelError unless every name is text; protobuf hands out anything else as bytes."""
+    texts: list[str | bytes] = [model.producer_name, model.producer_version, model.domain]
+    texts += [opset.domain for opset in model.opset_import]
+    texts += [model.doc_string, *_entries(model)]
+    for graph in protos_of_graphs(model):
+        texts += [
+            graph.name,
+            graph.doc_string,
+            *_entries(graph),
+            *(tensor.name for tensor in graph.initializer),
+        ]
+        for info in (*graph.input, *graph.output):
+            texts.append(info.name)
+            texts += [dim.dim_param for dim in info.type.tensor_type.shape.dim]
+    for node in protos_of_nodes(model):
+        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        texts += [node.doc_string, *_entries(node)]
+        texts += [attribute.name for attribute in node.attribute]
+    damaged = [text for text in texts if isinstance(text, bytes)]
+    if damaged:
+        raise ModelError(
+            f"the name {damaged[0]!r} in the model is not text; the file is damaged, export it "
+            f"again"
+        )
+
+
+def _entries(owner: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto) -> list[str | bytes]:
+    return [text for entry in owner.metadata_props for text in (entry.key, entry.value)]
 
 
 def _check_names(graph: onnx.GraphProto) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 from refusals import refused
 
 from lowprec.config import Config
@@ -170,3 +173,10 @@ def test_what_a_later_version_does_is_refused_at_use(values, words):
 @pytest.mark.parametrize("method", ["auto", "minmax", "moving-average", "percentile", "toy.mid"])
 def test_what_works_is_not_refused(method):
     Config.of({"calibration": {"method": method}}).check_supported()
+
+
+def test_the_page_shows_the_defaults():
+    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    text = page.read_text().split("```yaml\n")[1].split("```")[0]
+    assert Config.from_yaml(text) == Config()
+    assert yaml.safe_load(text) == Config().to_dict()
