@@ -28,7 +28,7 @@ from real_models import Feeds, RealModel, real_models
 
 import lowprec
 
-CALIBRATION, HELD_OUT, ROUNDS = 24, 6, 5
+CALIBRATION, ROUNDS = 24, 5
 ALLOWED_ERROR = 1e-4
 
 Outputs = Sequence[NDArray[np.generic]]
@@ -105,7 +105,7 @@ def latencies(runs: dict[str, Run], feeds: Sequence[Feeds]) -> dict[str, float]:
 
 def measure(model: RealModel, row: Row) -> None:
     source = model.load()
-    held_out = model.feeds(HELD_OUT, 2)
+    held_out = model.feeds(model.held_out, 2)
     peer = onnxruntime_run(source)
     session = lowprec.compile(source)
     exact = [session.run(feeds) for feeds in held_out]

@@ -6,6 +6,7 @@ error that names it. Inputs are drawn from a seed, except Magika's, which are fi
 
 from __future__ import annotations
 
+import functools
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 import onnx
 from light_models import light_models, pictures, with_random_weights
 from numpy.typing import NDArray
-from recognition import draw_words, model_path, to_input
+from recognition import decode, draw_words, model_path, read_characters, to_input
 
 Feeds = dict[str, NDArray[np.generic]]
 RATE = 16_000  # samples per second that Silero hears
@@ -34,10 +35,16 @@ class RealModel:
         default=lambda outputs: outputs[0].reshape(len(outputs[0]), -1).argmax(axis=1)
     )
     decision: str = "largest output"
+    held_out: int = 6  # how many feeds to measure on
 
 
 def package_file(package: str, file: str) -> Callable[[], str]:
     return lambda: str(metadata.distribution(package).locate_file(file))
+
+
+@functools.cache
+def characters() -> list[str]:
+    return read_characters(model_path())
 
 
 def recognizer_feeds(count: int, seed: int) -> list[Feeds]:
@@ -164,8 +171,9 @@ def real_models() -> list[RealModel]:
             "PP-OCR rec",
             lambda: str(model_path()),
             recognizer_feeds,
-            lambda outputs: outputs[0].argmax(axis=-1).ravel(),
-            "letter",
+            lambda outputs: np.array([decode(outputs[0], characters())]),
+            "word",
+            held_out=60,
         ),
         RealModel(
             "PP-OCR det",

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples" / "text_recognition"))
 
 from demo import CALIBRATION_WORDS, TEST_WORDS, as_runner, onnxruntime_runner  # noqa: E402
-from recognizer import INPUT, model_path, read_characters, read_words  # noqa: E402
+from recognizer import INPUT, decode, model_path, read_characters, read_words  # noqa: E402
 from words import Word, draw_words, to_input  # noqa: E402
 
 import lowprec  # noqa: E402
@@ -20,6 +20,7 @@ __all__ = [
     "TEST_WORDS",
     "Word",
     "as_runner",
+    "decode",
     "draw_words",
     "model_path",
     "onnxruntime_runner",

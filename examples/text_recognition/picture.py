@@ -10,6 +10,7 @@ from words import Word
 
 COLUMNS, ROWS = 4, 7
 RIGHT, WRONG = "#1a6e2e", "#b3261e"
+BLANK = "\N{OPEN BOX}"  # a blank that was read where there is none would not show otherwise
 
 
 def choose_words(words: Sequence[Word], readings: Mapping[str, Sequence[str]]) -> list[int]:
@@ -43,7 +44,7 @@ def draw_readings(
         panel.imshow(words[index].pixels[..., ::-1])  # blue-green-red to red-green-blue
         for line, (name, texts) in enumerate(readings.items()):
             panel.annotate(
-                f"{name}: {texts[index] or '(nothing)'}",
+                f"{name}: {texts[index].replace(' ', BLANK) or '(nothing)'}",
                 (0.5, 0),
                 (0, -9 - 12 * line),
                 xycoords="axes fraction",
