@@ -50,17 +50,15 @@ def quantize(
         model: What an adapter accepts: an onnx.ModelProto, an onnx_ir.Model or the path of an .onnx
             file; `lowprec doctor` lists the adapters.
         calibration_data: Samples that are typical for the model's use. One item of an iterable is
-        one
-            complete feed: a dict by input name, a tuple in input order, or an array for a single
-            input; a function that returns such an iterable, an .npz file and a folder of them work
-            too. It is read once and never kept.
+            one complete feed: a dict by input name, a tuple in input order, or an array for a
+            single input; a function that returns such an iterable, an .npz file and a folder of
+            them work too. It is read once.
         precision: "int8" in this version.
         config: A Config, a dict, or the path of a YAML file.
-        evaluate: A function from a model to a score, or several by name; it is called with the
-        float
-            and with the int8 model, and the report says whether the criterion `tuning.accuracy` of
-            the configuration holds. Searching for a configuration that meets it is a later
-            version's.
+        evaluate: A function from a model to a score, or several by name. It is called with the
+            float and with the int8 model, and the report says whether the configuration's
+            criterion `tuning.accuracy` holds. A search for a configuration that meets it comes in
+            a later version.
         example_inputs: For adapters that trace models.
         progress: Called as progress(done, total) while samples are consumed; True shows a bar on
             stderr.
@@ -243,11 +241,11 @@ def _batches(data: object, captured: Captured) -> Iterable[Feed]:
 
 
 def _keeping(batches: Iterable[Feed], kept: list[Feed]) -> Iterator[Feed]:
-    """Yield the feeds, and keep copies of the first few: the source may reuse its arrays."""
+    """Yield the feeds, the first few as copies that are kept: the source may reuse its arrays."""
     iterator = iter(batches)
     for feed in itertools.islice(iterator, FEEDS_KEPT):
         kept.append({name: array.copy() for name, array in feed.items()})
-        yield feed
+        yield kept[-1]
     yield from iterator
 
 

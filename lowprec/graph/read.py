@@ -19,8 +19,7 @@ def read_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
     Raises:
         ModelError: the file is missing, unreadable, not a regular file, longer than protobuf
-        allows,
-            or not a complete ONNX protobuf.
+            allows, or not a complete ONNX protobuf.
     """
     path = Path(path)
     try:
