@@ -70,7 +70,7 @@ class Unsupported(EngineError):
 
 lp_set_error_types(Unsupported, EngineError)
 
-# Values of ONNX's TensorProto.DataType. bf16 and f16 travel as their bits where NumPy has no type.
+# Values of ONNX's TensorProto.DataType. bf16 is added by who brings a dtype for it (hold_dtype).
 _NUMPY_OF = {
     1: np.float32, 2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16, 6: np.int32, 7: np.int64,
     9: np.bool_, 10: np.float16, 11: np.float64, 12: np.uint32, 13: np.uint64,
@@ -88,10 +88,13 @@ def native_operators():
 
 def held_dtypes():
     """Return the element types that the engine holds, as values of ONNX's TensorProto.DataType."""
-    return _HELD
+    return frozenset(_NUMPY_OF)
 
 
-_HELD = frozenset(_NUMPY_OF)
+def hold_dtype(int code, dtype):
+    """Say which NumPy dtype stands for element type `code`; for types that NumPy itself lacks."""
+    _NUMPY_OF[code] = dtype
+    _CODE_OF[np.dtype(dtype)] = code
 
 
 cdef Shape shape_of(shape):
@@ -171,6 +174,9 @@ cdef class Program:
     cdef CProgram* program
     cdef list kept
     cdef list names
+    cdef list results
+    cdef dict makers
+    cdef str refused
     cdef readonly str isa
 
     def __cinit__(self, str isa=None):
@@ -179,6 +185,9 @@ cdef class Program:
         self.isa = kernels.name.decode()
         self.kept = []
         self.names = []
+        self.results = []
+        self.makers = {}
+        self.refused = None
 
     def __dealloc__(self):
         del self.program
@@ -230,9 +239,11 @@ cdef class Program:
             node.attributes[key.encode()] = attribute
         self.program.add_node(node)
         self.names.append(name)
+        self.makers.update((value, name) for value in outputs)
 
     def set_io(self, inputs, outputs):
         """Say which values a run feeds and which it returns."""
+        self.results = list(outputs)
         self.program.set_inputs(inputs)
         self.program.set_outputs(outputs)
 
@@ -251,6 +262,7 @@ cdef class Program:
         cdef vector[const uint8_t*] contents
         cdef Plan plan = Plan()
         cdef Tensor tensor
+        cdef vector[Tensor] made
         kept = []
         for i, shape in enumerate(shapes):
             sizes.push_back(shape_of(shape))
@@ -263,14 +275,20 @@ cdef class Program:
                 contents.push_back(<const uint8_t*> cnp.PyArray_DATA(array))
         plan.plan = self.program.plan(sizes, contents)
         plan.program = self
-        plan.output_shapes = tuple(
-            tuple(tensor.shape) for tensor in dereference(plan.plan).outputs())
-        plan.output_dtypes = tuple(
-            np.dtype(_NUMPY_OF[<int> tensor.dtype]) for tensor in dereference(plan.plan).outputs())
+        made = dereference(plan.plan).outputs()
+        kinds = [<int> tensor.dtype for tensor in made]
+        for kind, value in zip(kinds, self.results):
+            if kind not in _NUMPY_OF:
+                self.refused = self.makers[value]
+                raise Unsupported(f"no NumPy dtype for element type {kind}")
+        plan.output_shapes = tuple(tuple(tensor.shape) for tensor in made)
+        plan.output_dtypes = tuple(np.dtype(_NUMPY_OF[kind]) for kind in kinds)
         return plan
 
     @property
     def failed_node(self):
         """Name of the node that the last plan() failed on, or None."""
+        if self.refused is not None:
+            return self.refused
         index = self.program.failed_node()
         return None if index < 0 else self.names[index]

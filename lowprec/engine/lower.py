@@ -146,15 +146,11 @@ def _is_native(node: ir.Node, native: set[str], forced: set[str]) -> bool:
         return False
     if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
         return False
+    held = _core.held_dtypes()
     return all(
-        value is None or not is_constant(value) or _is_held(value) for value in node.inputs
+        value is None or value.dtype is None or int(value.dtype) in held
+        for value in (*node.inputs, *node.outputs)
     )
-
-
-def _is_held(value: ir.Value) -> bool:
-    """Return whether the engine holds constants of this element type."""
-    tensor = value.const_value
-    return tensor is not None and int(tensor.dtype) in _core.held_dtypes()
 
 
 def _names(values: Iterable[ir.Value | None]) -> list[str]:

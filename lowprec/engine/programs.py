@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -12,6 +13,8 @@ from lowprec._ext import _core
 from lowprec.engine.lower import NativeSegment, is_constant
 from lowprec.engine.session import TensorInfo
 from lowprec.errors import ModelError
+
+_core.hold_dtype(int(ir.DataType.BFLOAT16), ml_dtypes.bfloat16)
 
 Attribute = int | float | str | list[int] | list[float]
 
@@ -81,8 +84,11 @@ def tensor_infos(values: Iterable[ir.Value]) -> tuple[TensorInfo, ...]:
     """Describe inputs or outputs; dimensions without a size are None or their name."""
     infos = []
     for value in values:
-        dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
         shape: tuple[int | str | None, ...] | None = None
+        if not isinstance(value.type, ir.TensorType):  # a sequence or an optional: passed through
+            infos.append(TensorInfo(value.name or "", np.dtype(object), None))
+            continue
+        dtype = value.type.dtype.numpy()
         if value.shape is not None:
             shape = tuple(
                 size if isinstance(size, int) else (size.value or None) for size in value.shape

@@ -311,6 +311,8 @@ def _native_rows(plan: _core.Plan, isa: str) -> list[StepRow]:
 def _checked_input(info: TensorInfo, feeds: Mapping[str, npt.ArrayLike]) -> Array:
     if info.name not in feeds:
         raise InputError(f"input '{info.name}' is missing; it is {_described(info)}")
+    if info.dtype == object:
+        return cast(Array, feeds[info.name])
     array = np.asarray(feeds[info.name])
     if array.dtype != info.dtype:
         raise InputError(
@@ -329,7 +331,7 @@ def _checked_input(info: TensorInfo, feeds: Mapping[str, npt.ArrayLike]) -> Arra
                     f"input '{info.name}' has size {size} on axis {axis}; "
                     f"it must be {_described(info)}"
                 )
-    if array.size == 0:
+    if array.ndim > 1 and array.shape[0] == 0:
         raise InputError(
             f"input '{info.name}' has shape {list(array.shape)}: an empty batch; "
             f"feed at least one sample of {_described(info)}"

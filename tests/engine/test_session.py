@@ -245,3 +245,21 @@ def test_an_unknown_observed_name_is_named():
     proto = model([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [2])], [("y", FLOAT, None)])
     with pytest.raises(ModelError, match="no value is called 'nope'"):
         session(proto, observers={"nope": _core.TensorObserver()})
+
+
+def test_element_types_without_kernels_fall_back():
+    import ml_dtypes
+
+    bf16 = TensorProto.BFLOAT16
+    proto = model(
+        [
+            helper.make_node("Add", ["x", "x"], ["a"]),
+            helper.make_node("Cast", ["a"], ["y"], to=FLOAT),
+        ],
+        [("x", bf16, [3])],
+        [("y", FLOAT, None), ("a", bf16, None)],
+    )
+    x = np.float32([1, 2, 3]).astype(ml_dtypes.bfloat16)
+    y, a = session(proto).run({"x": x})
+    np.testing.assert_array_equal(y, [2, 4, 6])
+    assert a.dtype == ml_dtypes.bfloat16
