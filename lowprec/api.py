@@ -1,7 +1,6 @@
 """quantize(), load() and compile(): the order of calls, no arithmetic.
 
-plugins.capture ─► passes.simplify ─► calibrate ─► quantize_graph ─► QuantizedModel ─►
-plugins.rebuild
+    capture ─► simplify ─► calibrate ─► quantize_graph ─► QuantizedModel ─► rebuild
 """
 
 from __future__ import annotations
