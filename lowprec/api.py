@@ -1,6 +1,6 @@
 """quantize(), load() and compile(): the order of calls, no arithmetic.
 
-    capture ─► simplify ─► calibrate ─► quantize_graph ─► QuantizedModel ─► rebuild
+capture ─► simplify ─► calibrate ─► quantize_graph ─► QuantizedModel ─► rebuild
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class Plugins:
                 continue
             try:
                 plugin = entry.load()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 self._set_aside(entry, "failed", f"cannot be imported: {reason}")
                 continue

@@ -61,6 +61,10 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             raise
         return _fail(str(error))
+    except MemoryError as error:
+        if debug:
+            raise
+        return _fail(f"out of memory: {error}; the model or its data need more than there is")
     except Exception as error:
         if debug:
             raise

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnx_models
 import pytest
+from onnx import helper, numpy_helper
 
 import lowprec
 from lowprec.cli.application import application
@@ -300,6 +301,29 @@ def test_unexpected_errors_are_one_line_too(folder, lowprec_command, monkeypatch
         command_line(["--debug", "inspect", "model.onnx"])
     with pytest.raises(RuntimeError):
         command_line(["inspect", "model.onnx", "--debug"])
+
+
+def test_running_out_of_memory_is_said(folder, lowprec_command, monkeypatch):
+    """A model of a hundred bytes can ask for 512 TiB."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["w"]),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    shape = numpy_helper.from_array(np.array([4, 1 << 45]), "shape")
+    model = onnx_models.make_model(
+        nodes, [onnx_models.value("x", [1, 4])], [onnx_models.value("y", None)], [shape]
+    )
+    onnx.save(model, "huge.onnx")
+    code, _, error = lowprec_command("bench", "huge.onnx")
+    assert code == 2
+    assert error.count("\n") == 1
+    assert "TiB" in error
+
+
+def test_a_reader_that_goes_away_is_no_error(folder):
+    command = f"{sys.executable} -m lowprec.cli inspect model.onnx | head -c 1"
+    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, cwd=folder)
+    assert done.stderr == b""
 
 
 def test_interruption_is_one_line(folder, lowprec_command, monkeypatch):

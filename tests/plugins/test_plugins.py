@@ -68,11 +68,13 @@ def test_ours_is_found_through_its_entry_point():
     assert "onnx" in active["onnx"].info.versions
 
 
-def test_a_broken_plugin_is_set_aside_and_others_work(install):
-    loaded = install(broken=ImportError("no\nmodule"), good=Good())
+@pytest.mark.parametrize("problem", [ImportError("no\nmodule"), SystemExit("no\nmodule")])
+def test_a_broken_plugin_is_set_aside_and_others_work(install, problem):
+    loaded = install(broken=problem, good=Good())
     states = {status.name: status for status in loaded.statuses()}
     assert states["broken"].state == "failed"
-    assert states["broken"].reason == "cannot be imported: ImportError: no module"
+    reason = f"cannot be imported: {type(problem).__name__}: no module"
+    assert states["broken"].reason == reason
     assert states["good"].state == "active"
     assert plugins.active_plugins().hook.lowprec_capture(model="good", example_inputs=None)
     assert loaded.accepted_kinds() == "good things"
