@@ -22,7 +22,8 @@ LP_INLINE VF with_sign_of(VF magnitude, VF sign) {
 // NaN in x stays (vmin and vmax give their second operand then).
 LP_INLINE VF clamp_keeping_nan(VF x, VF low, VF high) { return vmin(high, vmax(low, x)); }
 
-// y, or where x is NaN a quiet one: the scalar set may round a signalling NaN to itself.
+// y, or where x is NaN a quiet one. The scalar set may round a signalling NaN to itself; and of two
+// different NaNs (x and -x) a compiler may let either one win.
 LP_INLINE VF quiet(VF x, VF y) { return select(is_nan(x), x + x, y); }
 
 // exp(x) = 2^n * (1 + q) where x = n ln 2 + r, |r| <= ln(2)/2 and q = r + r^2 P(r).
@@ -131,7 +132,9 @@ LP_INLINE VF verf(VF x) {
   return select(size < vset(0.925f), near, with_sign_of(far, x));
 }
 
-LP_INLINE VF vsoftplus(VF x) { return vmax(vset(0.0f), x) + vlog1p_unit(vexp(vneg(vabs(x)))); }
+LP_INLINE VF vsoftplus(VF x) {
+  return quiet(x, vmax(vset(0.0f), x) + vlog1p_unit(vexp(vneg(vabs(x)))));
+}
 
 LP_INLINE VF vhard_sigmoid(VF x, VF slope, VF shift) {
   return clamp_keeping_nan(x * slope + shift, vset(0.0f), vset(1.0f));
@@ -165,7 +168,7 @@ LP_INLINE void with_unary(const lp::UnaryOp& op, Visit visit) {
     case lp::UNARY_SIGMOID:
       return visit([=](VF x) { return vsigmoid(x); });
     case lp::UNARY_SILU:
-      return visit([=](VF x) { return x * vsigmoid(x); });
+      return visit([=](VF x) { return quiet(x, x * vsigmoid(x)); });
     case lp::UNARY_TANH:
       return visit([=](VF x) { return vtanh(x); });
     case lp::UNARY_EXP:
@@ -206,7 +209,7 @@ LP_INLINE void with_unary(const lp::UnaryOp& op, Visit visit) {
     case lp::UNARY_SELU:
       return visit([=](VF x) { return b * select(x < zero, a * vexpm1_negative(x), x); });
     case lp::UNARY_SOFTSIGN:
-      return visit([=](VF x) { return x / (one + vabs(x)); });
+      return visit([=](VF x) { return quiet(x, x / (one + vabs(x))); });
     case lp::UNARY_MISH:
       return visit([=](VF x) { return x * vtanh(vsoftplus(x)); });
     default:
