@@ -366,6 +366,7 @@ std::shared_ptr<Plan> Program::plan(const std::vector<Shape>& shapes,
   }
 
   auto plan = std::make_shared<Plan>();
+  plan->arenas_ = arenas_;
   // Graph outputs are plain, and each is its own memory: an input, a constant, a tensor that is
   // returned twice or a view gets a copy.
   std::vector<int> taken;
@@ -420,6 +421,9 @@ std::shared_ptr<Plan> Program::plan(const std::vector<Shape>& shapes,
   plan->place();
   return plan;
 }
+
+Program::Program(const Kernels* kernels)
+    : kernels_(kernels), arenas_(std::make_shared<ArenaPool>()) {}
 
 Plan::Plan() = default;
 Plan::~Plan() = default;
@@ -577,12 +581,31 @@ void Plan::place() {
   arena_bytes_ = end;
 }
 
-Plan::Arena::Arena(int64_t bytes, size_t tensors) : pointers(tensors, nullptr) {
-  memory = static_cast<uint8_t*>(aligned_alloc(64, static_cast<size_t>(bytes)));
+Arena::~Arena() { free(memory); }
+
+void Arena::fit(int64_t bytes_needed, size_t tensors) {
+  pointers.resize(tensors);
+  if (bytes_needed <= bytes) return;
+  free(memory);
+  bytes = 0;
+  memory = static_cast<uint8_t*>(aligned_alloc(64, static_cast<size_t>(bytes_needed)));
   if (memory == nullptr) throw std::bad_alloc();
-  memset(memory, 0, static_cast<size_t>(bytes));
+  memset(memory, 0, static_cast<size_t>(bytes_needed));
+  bytes = bytes_needed;
 }
-Plan::Arena::~Arena() { free(memory); }
+
+std::unique_ptr<Arena> ArenaPool::take() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (idle.empty()) return std::make_unique<Arena>();
+  std::unique_ptr<Arena> arena = std::move(idle.back());
+  idle.pop_back();
+  return arena;
+}
+
+void ArenaPool::give_back(std::unique_ptr<Arena> arena) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  idle.push_back(std::move(arena));
+}
 
 namespace {
 int64_t now() {
@@ -594,18 +617,9 @@ int64_t now() {
 
 void Plan::run(const uint8_t* const* inputs, uint8_t* const* outputs, int64_t* nanoseconds) const {
   const FloatingPointState state;
-  std::unique_ptr<Arena> arena;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (!idle_.empty()) {
-      arena = std::move(idle_.back());
-      idle_.pop_back();
-    }
-  }
   const int64_t scratch_at = rounded(arena_bytes_);
-  if (!arena) {
-    arena = std::make_unique<Arena>(scratch_at + rounded(scratch_bytes_), tensors_.size());
-  }
+  std::unique_ptr<Arena> arena = arenas_->take();
+  arena->fit(scratch_at + rounded(scratch_bytes_), tensors_.size());
   std::vector<uint8_t*>& pointers = arena->pointers;
   for (size_t i = 0; i < tensors_.size(); ++i) {
     const Storage& storage = storages_[static_cast<size_t>(tensors_[i].storage)];
@@ -636,8 +650,7 @@ void Plan::run(const uint8_t* const* inputs, uint8_t* const* outputs, int64_t* n
       before = after;
     }
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
-  idle_.push_back(std::move(arena));
+  arenas_->give_back(std::move(arena));
 }
 
 std::vector<Plan::Row> Plan::rows() const {

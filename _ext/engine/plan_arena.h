@@ -1,17 +1,31 @@
-// plan_arena.h: the memory of one run in progress.
+// plan_arena.h: the memory of runs in progress.
 #pragma once
 #include "engine/program.h"
 
 namespace lp {
 
-struct Plan::Arena {
-  Arena(int64_t bytes, size_t tensors);
+// What one run needs. Contents are undefined at its start.
+struct Arena {
+  Arena() = default;
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
+  // Make room; what was in it is lost where it has to grow.
+  void fit(int64_t bytes_needed, size_t tensors);
 
-  uint8_t* memory;
+  uint8_t* memory = nullptr;
+  int64_t bytes = 0;
   std::vector<uint8_t*> pointers;  // by plan tensor
+};
+
+// Arenas between runs, one for every run that was ever concurrent: all plans of a program take from
+// it, so that memory grows with the largest input and not with the number of different ones.
+struct ArenaPool {
+  std::unique_ptr<Arena> take();
+  void give_back(std::unique_ptr<Arena> arena);
+
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Arena>> idle;
 };
 
 }  // namespace lp

@@ -6,6 +6,8 @@
 
 namespace lp {
 
+struct ArenaPool;
+
 class Plan {
  public:
   Plan();
@@ -32,8 +34,6 @@ class Plan {
     int64_t bytes = 0, offset = -1;
     int first = -1, last = -1;  // steps
   };
-  struct Arena;
-
   void choose_halos();
   void place();  // liveness, in-place merging, offsets
 
@@ -46,13 +46,12 @@ class Plan {
   std::vector<std::shared_ptr<Prepared>> kept_;
   int64_t arena_bytes_ = 0, scratch_bytes_ = 0;
 
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Arena>> idle_;
+  std::shared_ptr<ArenaPool> arenas_;
 };
 
 class Program {
  public:
-  explicit Program(const Kernels* kernels) : kernels_(kernels) {}
+  explicit Program(const Kernels* kernels);
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
@@ -79,6 +78,7 @@ class Program {
   std::vector<ProgramValue> values_;
   std::vector<Node> nodes_;
   std::vector<int> inputs_, outputs_;
+  std::shared_ptr<ArenaPool> arenas_;
   mutable std::mutex prepare_mutex_;
   mutable int failed_node_ = -1;
 };
