@@ -27,6 +27,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from lowprec.engine import compile_model
 from lowprec.passes.layers import Layer, find_layer, set_bias, set_weights
 from lowprec.passes.matching import NameSource, add_constant, is_operator, sole_consumer
+from lowprec.quantization.placement import is_depthwise
 from lowprec.quantization.recognition import find_quantized_operator
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _find_pairs(model: ir.Model) -> list[_Pair]:
     pairs = []
     for node in model.graph:
         second = find_layer(node)
-        if isinstance(second, str) or node.op_type != "Conv" or not _is_depthwise(second):
+        if isinstance(second, str) or node.op_type != "Conv" or not is_depthwise(second):
             continue
         between = node.inputs[0]
         if between is None or sole_consumer(between) is not node:
@@ -115,10 +116,6 @@ def _find_pairs(model: ir.Model) -> list[_Pair]:
         if first.node.graph is node.graph:
             pairs.append(_Pair(first, second, between))
     return pairs
-
-
-def _is_depthwise(layer: Layer) -> bool:
-    return layer.groups > 1 and layer.weight_array.shape[1] == 1
 
 
 def _is_wanted(pair: _Pair, config: Config) -> bool:

@@ -96,7 +96,7 @@ def quantize_graph(
 
     result = QuantizationResult(model.clone())
     shapes = concrete_shapes(model, input_shapes)
-    plan = plan_placement(result.model, config, shapes=shapes, calibrated=ranges.keys())
+    plan = plan_placement(result.model, config, shapes=shapes, ranges=ranges)
     chosen = {value: _group_range(value, plan, ranges) for value in plan.tensors}
     parameters = {value: _activation_parameters(value, r, config) for value, r in chosen.items()}
     records = {

@@ -230,3 +230,26 @@ def test_a_layer_whose_input_was_never_seen_stays_float() -> None:
     result = quantize_graph(model, {"x": Range(-1, 1, "minmax")}, Config())
     assert int8(result) == ["Conv"]
     assert any("calibration never saw its input h" in r for r in reasons(result).values())
+
+
+def test_a_depthwise_layer_with_a_coarse_input_stays_float_unless_asked_for() -> None:
+    text = (
+        "m (float[1,4,8,8] x) => (float[1,4,4,4] y) {"
+        " a = Conv(x, w) h = HardSwish(a) y = Conv<group=4>(h, v) }"
+    )
+    model = build(text, {"w": floats(4, 4, 3, 3), "v": floats(4, 1, 3, 3)})
+    ranges = {"x": Range(-1, 1, "minmax", sqnr=25), "h": Range(-1, 1, "minmax", sqnr=25)}
+    result = quantize_graph(model, ranges, Config())
+    assert int8(result) == ["Conv"]
+    assert any("25.0 dB" in reason for reason in reasons(result).values())
+    fine = {**ranges, "h": Range(-1, 1, "minmax", sqnr=35)}
+    assert int8(quantize_graph(model, fine, Config())) == ["Conv", "Conv"]
+    asked = Config.of({"layers": [{"op_type": "Conv", "precision": "int8"}]})
+    assert int8(quantize_graph(model, ranges, asked)) == ["Conv", "Conv"]
+
+
+def test_no_layer_reads_what_eight_bits_ruin() -> None:
+    model = build("m (float[2,16] x) => (float[2,8] y) { y = MatMul(x, w) }", {"w": floats(16, 8)})
+    result = quantize_graph(model, {"x": Range(-1e6, 1, "minmax", sqnr=4)}, Config())
+    assert int8(result) == []
+    assert "eight bits would leave its input 4.0 dB" in "".join(reasons(result).values())
