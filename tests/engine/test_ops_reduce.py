@@ -9,6 +9,7 @@ import pytest
 from one_node import run_both_layouts, run_everywhere, run_node
 
 from lowprec._ext import _core
+from lowprec.numerics import reference
 
 RNG = np.random.default_rng(3)
 f32 = np.float32
@@ -25,22 +26,12 @@ def rows_of(x, axes):
     return x.transpose([*kept, *sorted(axes)]).reshape([*shape, -1])
 
 
-def sixteen_sums(rows):
-    """The definition of a float sum over the last axis."""
-    partial = np.zeros((*rows.shape[:-1], 16), f32)
-    for i in range(rows.shape[-1]):
-        partial[..., i % 16] += rows[..., i]
-    for half in (8, 4, 2, 1):
-        partial = partial[..., :half] + partial[..., half : 2 * half]
-    return partial[..., 0]
-
-
 FLOAT = {
-    "ReduceSum": sixteen_sums,
-    "ReduceMean": lambda rows: sixteen_sums(rows) / f32(rows.shape[-1]),
-    "ReduceL1": lambda rows: sixteen_sums(np.abs(rows)),
-    "ReduceL2": lambda rows: np.sqrt(sixteen_sums(rows * rows)),
-    "ReduceSumSquare": lambda rows: sixteen_sums(rows * rows),
+    "ReduceSum": reference.sum_rows_f32,
+    "ReduceMean": lambda rows: reference.sum_rows_f32(rows) / f32(rows.shape[-1]),
+    "ReduceL1": lambda rows: reference.sum_rows_f32(np.abs(rows)),
+    "ReduceL2": lambda rows: np.sqrt(reference.sum_rows_f32(rows * rows)),
+    "ReduceSumSquare": lambda rows: reference.sum_rows_f32(rows * rows),
     "ReduceMax": lambda rows: rows.max(-1),
     "ReduceMin": lambda rows: rows.min(-1),
 }
@@ -65,7 +56,7 @@ def test_reduces_any_axes_of_either_layout_to_the_same_bits(op, axes):
 @pytest.mark.parametrize("inner", [1, 3, 8, 16, 19])
 def test_sums_of_every_length(count, inner):
     x = normal(2, count, inner) * f32(1000)
-    wanted = sixteen_sums(rows_of(x, (1,)))
+    wanted = reference.sum_rows_f32(rows_of(x, (1,)))
     result = run_everywhere("ReduceSum", [x], {"axes": [1], "keepdims": 0})
     assert result.tobytes() == wanted.tobytes()
 
@@ -112,7 +103,7 @@ def test_no_axes_are_all_axes_or_none():
     x = normal(3, 5)
     nothing = np.zeros(0, np.int64)
     everything = run_everywhere("ReduceSum", [x, nothing], {"keepdims": 0}, constant=(1,))
-    assert everything == sixteen_sums(x.reshape(-1))
+    assert everything == reference.sum_rows_f32(x.reshape(-1))
     same = run_everywhere("ReduceSum", [x, nothing], {"noop_with_empty_axes": 1}, constant=(1,))
     np.testing.assert_array_equal(same, x)
 
@@ -133,7 +124,7 @@ def test_global_pools_are_reductions_over_space():
     x = normal(2, 37, 5, 9)
     rows = rows_of(x, (2, 3))[:, :, None, None, :]
     mean = run_both_layouts("GlobalAveragePool", [x])
-    assert mean.tobytes() == (sixteen_sums(rows) / f32(45)).tobytes()
+    assert mean.tobytes() == reference.global_average_pool(x).tobytes()
     assert run_both_layouts("GlobalMaxPool", [x]).tobytes() == rows.max(-1).tobytes()
 
 
