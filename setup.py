@@ -59,9 +59,7 @@ if platform.machine().lower() in ("x86_64", "amd64"):
         "-mprefer-vector-width=512",
     ]
 
-HEADERS = sorted(
-    path for end in ("h", "inl") for path in glob(f"_ext/**/*.{end}", recursive=True)
-)
+HEADERS = sorted(path for end in ("h", "inl") for path in glob(f"_ext/**/*.{end}", recursive=True))
 KERNEL_SOURCES = sorted(glob("_ext/kernels/*.cpp"))
 
 LIBRARIES = [

@@ -5,8 +5,8 @@
 
     hub ──passes.fuse──► fused hub ──lower──► segments ──(per input shape)──► plans ──► steps
 
-Nearly every model is one segment: one call without the GIL. A node without a native kernel runs through
-ONNX's reference implementation between two segments, and `explain()` names it.
+Nearly every model is one segment: one call without the GIL. A node without a native kernel runs
+through ONNX's reference implementation between two segments, and `explain()` names it.
 """
 
 from lowprec.engine.explanation import Explanation, StepRow, StepTime

@@ -41,12 +41,14 @@ class ReferenceNode:
                 "replace the operator or keep that part in its framework"
             ) from error
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Return the outputs for these inputs."""
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[Any]:
+        """Return the outputs: arrays, lists for sequences, None for empty optionals."""
         try:
             made = self._evaluator.run(self._outputs, dict(feeds))
         except Exception as error:
             raise UnsupportedError(
                 f"{self._what}: onnx's reference implementation failed: {error}"
             ) from error
-        return [value if isinstance(value, (list, type(None))) else np.asarray(value) for value in made]
+        return [
+            value if isinstance(value, (list, type(None))) else np.asarray(value) for value in made
+        ]

@@ -3,9 +3,10 @@
     node node node | If | node node | node        |: a cut
     ──── program ── fall-back ─ program ─ program
 
-A cut is made around a node without a native kernel, and before a node that must know a tensor's *contents*
-to know a shape (Reshape, Slice, ...) when those contents are only known at run time. Contents that
-follow from input shapes alone (Shape, Gather, Concat ...) need no cut: plans fold them.
+A cut is made around a node without a native kernel, and before a node that must know a tensor's
+*contents* to know a shape (Reshape, Slice, ...) when those contents are only known at run time.
+Contents that follow from input shapes alone (Shape, Gather, Concat ...) need no cut: plans fold
+them.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec._ext import _core
-from lowprec.engine.lower import NativeSegment, is_constant
+from lowprec.engine.lower import NativeSegment
 from lowprec.engine.session import TensorInfo
 from lowprec.errors import ModelError
 
@@ -51,11 +51,13 @@ def build_program(
             observer = observers.get(value.name or "")
             if observer is not None and value.name in ids:
                 program.add_node(
-                    "Observe", f"observe {value.name}", [ids[value.name]], [], {"observer": observer}
+                    "Observe",
+                    f"observe {value.name}",
+                    [ids[value.name]],
+                    [],
+                    {"observer": observer},
                 )
-    program.set_io(
-        [ids[name] for name in segment.inputs], [ids[name] for name in segment.outputs]
-    )
+    program.set_io([ids[name] for name in segment.inputs], [ids[name] for name in segment.outputs])
     return program
 
 

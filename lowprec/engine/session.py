@@ -87,7 +87,7 @@ class _NativeRunner:
                 try:
                     plan = program.plan([array.shape for array in arrays], known)
                 except _core.Unsupported as error:
-                    raise _NotNative(program.failed_node, str(error)) from None
+                    raise _NotNative(program.failed_node or "", str(error)) from None
                 self._plans[key] = plan
                 if len(self._plans) > PLANS_KEPT:
                     self._plans.popitem(last=False)
@@ -95,7 +95,7 @@ class _NativeRunner:
         return plan
 
     def _isa(self, arrays: Sequence[Array]) -> str:
-        return cast(str, self._program(arrays).isa)
+        return self._program(arrays).isa
 
 
 class _NotNative(Exception):
@@ -214,11 +214,13 @@ class Session:
         with _engine_errors():
             for segment, runner in zip(segments, runners, strict=True):
                 if isinstance(runner, _NativeRunner):
-                    arrays = [np.ascontiguousarray(values[name]).reshape(np.shape(values[name]))
-                              for name in segment.inputs]
+                    arrays = [
+                        np.ascontiguousarray(values[name]).reshape(np.shape(values[name]))
+                        for name in segment.inputs
+                    ]
                     plan = runner.plan(arrays)
                     made, nanoseconds = plan.run(arrays, None, timed)
-                    if timed:
+                    if nanoseconds is not None:
                         rows = _native_rows(plan, runner.last[1] if runner.last else "")
                         times += [(r, t / 1e9) for r, t in zip(rows, nanoseconds, strict=True)]
                 else:
@@ -279,9 +281,7 @@ class Session:
             node.op_type, node.name or "", "reference", "numpy", "", 0.0, f"native: {why}", False
         )
 
-    def profile(
-        self, feeds: Mapping[str, npt.ArrayLike], *, repeats: int = 10
-    ) -> list[StepTime]:
+    def profile(self, feeds: Mapping[str, npt.ArrayLike], *, repeats: int = 10) -> list[StepTime]:
         """Return the median time of each step over `repeats` runs (after one that warms up)."""
         checked = self._checked(feeds)
         self._run(checked, timed=True)

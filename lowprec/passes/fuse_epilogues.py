@@ -2,9 +2,9 @@
 
     QConv ──► Add(bias row) ──► UnaryChain ──► Quantize ──► yq     becomes     QConv ──► yq
 
-Steps, each optional: a constant row added to a matrix product; a chain of unary operators; Quantize.
-After an integer layer, Relu and Clip alone before Quantize act on codes (docs/architecture.md,
-"Numbers"): the clamp of the saturation is narrowed.
+Steps, each optional: a constant row added to a matrix product; a chain of unary operators;
+Quantize. After an integer layer, Relu and Clip alone before Quantize act on codes
+(docs/architecture.md, "Numbers"): the clamp of the saturation is narrowed.
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ def _take_chain(node: ir.Node, keep: Container[str]) -> bool:
         return False
     for name in ("codes", "a", "b"):
         attribute = reader.attributes[name]
-        node.attributes[f"chain_{name}"] = ir.Attr(
-            f"chain_{name}", attribute.type, attribute.value
-        )
+        node.attributes[f"chain_{name}"] = ir.Attr(f"chain_{name}", attribute.type, attribute.value)
     _take_over(node, reader)
     return True
 

@@ -6,8 +6,9 @@
 
     xq ──► Dequantize ──► UnaryChain ──► Quantize ──► yq     becomes     xq ──► QTable ──► yq
 
-Each form is by definition the float operators one after the other (`(q - z) * s`, the operation, division
-by the scale), so nothing changes but the time. A chain has only 256 different inputs: a table.
+Each form is by definition the float operators one after the other (`(q - z) * s`, the operation,
+division by the scale), so nothing changes but the time. A chain has only 256 different inputs: a
+table.
 """
 
 from __future__ import annotations

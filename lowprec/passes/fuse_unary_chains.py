@@ -42,7 +42,9 @@ def fuse_unary_chains(model: ir.Model, keep: Container[str]) -> bool:
     return changed
 
 
-def chain_attributes(steps: list[UnaryStep], prefix: str = "") -> dict[str, list[int] | list[float]]:
+def chain_attributes(
+    steps: list[UnaryStep], prefix: str = ""
+) -> dict[str, list[int] | list[float]]:
     """Return the attributes that hold `steps`."""
     return {
         f"{prefix}codes": [step[0] for step in steps],

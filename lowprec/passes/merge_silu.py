@@ -1,7 +1,7 @@
 """Merge a value with its own sigmoid.
 
-    x ──┬──► Sigmoid ──┬► Mul ──► y        becomes        x ──► UnaryChain(SiLU) ──► y
-        └──────────────┘
+x ──┬──► Sigmoid ──┬► Mul ──► y        becomes        x ──► UnaryChain(SiLU) ──► y
+    └──────────────┘
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     xq ──► Dequantize ──► MaxPool ──► Quantize ──► yq     becomes     xq ──► MaxPool ──► yq
 
-Reshape and its kin, Transpose, Slice, Split's kin and Concat move codes without looking at them; MaxPool
-compares them, and the order of codes is the order of reals. All must share scale and zero point.
+Reshape and its kin, Transpose, Slice, Split's kin and Concat move codes without looking at them;
+MaxPool compares them, and the order of codes is the order of reals. All must share scale and zero
+point.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Own operators exist in memory only, between `fuse` and the lowering:
 
     UnaryChain              codes, a, b: unary float operators run in order (kernels.h, UnaryCode)
-    QConv QConvTranspose    (x codes, w codes, bias s32, addend f32) -> f32, or codes where y_dtype is set
+    QConv QConvTranspose    (x codes, w codes, bias s32, addend f32) -> f32, or codes with y_dtype
     QMatMul QGemm           the same
     QAdd QMul QConcat QAveragePool QGlobalAveragePool QTable: element-wise forms on codes
 """
@@ -115,7 +115,9 @@ def insert_own(
         OWN_DOMAIN,
         op_type,
         inputs=list(inputs),
-        attributes=[ir.convenience.convert_attribute(key, value) for key, value in attributes.items()],
+        attributes=[
+            ir.convenience.convert_attribute(key, value) for key, value in attributes.items()
+        ],
         outputs=made,
         name=name or anchor.name,
     )

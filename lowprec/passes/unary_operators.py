@@ -16,9 +16,21 @@ from lowprec.passes.own import float_list, int_list, is_own
 
 UnaryStep = tuple[int, float, float]
 
-(RELU, CLIP, ADD, MUL, DIV, RSUB, RDIV, LEAKY_RELU, HARD_SIGMOID, HARD_SWISH, SIGMOID, SILU, TANH) = range(
-    1, 14
-)
+(
+    RELU,
+    CLIP,
+    ADD,
+    MUL,
+    DIV,
+    RSUB,
+    RDIV,
+    LEAKY_RELU,
+    HARD_SIGMOID,
+    HARD_SWISH,
+    SIGMOID,
+    SILU,
+    TANH,
+) = range(1, 14)
 (EXP, LOG, SQRT, RECIPROCAL, NEG, ABS, ERF, GELU, GELU_TANH, SOFTPLUS, ELU) = range(14, 25)
 (FLOOR, CEIL, ROUND, SIGN, SQUARE, SELU, SOFTSIGN, MISH) = range(25, 33)
 

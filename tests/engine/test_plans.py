@@ -110,7 +110,7 @@ def test_outputs_do_not_alias_inputs_or_each_other():
 
 
 def test_a_plan_says_what_does_not_fit():
-    with pytest.raises(_core.EngineError, match="node 'conv0' .QConv.: input has 5 channels"):
+    with pytest.raises(_core.EngineError, match=r"node 'conv0' \(QConv\): input has 5 channels"):
         chained_program(None, second_reader=False).plan([(1, 5, 9, 9)])
     with pytest.raises(_core.EngineError, match="does not fit input of shape"):
         chained_program(None, second_reader=False).plan([(1, 16, 9, 0)])

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from engine_programs import ISAS, run_operator
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from engine_programs import ISAS, run_operator
 
 from lowprec.numerics import reference
 

@@ -151,9 +151,7 @@ def test_clip_before_quantize_acts_on_codes():
     b = Builder()
     x = b.quantized("x", 0.02, 128)
     w = RNG.integers(-127, 128, (6, 9)).astype(np.int8)
-    weights = b.node(
-        "DequantizeLinear", b.constant(w.T.copy()), b.constant(np.float32(0.004))
-    )
+    weights = b.node("DequantizeLinear", b.constant(w.T.copy()), b.constant(np.float32(0.004)))
     y = b.node("MatMul", x, weights)
     bounds = [b.constant(np.float32(v)) for v in (-0.5, 1.25)]
     y = b.node("Clip", y, *bounds)
