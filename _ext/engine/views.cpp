@@ -146,16 +146,32 @@ void StridedCopy::run(void* dst, const void* src) const {
   });
 }
 
+namespace {
+
+// memcpy of runs that are mostly short (the channels of a pixel), where a call would cost as much.
+template <class T>
+inline void copy_run(T* dst, const T* src, int64_t n) {
+  constexpr int64_t BLOCK = 16 / sizeof(T);
+  if (n < BLOCK) {
+    for (int64_t i = 0; i < n; ++i) dst[i] = src[i];
+  } else if (n > 8 * BLOCK) {
+    memcpy(dst, src, static_cast<size_t>(n) * sizeof(T));
+  } else {
+    for (int64_t i = 0; i + BLOCK < n; i += BLOCK) memcpy(dst + i, src + i, 16);
+    memcpy(dst + n - BLOCK, src + n - BLOCK, 16);  // may overlap the block before
+  }
+}
+
+}  // namespace
+
 template <class T>
 void StridedCopy::run_as(T* dst, const T* src) const {
   const int64_t n = nest_.size(0), dst_step = nest_.stride(0, 0), src_step = nest_.stride(1, 0);
   if (nest_.rank() == 0 || (dst_step == 1 && src_step == 1)) {
-    // Short runs (a channel of a small image) are not worth a call to memcpy each.
-    for_each_outer<2>(nest_, 1, [&](const int64_t* at) {
-      if (n <= 4) {
-        for (int64_t i = 0; i < n; ++i) dst[at[0] + i] = src[at[1] + i];
-      } else {
-        memcpy(dst + at[0], src + at[1], static_cast<size_t>(n) * sizeof(T));
+    const int64_t rows = nest_.size(1), dst_row = nest_.stride(0, 1), src_row = nest_.stride(1, 1);
+    for_each_outer<2>(nest_, 2, [&](const int64_t* at) {
+      for (int64_t row = 0; row < rows; ++row) {
+        copy_run(dst + at[0] + row * dst_row, src + at[1] + row * src_row, n);
       }
     });
     return;
