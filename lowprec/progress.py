@@ -10,26 +10,22 @@ Progress = Callable[[int, int], None]  # (samples done, samples in all)
 
 @contextmanager
 def progress_bar(text: str) -> Iterator[Progress]:
-    """Yield a function progress(done, total) that moves a bar on stderr; nothing when piped."""
+    """Yield a function progress(done, total) that moves a bar on stderr; silent when piped."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    from rich import progress
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=None)
 
         def show(done: int, total: int) -> None:

@@ -141,6 +141,7 @@ def test_old_opsets_are_upgraded_with_weights_unharmed():
     )
 
 
+@pytest.mark.skipif(onnx.defs.onnx_opset_version() < 25, reason="this onnx ends before opset 25")
 def test_newer_opsets_are_kept_until_saved(linear):
     linear.opset_import[0].version = 25
     model = load(linear)
