@@ -6,14 +6,11 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from lowprec.errors import DataError
-
-if TYPE_CHECKING:
-    from lowprec.models import QuantizedModel
 
 
 @click.command()
@@ -33,6 +30,7 @@ def quantize(
     """Quantise MODEL to int8 with typical data and save it as one QDQ ONNX file."""
     from lowprec import api
     from lowprec.atomic import resolve_target, write_atomically
+    from lowprec.cli.display import megabytes
     from lowprec.config import Config
     from lowprec.progress import progress_bar
 
@@ -46,7 +44,8 @@ def quantize(
     quantized.save(output)
     if report is not None:
         write_atomically(report, quantized.report.to_json().encode())
-    _print_summary(quantized, model, output)
+    click.echo(str(quantized.report))
+    click.echo(f"wrote {output}: {megabytes(Path(output).stat().st_size)}")
 
 
 def find_data(text: str) -> str | Callable[[], Any]:
@@ -74,11 +73,3 @@ def find_data(text: str) -> str | Callable[[], Any]:
     if not callable(function):
         raise DataError(f"--calibration {text}: it is not a function; name one without arguments")
     return function  # type: ignore[no-any-return]
-
-
-def _print_summary(quantized: QuantizedModel, model: str, output: str) -> None:
-    from lowprec.cli.display import megabytes
-
-    click.echo(str(quantized.report))
-    before, after = Path(model).stat().st_size, Path(output).stat().st_size
-    click.echo(f"wrote {output}: {megabytes(after)}, {after / before:.2f} of {megabytes(before)}")

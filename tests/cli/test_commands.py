@@ -119,6 +119,15 @@ def test_quantize_obeys_a_configuration(folder, lowprec_command):
     assert {layer.precision for layer in report.layers} == {"f32"}
 
 
+def test_a_model_can_be_replaced_by_its_int8_form(quantized, folder, lowprec_command):
+    words = ("quantize", "model.onnx", "--calibration", "data.npz", "-o", "model.onnx")
+    assert lowprec_command(*words)[0] == 0
+    assert (folder / "model.onnx").read_bytes() == quantized.read_bytes()
+    code, out, _ = lowprec_command(*words)
+    assert code == 0
+    assert "already quantised" in out
+
+
 def test_run_writes_stacked_and_ragged_outputs(quantized, folder, lowprec_command):
     model = lowprec.load(quantized)
     code, out, _ = lowprec_command("run", "int8.onnx", "--data", "data.npz", "-o", "y.npz")
