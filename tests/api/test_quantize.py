@@ -230,6 +230,7 @@ def test_the_accuracy_criterion(accuracy, original, quantized, met):
 def test_a_quantised_model_is_recognised_and_left_as_it_is(quantized, samples):
     again = lowprec.quantize(quantized.to_onnx())
     assert any("already quantised" in note for note in again.report.notes)
+    assert again.report.layers == quantized.report.layers
     for x in samples[:4]:
         np.testing.assert_array_equal(again(x), quantized(x))
         np.testing.assert_array_equal(lowprec.compile(quantized.to_onnx())(x), quantized(x))
