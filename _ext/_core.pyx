@@ -1,8 +1,8 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 """The compiled core: instruction sets, numerics on flat arrays, programs and plans.
 
-Shapes and dtypes are checked by the Python callers (`lowprec.numerics`, `lowprec.engine`); below this
-file pointers are trusted.
+Shapes and dtypes are checked by the Python callers (`lowprec.numerics`, `lowprec.engine`); below
+this file pointers are trusted.
 """
 
 include "_cpu.pxi"

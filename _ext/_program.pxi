@@ -57,8 +57,11 @@ cdef extern from "engine/program.h" namespace "lp" nogil:
         void add_node(Node) except +raise_engine_error
         void set_inputs(const vector[int]&)
         void set_outputs(const vector[int]&)
-        shared_ptr[CPlan] plan(const vector[Shape]&, const vector[const uint8_t*]&) except +raise_engine_error
+        shared_ptr[CPlan] plan(
+            const vector[Shape]&, const vector[const uint8_t*]&
+        ) except +raise_engine_error
         int failed_node()
+
 
 class EngineError(Exception):
     """A program that cannot run on the given shapes."""

@@ -53,7 +53,8 @@ inline void pack_f32(const float* w, WeightStrides strides, int64_t n, int64_t r
 
 // [taps][C64] s8 -> [C64/64][ceil(taps/4)][4][16][4]: accumulator s, lane l holds channel
 // 16 * (l / 4) + 4 * s + l % 4 (depthwise_avx512vnni.inl).
-inline void pack_depthwise_by_four(const int8_t* w, int64_t channels, int64_t taps, int8_t* packed) {
+inline void pack_depthwise_by_four(const int8_t* w, int64_t channels, int64_t taps,
+                                   int8_t* packed) {
   const int64_t wide = padded_channels(channels), groups = (taps + 3) / 4;
   for (int64_t c = 0; c < wide; c += PACK_PANEL) {
     for (int64_t g = 0; g < groups; ++g) {

@@ -1,4 +1,4 @@
-// avx512vnni.cpp: every kernel, compiled for this instruction set. The only exported symbol is the table.
+// avx512vnni.cpp: every kernel, compiled for this set. The only exported symbol is the table.
 #define LP_ISA_AVX512VNNI
 #include "kernels/kernels.h"
 #include "kernels/vec.h"

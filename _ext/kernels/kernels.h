@@ -55,8 +55,9 @@ enum OutputKind : int32_t { OUT_S32 = 0, OUT_F32 = 1, OUT_U8 = 2, OUT_S8 = 3 };
 // int8 product:   OUT_S32            acc
 //                 OUT_F32            chain(f32(acc) * multiplier[n] + addend[n])
 //                 OUT_U8/S8, plain   clamp(saturate(rint(f32(acc) * multiplier[n]) + zero_point))
-//                 OUT_U8/S8, else    clamp(quantize(chain(f32(acc) * multiplier[n] + addend[n]), scale))
-//                 (plain: no addend, no operators; "+ addend" is a separate rounding, left out if null)
+//                 OUT_U8/S8, else    clamp(quantize(chain(as for OUT_F32), scale))
+//                 plain: no addend, no operators; "+ addend" is a separate rounding, left out if
+//                 null
 // float product:  OUT_F32            chain(acc + bias[n])
 //                 OUT_U8/S8          clamp(quantize(chain(acc + bias[n]), scale))
 struct Epilogue {
@@ -103,7 +104,7 @@ struct DepthwiseArgs {
   int64_t channels;
   const void* weights;          // [taps][channels rounded up to 64], s8 or f32
   const void* weights_by_four;  // s8 only: four taps side by side (pack.h)
-  const void* bias;     // readable up to the next multiple of 64
+  const void* bias;             // readable up to the next multiple of 64
   Epilogue epilogue;
 };
 

@@ -1,4 +1,4 @@
-// scalar.cpp: every kernel, compiled for this instruction set. The only exported symbol is the table.
+// scalar.cpp: every kernel, compiled for this set. The only exported symbol is the table.
 #define LP_ISA_SCALAR
 #include "kernels/kernels.h"
 #include "kernels/vec.h"

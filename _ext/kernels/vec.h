@@ -169,9 +169,7 @@ LP_INLINE VI vload(const int32_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
 }
 LP_INLINE VI vload_n(const int32_t* p, int n) { return {_mm256_maskload_epi32(p, lanes(n))}; }
-LP_INLINE void vstore(int32_t* p, VI a) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v);
-}
+LP_INLINE void vstore(int32_t* p, VI a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
 LP_INLINE void vstore_n(int32_t* p, VI a, int n) { _mm256_maskstore_epi32(p, lanes(n), a.v); }
 LP_INLINE VI vset_s32(int32_t x) { return {_mm256_set1_epi32(x)}; }
 LP_INLINE VI operator+(VI a, VI b) { return {_mm256_add_epi32(a.v, b.v)}; }

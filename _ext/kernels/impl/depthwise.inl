@@ -1,7 +1,8 @@
 // depthwise.inl: one filter per channel, channels-last.
 //
 // f32   written once over VF: per output one chain of FMAs over the taps in order, bias last.
-// u8s8  weights [taps][C64] (C64: channels rounded up to 64). Scalar and AVX2 read those; AVX-512 VNNI
+// u8s8  weights [taps][C64] (C64: channels rounded up to 64). Scalar and AVX2 read those; AVX-512
+// VNNI
 //       reads the same weights regrouped by four taps (depthwise_avx512vnni.inl), so that all four
 //       lanes of vpdpbusd do useful work.
 
@@ -24,9 +25,9 @@ constexpr int64_t TILE_PIXELS = 8;
 
 // One vector of channels for N pixels in a row: a weight is loaded once for all of them.
 template <int N>
-LP_INLINE void depthwise_vector(const lp::DepthwiseArgs& args, const float* src, const float* weights,
-                                int64_t stride, VF bias, int lanes, float (*tile)[DEPTHWISE_BLOCK],
-                                int64_t at) {
+LP_INLINE void depthwise_vector(const lp::DepthwiseArgs& args, const float* src,
+                                const float* weights, int64_t stride, VF bias, int lanes,
+                                float (*tile)[DEPTHWISE_BLOCK], int64_t at) {
   VF sum[N];
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i) sum[i] = vset(0.0f);
@@ -49,10 +50,11 @@ static void depthwise_f32(const lp::DepthwiseArgs* arguments) {
     const int64_t image = line / args.rows, y = line % args.rows;
     const float* src_row =
         static_cast<const float*>(args.src) + image * args.src_image + y * args.src_row;
-    uint8_t* dst_row = static_cast<uint8_t*>(args.dst) +
-                       (image * args.dst_image + y * args.dst_row) * out_bytes;
+    uint8_t* dst_row =
+        static_cast<uint8_t*>(args.dst) + (image * args.dst_image + y * args.dst_row) * out_bytes;
     for (int64_t c = 0; c < args.channels; c += DEPTHWISE_BLOCK) {
-      const int64_t width = args.channels - c < DEPTHWISE_BLOCK ? args.channels - c : DEPTHWISE_BLOCK;
+      const int64_t width =
+          args.channels - c < DEPTHWISE_BLOCK ? args.channels - c : DEPTHWISE_BLOCK;
       const float* weights = static_cast<const float*>(args.weights) + c;
       const float* bias = static_cast<const float*>(args.bias) + c;
       for (int64_t x = 0; x < args.cols; x += TILE_PIXELS) {
@@ -70,8 +72,8 @@ static void depthwise_f32(const lp::DepthwiseArgs* arguments) {
                                 tile + i, at);
           }
         }
-        finish_tile(tile, pixels, width, args.epilogue, dst_row + (x * args.dst_col + c) * out_bytes,
-                    args.dst_col * out_bytes);
+        finish_tile(tile, pixels, width, args.epilogue,
+                    dst_row + (x * args.dst_col + c) * out_bytes, args.dst_col * out_bytes);
       }
     }
   }
@@ -92,10 +94,12 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments) {
     const uint8_t* src = static_cast<const uint8_t*>(args.src) + walk.src(args);
     uint8_t* dst = static_cast<uint8_t*>(args.dst) + walk.dst(args) * out_bytes;
     for (int64_t c = 0; c < args.channels; c += DEPTHWISE_BLOCK) {
-      const int64_t width = args.channels - c < DEPTHWISE_BLOCK ? args.channels - c : DEPTHWISE_BLOCK;
+      const int64_t width =
+          args.channels - c < DEPTHWISE_BLOCK ? args.channels - c : DEPTHWISE_BLOCK;
       memcpy(acc, bias + c, sizeof(acc));
 #if defined(LP_ISA_AVX2)
-      // Two taps at a time as s16 pairs. Reads up to 15 bytes past the channels: the arena has slack.
+      // Two taps at a time as s16 pairs. Reads up to 15 bytes past the channels: the arena has
+      // slack.
       for (int64_t at = 0; at < width; at += 16) {
         __m256i low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
         for (int64_t t = 0; t < args.taps; t += 2) {
@@ -105,13 +109,13 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments) {
                 reinterpret_cast<const __m128i*>(src + args.tap_offset[tap] + c + at)));
           };
           const auto s8 = [&](int64_t tap) __attribute__((always_inline)) {
-            return _mm256_cvtepi8_epi16(_mm_loadu_si128(
-                reinterpret_cast<const __m128i*>(weights + tap * stride + c + at)));
+            return _mm256_cvtepi8_epi16(
+                _mm_loadu_si128(reinterpret_cast<const __m128i*>(weights + tap * stride + c + at)));
           };
           const __m256i x0 = u8(t), x1 = pair ? u8(t + 1) : _mm256_setzero_si256();
           const __m256i w0 = s8(t), w1 = pair ? s8(t + 1) : _mm256_setzero_si256();
-          low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(x0, x1),
-                                                        _mm256_unpacklo_epi16(w0, w1)));
+          low = _mm256_add_epi32(
+              low, _mm256_madd_epi16(_mm256_unpacklo_epi16(x0, x1), _mm256_unpacklo_epi16(w0, w1)));
           high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(x0, x1),
                                                           _mm256_unpackhi_epi16(w0, w1)));
         }

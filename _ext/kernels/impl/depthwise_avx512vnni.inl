@@ -15,8 +15,10 @@
 namespace {
 
 LP_INLINE void transpose_blocks(__m512i (&v)[4]) {
-  const __m512i a = _mm512_shuffle_i32x4(v[0], v[1], 0x44), b = _mm512_shuffle_i32x4(v[0], v[1], 0xEE);
-  const __m512i c = _mm512_shuffle_i32x4(v[2], v[3], 0x44), d = _mm512_shuffle_i32x4(v[2], v[3], 0xEE);
+  const __m512i a = _mm512_shuffle_i32x4(v[0], v[1], 0x44),
+                b = _mm512_shuffle_i32x4(v[0], v[1], 0xEE);
+  const __m512i c = _mm512_shuffle_i32x4(v[2], v[3], 0x44),
+                d = _mm512_shuffle_i32x4(v[2], v[3], 0xEE);
   v[0] = _mm512_shuffle_i32x4(a, c, 0x88);
   v[1] = _mm512_shuffle_i32x4(a, c, 0xDD);
   v[2] = _mm512_shuffle_i32x4(b, d, 0x88);
@@ -34,10 +36,10 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments) {
   alignas(64) float tile[TILE_PIXELS][DEPTHWISE_BLOCK];
   for (int64_t image = 0; image < args.images; ++image) {
     for (int64_t y = 0; y < args.rows; ++y) {
-      const uint8_t* src_row = static_cast<const uint8_t*>(args.src) + image * args.src_image +
-                               y * args.src_row;
-      uint8_t* dst_row = static_cast<uint8_t*>(args.dst) +
-                         (image * args.dst_image + y * args.dst_row) * out_bytes;
+      const uint8_t* src_row =
+          static_cast<const uint8_t*>(args.src) + image * args.src_image + y * args.src_row;
+      uint8_t* dst_row =
+          static_cast<uint8_t*>(args.dst) + (image * args.dst_image + y * args.dst_row) * out_bytes;
       for (int64_t c = 0; c < args.channels; c += 64) {
         const int width = static_cast<int>(args.channels - c < 64 ? args.channels - c : 64);
         const __mmask64 mask = byte_lanes(width);
@@ -47,8 +49,8 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments) {
 #pragma GCC unroll 4
         for (int s = 0; s < 4; ++s) {
           start[s] = _mm512_loadu_si512(bias + 16 * s);
-          multiplier_bits[s] = e.multiplier ? _mm512_loadu_si512(e.multiplier + c + 16 * s)
-                                            : _mm512_setzero_si512();
+          multiplier_bits[s] =
+              e.multiplier ? _mm512_loadu_si512(e.multiplier + c + 16 * s) : _mm512_setzero_si512();
         }
         transpose_blocks(start);
         transpose_blocks(multiplier_bits);
@@ -78,7 +80,8 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments) {
             __m512i q[4];
 #pragma GCC unroll 4
             for (int s = 0; s < 4; ++s) {
-              q[s] = requantized(acc[s], _mm512_castsi512_ps(multiplier_bits[s]), range, e.fast != 0);
+              q[s] =
+                  requantized(acc[s], _mm512_castsi512_ps(multiplier_bits[s]), range, e.fast != 0);
             }
             _mm512_mask_storeu_epi8(dst, mask, packer.interleaved(q[0], q[1], q[2], q[3]));
           } else {

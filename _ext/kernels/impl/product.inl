@@ -4,8 +4,8 @@
 //     for each panel of 64 output channels                             (packed B is streamed)
 //       for each tile of MR rows                                       (the ISA's microkernel)
 //
-// A microkernel type provides: Element (of A), Weight (of B), Bias; tile_rows(vectors) = the largest
-// MR; and run(rows, a, dst, ...). K is never split, so a sum has one order.
+// A microkernel type provides: Element (of A), Weight (of B), Bias; tile_rows(vectors) = the
+// largest MR; and run(rows, a, dst, ...). K is never split, so a sum has one order.
 
 namespace {
 

@@ -3,7 +3,8 @@
 // Microkernel  u8 x s8: 3 x 16, K in groups of 4; both sides widened to s16 in registers, vpmaddwd.
 //              vpmaddubsw would saturate at s16 (255 * 127 * 2 > 32767): never used.
 // Registers    12 accumulators + 1 A broadcast + 1 B + 2 temporaries = 16 ymm
-// Packed B     [col][4] bytes: 16 bytes widen to 4 columns x 4 k; vpmaddwd leaves two partial sums a
+// Packed B     [col][4] bytes: 16 bytes widen to 4 columns x 4 k; vpmaddwd leaves two partial sums
+// a
 //              column, added once at the end (vphaddd)
 // f32          6 x 16: 12 accumulators, one FMA chain per output over k
 
@@ -39,8 +40,8 @@ struct MicroU8S8 {
         }
 #pragma GCC unroll 8
         for (int j = 0; j < 4; ++j) {
-          const __m256i w = _mm256_cvtepi8_epi16(
-              _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + 16 * j)));
+          const __m256i w =
+              _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + 16 * j)));
 #pragma GCC unroll 8
           for (int i = 0; i < MR; ++i) {
             acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(x[i], w));
@@ -52,8 +53,8 @@ struct MicroU8S8 {
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 8
       for (int j = 0; j < 4; j += 2) {
-        const __m256i sums = _mm256_permute4x64_epi64(
-            _mm256_hadd_epi32(acc[i][j], acc[i][j + 1]), 0xD8);
+        const __m256i sums =
+            _mm256_permute4x64_epi64(_mm256_hadd_epi32(acc[i][j], acc[i][j + 1]), 0xD8);
         __m256i* out = reinterpret_cast<__m256i*>(acc_out[i] + column + 4 * j);
         _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), sums));
       }

@@ -2,10 +2,12 @@
 //
 // Microkernel  MR x (16 * NV): 4 x 64 (NV = 4), 8 x 32 (NV <= 2); K in groups of 4 bytes
 // Inner loop   per K group: NV loads of B (64 B each), MR broadcasts of A (4 B), MR * NV vpdpbusd
-// Instruction  vpdpbusd zmm on Zen 4: 1 a cycle, latency 4, so 16 accumulators are ample. It sums four
-//              u8 x s8 products into s32 without saturating (vpdpbusds would); written as asm because
-//              GCC 12 rotates the accumulators of the intrinsic through copies
-// Epilogue     u8/s8: multiply, round, packssdw, paddsw zero point, packuswb, one 64-byte store; exact
+// Instruction  vpdpbusd zmm on Zen 4: 1 a cycle, latency 4, so 16 accumulators are ample. It sums
+// four
+//              u8 x s8 products into s32 without saturating (vpdpbusds would); written as asm
+//              because GCC 12 rotates the accumulators of the intrinsic through copies
+// Epilogue     u8/s8: multiply, round, packssdw, paddsw zero point, packuswb, one 64-byte store;
+// exact
 //              because every |acc * multiplier| < 2^31 (`fast`), else clamped in float first
 
 namespace {
