@@ -1,7 +1,9 @@
 // cpu.cpp: CPUID and XCR0, asked once.
 #include "cpu.h"
 
+#if defined(__x86_64__)
 #include <cpuid.h>
+#endif
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +11,7 @@ namespace lp {
 
 namespace {
 
+#if defined(__x86_64__)
 struct Registers {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
 };
@@ -87,6 +90,13 @@ CpuInfo detect() {
   isa("avx512vnni", {avx2, fma, f16c, f, dq, bw, vl, vnni});
   return info;
 }
+#else
+CpuInfo detect() {
+  CpuInfo info;
+  info.isas.push_back({"scalar", true, ""});
+  return info;
+}
+#endif
 
 }  // namespace
 
@@ -98,9 +108,11 @@ const CpuInfo& cpu_info() {
 const Kernels* kernels_named(const std::string& isa) {
   for (const CpuInfo::Isa& entry : cpu_info().isas) {
     if (entry.name != isa || !entry.available) continue;
-    if (isa == "scalar") return kernels_scalar();
+#if defined(__x86_64__)
     if (isa == "avx2") return kernels_avx2();
-    return kernels_avx512vnni();
+    if (isa == "avx512vnni") return kernels_avx512vnni();
+#endif
+    return kernels_scalar();
   }
   return nullptr;
 }

@@ -25,7 +25,7 @@ class FloatingPointState {
  public:
   FloatingPointState() {
     __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
-    __asm__ volatile("msr fpcr, %0" : : "r"(unsigned long{0}));
+    __asm__ volatile("msr fpcr, %0" : : "r"(0ul));
   }
   ~FloatingPointState() { __asm__ volatile("msr fpcr, %0" : : "r"(saved_)); }
   FloatingPointState(const FloatingPointState&) = delete;

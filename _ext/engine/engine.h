@@ -1,13 +1,14 @@
 // engine.h: from a program (nodes, shape independent) to a plan (steps, one concrete input shape).
 //
-// An operator is one function `build(Planner&, const Node&)` (or an ordered list of them, best first,
-// each of which may refuse with a reason). It reads the operands' dtypes and shapes, declares its
-// outputs, and adds one Step. A Step holds plan-tensor ids and everything that it worked out; run()
-// gets the table of pointers. Steps are immutable: plans are shared between threads, each concurrent
-// run brings its own arena and pointer table.
+// An operator is one function `build(Planner&, const Node&)` (or an ordered list of them, best
+// first, each of which may refuse with a reason). It reads the operands' dtypes and shapes,
+// declares its outputs, and adds one Step. A Step holds plan-tensor ids and everything that it
+// worked out; run() gets the table of pointers. Steps are immutable: plans are shared between
+// threads, each concurrent run brings its own arena and pointer table.
 //
-// Layouts: a tensor's `shape` is always the logical one (N, C, spatial...). CHANNELS_LAST says that the
-// memory order is N, spatial..., C. `operand(node, i, layout)` inserts a conversion where needed, once.
+// Layouts: a tensor's `shape` is always the logical one (N, C, spatial...). CHANNELS_LAST says that
+// the memory order is N, spatial..., C. `operand(node, i, layout)` inserts a conversion where
+// needed, once.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -96,12 +97,15 @@ struct Node {
   mutable std::map<std::string, std::shared_ptr<Prepared>> prepared;
 };
 
+// Unary operators run in order: attributes PREFIXcodes (UnaryCode), PREFIXa, PREFIXb.
+std::vector<UnaryOp> chain_of(const Node& node, const std::string& prefix = "");
+
 struct ProgramValue {
   std::string name;
   DType dtype = DType::F32;
   bool constant = false;
-  Shape shape;                     // of a constant
-  const uint8_t* data = nullptr;   // of a constant; kept alive by the owner of the program
+  Shape shape;                    // of a constant
+  const uint8_t* data = nullptr;  // of a constant; kept alive by the owner of the program
 };
 
 // --------------------------------------------------------------------------------------- plan
@@ -144,11 +148,11 @@ class Step {
 
   std::vector<int> in, out;  // plan tensors read and written (liveness)
   int64_t scratch_bytes = 0;
-  int inplace = -1;          // in[inplace] may share memory with out[0] (same size, same layout)
+  int inplace = -1;  // in[inplace] may share memory with out[0] (same size, same layout)
   double macs = 0;
   const Node* node = nullptr;
-  std::string kernel;        // "conv_u8s8 avx512vnni"
-  std::string refused;       // "depthwise: group is 1; ..."
+  std::string kernel;   // "conv_u8s8 avx512vnni"
+  std::string refused;  // "depthwise: group is 1; ..."
 };
 
 // A Step from a lambda, for operators that are one loop.
@@ -176,7 +180,7 @@ class Planner {
   // ---- contents that must be known while planning; throw Error where they are not ----
   bool is_known(const Node& node, size_t i);
   std::vector<int64_t> known_integers(const Node& node, size_t i);  // s64, s32 or bool tensor
-  std::vector<float> known_reals(const Node& node, size_t i);       // f32 (f16, f64, ints converted)
+  std::vector<float> known_reals(const Node& node, size_t i);  // f32 (f16, f64, ints converted)
 
   // ---- outputs ----
   int output(const Node& node, size_t i, DType dtype, const Shape& shape,
@@ -230,13 +234,14 @@ const Operator* find_operator(const std::string& op);  // nullptr: not native
 std::vector<std::string> operator_names();
 
 // --------------------------------------------------------------------------- operator tables
-const std::vector<Operator>& product_operators();      // ops_product.cpp: Conv, Gemm, MatMul, QConv...
-const std::vector<Operator>& observe_operators();      // ops_observe.cpp: calibration taps
+const std::vector<Operator>& conv_operators();     // ops_conv.cpp: Conv, QConv, transposed ones
+const std::vector<Operator>& matrix_operators();   // ops_matrix.cpp: MatMul, Gemm, QMatMul, QGemm
+const std::vector<Operator>& observe_operators();  // ops_observe.cpp: calibration taps
 const std::vector<Operator>& elementwise_operators();  // ops_elementwise.cpp
 const std::vector<Operator>& quantize_operators();     // ops_quantize.cpp
 const std::vector<Operator>& reduce_operators();       // ops_reduce.cpp: reductions, softmax, norms
 const std::vector<Operator>& pool_operators();         // ops_pool.cpp
-const std::vector<Operator>& shape_operators();        // ops_shape.cpp: reshape, transpose, slice...
-const std::vector<Operator>& resize_operators();       // ops_resize.cpp: resize, pad
+const std::vector<Operator>& shape_operators();   // ops_shape.cpp: reshape, transpose, slice...
+const std::vector<Operator>& resize_operators();  // ops_resize.cpp: resize, pad
 
 }  // namespace lp

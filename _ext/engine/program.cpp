@@ -147,6 +147,18 @@ std::vector<float> Node::reals(const std::string& key) const {
   return it == attributes.end() ? std::vector<float>{} : it->second.floats;
 }
 
+std::vector<UnaryOp> chain_of(const Node& node, const std::string& prefix) {
+  const std::vector<int64_t> codes = node.integers(prefix + "codes");
+  std::vector<float> a = node.reals(prefix + "a"), b = node.reals(prefix + "b");
+  a.resize(codes.size(), 0.0f);
+  b.resize(codes.size(), 0.0f);
+  std::vector<UnaryOp> ops;
+  for (size_t i = 0; i < codes.size(); ++i) {
+    ops.push_back({static_cast<int32_t>(codes[i]), a[i], b[i]});
+  }
+  return ops;
+}
+
 int Program::add_value(const std::string& name, DType dtype) {
   ProgramValue value;
   value.name = name;

@@ -12,8 +12,9 @@ class Plan {
  public:
   Plan();
   ~Plan();
-  // Runs every step. `inputs` and `outputs` are in program order; the memory of an output is written
-  // directly. Safe to call from several threads at once. `nanoseconds` (one per step) may be null.
+  // Runs every step. `inputs` and `outputs` are in program order; the memory of an output is
+  // written directly. Safe to call from several threads at once. `nanoseconds` (one per step) may
+  // be null.
   void run(const uint8_t* const* inputs, uint8_t* const* outputs, int64_t* nanoseconds) const;
 
   struct Row {  // for explain()

@@ -283,16 +283,4 @@ void require_f32(Planner& planner, const Node& node) {
   }
 }
 
-std::vector<UnaryOp> chain_of(const Node& node) {
-  const std::vector<int64_t> codes = node.integers("codes");
-  std::vector<float> a = node.reals("a"), b = node.reals("b");
-  a.resize(codes.size(), 0.0f);
-  b.resize(codes.size(), 0.0f);
-  std::vector<UnaryOp> ops;
-  for (size_t i = 0; i < codes.size(); ++i) {
-    ops.push_back({static_cast<int32_t>(codes[i]), a[i], b[i]});
-  }
-  return ops;
-}
-
 }  // namespace lp

@@ -98,9 +98,6 @@ std::vector<int64_t> axes_of(Planner& planner, const Node& node, size_t i, size_
 // Throws Unsupported unless operand 0 is f32.
 void require_f32(Planner& planner, const Node& node);
 
-// The attributes codes, a, b as unary operators (of UnaryChain, QTable and fused epilogues).
-std::vector<UnaryOp> chain_of(const Node& node);
-
 // Calls f(T()) with the C++ type of a dtype that arithmetic is done in.
 template <class F>
 void with_number(DType dtype, const Node& node, F f) {

@@ -222,7 +222,8 @@ class Session:
                     made, nanoseconds = plan.run(arrays, None, timed)
                     if nanoseconds is not None:
                         rows = _native_rows(plan, runner.last[1] if runner.last else "")
-                        times += [(r, t / 1e9) for r, t in zip(rows, nanoseconds, strict=True)]
+                        clock = nanoseconds or []
+                        times += [(r, t / 1e9) for r, t in zip(rows, clock, strict=True)]
                 else:
                     start = perf_counter()
                     made = runner.run({name: values[name] for name in segment.inputs})

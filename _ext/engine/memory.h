@@ -1,8 +1,19 @@
-// plan_arena.h: the memory of runs in progress.
+// memory.h: how much room a tensor gets, and the memory of runs in progress.
 #pragma once
 #include "engine/program.h"
 
 namespace lp {
+
+constexpr int64_t ALIGNMENT = 64;
+// Products read up to 3 bytes, vector loads up to 64, past a tensor's end.
+constexpr int64_t SLACK = 128;
+
+inline int64_t rounded(int64_t bytes) {
+  return (bytes + SLACK + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+inline std::unique_ptr<uint8_t[]> zeroed(int64_t bytes) {
+  return std::unique_ptr<uint8_t[]>(new uint8_t[static_cast<size_t>(bytes)]());
+}
 
 // What one run needs. Contents are undefined at its start.
 struct Arena {

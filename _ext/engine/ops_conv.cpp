@@ -1,0 +1,309 @@
+// ops_conv.cpp: convolutions, float and int8.
+//
+// Images are channels-last. Where the tensor has the border that a convolution wants around it (its
+// halo), the convolution reads it as it is; else it copies one image at a time into scratch memory
+// with its border (and, for a transposed one, with zeros between the pixels). After that every
+// kernel row is one contiguous run and there is nothing left to check.
+#include <string.h>
+
+#include "engine/product.h"
+
+namespace lp {
+
+namespace {
+
+class ConvStep : public Step {
+ public:
+  Geometry g;
+  int64_t element = 4;
+  uint8_t border = 0;  // code of real 0.0
+  bool depthwise = false;
+  std::shared_ptr<Packed> packed;
+  Output output;
+  std::vector<int64_t> offsets;  // of runs or taps, in elements
+  int64_t run_length = 0;
+  void (*product)(const ProductArgs*) = nullptr;
+  void (*depthwise_product)(const DepthwiseArgs*) = nullptr;
+
+  bool understands_halo() const override { return true; }
+  uint8_t border_code() const override { return border; }
+  Halo wanted_halo() const override {
+    const bool plain = g.h.insert == 1 && g.w.insert == 1 && g.h.begin >= 0 && g.h.end >= 0 &&
+                       g.w.begin >= 0 && g.w.end >= 0;
+    return plain ? Halo{g.h.begin, g.w.begin, g.h.end, g.w.end} : Halo{};
+  }
+  void set_halos(const Halo& in_halo, const Halo& out_halo, uint8_t code) override {
+    source_halo_ = in_halo;
+    target_halo_ = out_halo;
+    target_border_ = code;
+    const Halo wanted = wanted_halo();
+    copies_ = g.bordered() &&
+              !(wanted.any() && in_halo.top >= wanted.top && in_halo.left >= wanted.left &&
+                in_halo.bottom >= wanted.bottom && in_halo.right >= wanted.right);
+    finish_setup();
+  }
+
+  // Where the pixels of one image are.
+  struct Frame {
+    int64_t row = 0, image = 0;  // steps, in elements
+    int64_t start = 0;           // of the first window
+  };
+  Frame source_frame() const {
+    if (copies_) return {g.w.padded() * g.channels, 0, 0};
+    const Halo& halo = source_halo_;
+    const int64_t row = (g.w.in + halo.left + halo.right) * g.channels;
+    const Halo pad = wanted_halo();
+    return {row, (g.h.in + halo.top + halo.bottom) * row,
+            (halo.top - pad.top) * row + (halo.left - pad.left) * g.channels};
+  }
+  Frame target_frame() const {
+    const Halo& halo = target_halo_;
+    const int64_t row = (g.w.out + halo.left + halo.right) * g.out_channels;
+    return {row, (g.h.out + halo.top + halo.bottom) * row,
+            halo.top * row + halo.left * g.out_channels};
+  }
+
+  void finish_setup() {
+    const int64_t row = source_frame().row;
+    offsets.clear();
+    const bool whole_rows = g.groups == 1 && g.w.dilation == 1;
+    run_length = whole_rows ? g.w.kernel * g.channels : g.group_channels();
+    for (int64_t y = 0; y < g.h.kernel; ++y) {
+      for (int64_t x = 0; x < (whole_rows ? 1 : g.w.kernel); ++x) {
+        offsets.push_back(y * g.h.dilation * row + x * g.w.dilation * g.channels);
+      }
+    }
+    scratch_bytes = copies_ ? g.h.padded() * row * element + 128 : 0;
+  }
+
+  void run(Pointers t, uint8_t* scratch) const override {
+    const uint8_t* src = t[in[0]];
+    uint8_t* dst = t[out[0]];
+    const Frame from = source_frame(), to = target_frame();
+    const int64_t out_size = dtype_size(output.dtype);
+    if (target_halo_.any()) fill_halo(dst, out_size);
+    dst += to.start * out_size;
+    if (!copies_) {
+      run_images(src + from.start * element, dst, g.images);
+      return;
+    }
+    const int64_t source_row = (g.w.in + source_halo_.left + source_halo_.right) * g.channels;
+    const int64_t source_image = (g.h.in + source_halo_.top + source_halo_.bottom) * source_row;
+    src += (source_halo_.top * source_row + source_halo_.left * g.channels) * element;
+    for (int64_t i = 0; i < g.images; ++i) {
+      copy_inside(src + i * source_image * element, source_row * element, scratch);
+      run_images(scratch, dst + i * to.image * out_size, 1);
+    }
+  }
+
+ private:
+  bool copies_ = false;
+  Halo source_halo_, target_halo_;
+  uint8_t target_border_ = 0;
+
+  void fill_halo(uint8_t* dst, int64_t out_size) const {
+    const Halo& halo = target_halo_;
+    const Frame to = target_frame();
+    const int64_t pixel = g.out_channels * out_size, row = to.row * out_size;
+    const auto fill = [&](uint8_t* at, int64_t bytes) {
+      memset(at, target_border_, static_cast<size_t>(bytes));
+    };
+    for (int64_t i = 0; i < g.images; ++i, dst += to.image * out_size) {
+      fill(dst, halo.top * row);
+      uint8_t* line = dst + halo.top * row;
+      for (int64_t y = 0; y < g.h.out; ++y, line += row) {
+        fill(line, halo.left * pixel);
+        fill(line + (halo.left + g.w.out) * pixel, halo.right * pixel);
+      }
+      fill(line, halo.bottom * row);
+    }
+  }
+
+  void copy_inside(const uint8_t* src, int64_t src_row, uint8_t* padded) const {
+    const int64_t pixel = g.channels * element, width = g.w.padded(), height = g.h.padded();
+    const bool plain = g.w.insert == 1 && g.w.begin >= 0 && g.w.end >= 0;
+    memset(padded, border, static_cast<size_t>(scratch_bytes));
+    for (int64_t y = 0; y < g.h.in; ++y, src += src_row) {
+      const int64_t to_y = y * g.h.insert + g.h.begin;
+      if (to_y < 0 || to_y >= height) continue;
+      uint8_t* row = padded + to_y * width * pixel;
+      if (plain) {
+        memcpy(row + g.w.begin * pixel, src, static_cast<size_t>(g.w.in * pixel));
+        continue;
+      }
+      for (int64_t x = 0; x < g.w.in; ++x) {
+        const int64_t to_x = x * g.w.insert + g.w.begin;
+        if (to_x < 0 || to_x >= width) continue;
+        memcpy(row + to_x * pixel, src + x * pixel, static_cast<size_t>(pixel));
+      }
+    }
+  }
+
+  template <class Args>
+  void set_geometry(Args& args, const uint8_t* src, uint8_t* dst, int64_t images) const {
+    const Frame from = source_frame(), to = target_frame();
+    args.src = src;
+    args.dst = dst;
+    args.images = images;
+    args.rows = g.h.out;
+    args.cols = g.w.out;
+    args.src_image = from.image;
+    args.src_row = g.h.stride * from.row;
+    args.src_col = g.w.stride * g.channels;
+    args.dst_image = to.image;
+    args.dst_row = to.row;
+    args.dst_col = g.out_channels;
+    args.epilogue = output.epilogue;
+    args.epilogue.ops = output.ops.data();
+    args.epilogue.n_ops = static_cast<int32_t>(output.ops.size());
+    args.epilogue.fast = packed->fast ? 1 : 0;
+  }
+
+  void run_images(const uint8_t* src, uint8_t* dst, int64_t images) const {
+    const bool codes = element == 1;
+    const void* weights = codes ? static_cast<const void*>(packed->weights_s8.data())
+                                : static_cast<const void*>(packed->weights_f32.data());
+    if (depthwise) {
+      DepthwiseArgs args{};
+      set_geometry(args, src, dst, images);
+      args.tap_offset = offsets.data();
+      args.taps = g.taps();
+      args.channels = g.channels;
+      args.weights = weights;
+      args.weights_by_four = packed->by_four.data();
+      args.bias = codes ? static_cast<const void*>(packed->bias_s32.data())
+                        : static_cast<const void*>(packed->bias_f32.data());
+      args.epilogue.multiplier = packed->multiplier.data();
+      args.epilogue.addend = packed->addend.empty() ? nullptr : packed->addend.data();
+      depthwise_product(&args);
+      return;
+    }
+    ProductArgs args{};
+    const int64_t per_group = g.out_channels / g.groups, wide = padded_channels(per_group);
+    const int64_t depth =
+        static_cast<int64_t>(offsets.size()) * (codes ? (run_length + 3) / 4 * 4 : run_length);
+    for (int64_t group = 0; group < g.groups; ++group) {
+      set_geometry(args, src + group * g.group_channels() * element,
+                   dst + group * per_group * dtype_size(output.dtype), images);
+      args.run_offset = offsets.data();
+      args.runs = static_cast<int64_t>(offsets.size());
+      args.run_length = run_length;
+      args.n = per_group;
+      args.packed = static_cast<const uint8_t*>(weights) + group * wide * depth * element;
+      args.bias = codes ? static_cast<const void*>(packed->bias_s32.data() + group * wide)
+                        : static_cast<const void*>(packed->bias_f32.data() + group * wide);
+      if (codes) {
+        args.epilogue.multiplier = packed->multiplier.data() + group * wide;
+        args.epilogue.addend =
+            packed->addend.empty() ? nullptr : packed->addend.data() + group * wide;
+      }
+      product(&args);
+    }
+  }
+};
+
+bool is_transposed(const Node& node) { return node.op.find("Transpose") != std::string::npos; }
+
+void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
+  const bool transposed = is_transposed(node);
+  const Tensor weights = p.tensor(p.operand(node, 1));
+  const int x = p.operand(node, 0, Layout::CHANNELS_LAST);
+  const Shape shape = p.tensor(x).shape;
+  const Geometry g = conv_geometry(node, shape, weights.shape, transposed);
+  const bool whole_rows = g.groups == 1 && g.w.dilation == 1;
+  const Geometry layout = depthwise ? as_one_group(g) : g;
+
+  auto step = std::make_unique<ConvStep>();
+  step->g = g;
+  step->output = output_of(node);
+  step->depthwise = depthwise;
+  step->element = codes ? 1 : 4;
+  step->border = codes ? static_cast<uint8_t>(node.integer("x_zero_point", 0)) : 0;
+  step->packed = std::static_pointer_cast<Packed>(p.prepared(
+      node, std::string(depthwise ? "depthwise" : "product") + (whole_rows ? " rows" : ""),
+      [&]() -> std::shared_ptr<Prepared> {
+        auto packed = std::make_shared<Packed>();
+        if (codes) {
+          const auto* w = reinterpret_cast<const int8_t*>(weights.constant);
+          pack_s8_weights(*packed, w, g, transposed, depthwise, whole_rows);
+          pack_channels(*packed, layout, weight_bounds(w, g, transposed),
+                        integer_bias(p, node, g.out_channels), node.integer("x_zero_point", 0),
+                        node, step->output);
+          if (node.has_input(3)) {
+            const auto addend = real_bias(p, node, 3, g.out_channels);
+            packed->addend =
+                by_group<float>(layout, [&](int64_t o) { return addend[static_cast<size_t>(o)]; });
+          }
+        } else {
+          const auto* w = reinterpret_cast<const float*>(weights.constant);
+          pack_f32_weights(*packed, w, g, transposed, depthwise, whole_rows);
+          const auto bias = real_bias(p, node, 2, g.out_channels);
+          packed->bias_f32 =
+              by_group<float>(layout, [&](int64_t o) { return bias[static_cast<size_t>(o)]; });
+        }
+        return packed;
+      }));
+  Shape result = shape;
+  result[1] = g.out_channels;
+  result[result.size() - 1] = g.w.out;
+  if (result.size() == 4) result[2] = g.h.out;
+  if (!step->packed->exact) {
+    build_wide(p, node, x, g, reinterpret_cast<const int8_t*>(weights.constant), transposed, result,
+               Layout::CHANNELS_LAST);
+    return;
+  }
+  step->set_halos({}, {}, 0);
+  step->product = codes ? p.kernels().product_u8s8 : p.kernels().product_f32;
+  step->depthwise_product = codes ? p.kernels().depthwise_u8s8 : p.kernels().depthwise_f32;
+  step->in = {x};
+  step->out = {p.output(node, 0, step->output.dtype, result, Layout::CHANNELS_LAST)};
+  const double pixels =
+      transposed ? static_cast<double>(g.h.in * g.w.in) : static_cast<double>(g.h.out * g.w.out);
+  step->macs = static_cast<double>(g.images) * pixels * static_cast<double>(g.out_channels) *
+               static_cast<double>(g.group_channels() * g.taps());
+  p.add(std::move(step));
+}
+
+const char* refuse_depthwise(Planner& p, const Node& node) {
+  if (const char* why = not_constant(p, node)) return why;
+  if (is_transposed(node)) return "transposed";
+  const Shape& x = p.shape_of(node, 0);
+  const Shape& w = p.shape_of(node, 1);
+  const int64_t groups = node.integer("group", 1);
+  if (groups == 1) return "group is 1";
+  if (x.size() < 3 || w.size() != x.size()) return "rank";
+  if (groups != x[1] || w[0] != x[1]) return "more than one input or output channel a group";
+  return nullptr;
+}
+const char* refuse_product(Planner& p, const Node& node) {
+  if (const char* why = not_constant(p, node)) return why;
+  if (p.dtype_of(node, 0) != DType::F32) return "input is not f32";
+  return nullptr;
+}
+const char* refuse_depthwise_f32(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::F32) return "input is not f32";
+  return refuse_depthwise(p, node);
+}
+
+void conv_f32(Planner& p, const Node& node) { build_conv(p, node, false, false); }
+void conv_depthwise_f32(Planner& p, const Node& node) { build_conv(p, node, false, true); }
+void conv_u8s8(Planner& p, const Node& node) { build_conv(p, node, true, false); }
+void conv_depthwise_u8s8(Planner& p, const Node& node) { build_conv(p, node, true, true); }
+
+}  // namespace
+
+const std::vector<Operator>& conv_operators() {
+  static const std::vector<Operator> operators = {
+      {"Conv",
+       {{"depthwise f32", refuse_depthwise_f32, conv_depthwise_f32},
+        {"conv f32", refuse_product, conv_f32}}},
+      {"ConvTranspose", {{"conv f32 transposed", refuse_product, conv_f32}}},
+      {"QConv",
+       {{"depthwise u8s8", refuse_depthwise, conv_depthwise_u8s8},
+        {"conv u8s8", not_constant, conv_u8s8}}},
+      {"QConvTranspose", {{"conv u8s8 transposed", not_constant, conv_u8s8}}},
+  };
+  return operators;
+}
+
+}  // namespace lp

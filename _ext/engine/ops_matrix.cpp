@@ -1,0 +1,323 @@
+// ops_matrix.cpp: matrix products, float and int8; constant weights are packed once.
+#include <string.h>
+
+#include <algorithm>
+
+#include "engine/product.h"
+
+namespace lp {
+
+namespace {
+
+class MatrixStep : public Step {
+ public:
+  int64_t rows = 0, depth = 0, columns = 0;
+  int64_t element = 4;
+  std::shared_ptr<Packed> packed;
+  Output output;
+  void (*product)(const ProductArgs*) = nullptr;
+
+  void run(Pointers t, uint8_t*) const override {
+    ProductArgs args{};
+    const int64_t zero = 0;
+    args.src = t[in[0]];
+    args.dst = t[out[0]];
+    args.images = args.rows = 1;
+    args.cols = rows;
+    args.src_col = depth;
+    args.dst_col = columns;
+    args.run_offset = &zero;
+    args.runs = 1;
+    args.run_length = depth;
+    args.n = columns;
+    args.epilogue = output.epilogue;
+    args.epilogue.ops = output.ops.data();
+    args.epilogue.n_ops = static_cast<int32_t>(output.ops.size());
+    args.epilogue.fast = packed->fast ? 1 : 0;
+    if (element == 1) {
+      args.packed = packed->weights_s8.data();
+      args.bias = packed->bias_s32.data();
+      args.epilogue.multiplier = packed->multiplier.data();
+      args.epilogue.addend = packed->addend.empty() ? nullptr : packed->addend.data();
+    } else {
+      args.packed = packed->weights_f32.data();
+      args.bias = packed->bias_f32.data();
+    }
+    product(&args);
+  }
+};
+
+// Gemm's weights may be transposed; MatMul's are [K, N].
+bool transposed_b(const Node& node) { return node.integer("transB", 0) != 0; }
+
+void build_matrix(Planner& p, const Node& node, bool codes) {
+  const int a = p.operand(node, 0);
+  const Tensor weights = p.tensor(p.operand(node, 1));
+  const Shape shape = p.tensor(a).shape;
+  const bool flip = transposed_b(node);
+  const int64_t depth = weights.shape[flip ? 1 : 0], n = weights.shape[flip ? 0 : 1];
+  if (shape.empty() || shape.back() != depth) {
+    throw Error("input of shape " + to_string(shape) + " times weights of depth " +
+                std::to_string(depth));
+  }
+  Geometry layout;
+  layout.channels = depth;
+  layout.out_channels = n;
+  auto step = std::make_unique<MatrixStep>();
+  step->depth = depth;
+  step->columns = n;
+  step->rows = count(shape, 0, shape.size() - 1);
+  step->element = codes ? 1 : 4;
+  step->output = output_of(node);
+  step->product = codes ? p.kernels().product_u8s8 : p.kernels().product_f32;
+  step->packed = std::static_pointer_cast<Packed>(
+      p.prepared(node, "matrix", [&]() -> std::shared_ptr<Prepared> {
+        auto packed = std::make_shared<Packed>();
+        const WeightStrides strides = flip ? WeightStrides{depth, 0, 1} : WeightStrides{1, 0, n};
+        if (codes) {
+          const auto* w = reinterpret_cast<const int8_t*>(weights.constant);
+          packed->weights_s8.resize(
+              static_cast<size_t>(padded_channels(n) * ((depth + 3) / 4) * 4));
+          pack_s8(w, strides, n, 1, depth, packed->weights_s8.data());
+          std::vector<Bounds> bounds(static_cast<size_t>(n));
+          for (int64_t o = 0; o < n; ++o) {
+            for (int64_t k = 0; k < depth; ++k) {
+              const int8_t x = w[o * strides.n + k * strides.k];
+              Bounds& sum = bounds[static_cast<size_t>(o)];
+              (x > 0 ? sum.positive : sum.negative) += x;
+            }
+          }
+          pack_channels(*packed, layout, bounds, integer_bias(p, node, n),
+                        node.integer("x_zero_point", 0), node, step->output);
+          if (node.has_input(3)) {
+            const auto addend = real_bias(p, node, 3, n);
+            packed->addend =
+                by_group<float>(layout, [&](int64_t o) { return addend[static_cast<size_t>(o)]; });
+          }
+        } else {
+          const auto* w = reinterpret_cast<const float*>(weights.constant);
+          packed->weights_f32.resize(static_cast<size_t>(padded_channels(n) * depth));
+          pack_f32(w, strides, n, 1, depth, packed->weights_f32.data());
+          const float alpha = node.real("alpha", 1.0f), beta = node.real("beta", 1.0f);
+          if (alpha != 1.0f) {
+            for (float& x : packed->weights_f32) x *= alpha;
+          }
+          std::vector<float> bias(static_cast<size_t>(n), 0.0f);
+          if (node.has_input(2)) {
+            const auto known = p.known_reals(node, 2);
+            for (size_t i = 0; i < bias.size(); ++i) {
+              bias[i] = known[known.size() == 1 ? 0 : i] * beta;
+            }
+          }
+          packed->bias_f32 =
+              by_group<float>(layout, [&](int64_t o) { return bias[static_cast<size_t>(o)]; });
+        }
+        return packed;
+      }));
+  Shape result = shape;
+  result.back() = n;
+  if (!step->packed->exact) {
+    // A matrix is an image of one row; its weights are [K][N], or [N][K] as a convolution's.
+    Geometry as_image = layout;
+    as_image.w.in = as_image.w.out = step->rows;
+    const auto* w = reinterpret_cast<const int8_t*>(weights.constant);
+    build_wide(p, node, a, as_image, w, !flip, result, Layout::PLAIN);
+    return;
+  }
+  step->in = {a};
+  step->out = {p.output(node, 0, step->output.dtype, result)};
+  step->macs =
+      static_cast<double>(step->rows) * static_cast<double>(n) * static_cast<double>(depth);
+  p.add(std::move(step));
+}
+
+const char* refuse_matrix(Planner& p, const Node& node) {
+  if (const char* why = not_constant(p, node)) return why;
+  if (p.shape_of(node, 1).size() != 2) return "weights are not a matrix";
+  if (p.shape_of(node, 0).empty()) return "input is a scalar";
+  if (node.integer("transA", 0) != 0) return "transA";
+  return nullptr;
+}
+const char* refuse_matrix_f32(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::F32) return "input is not f32";
+  if (const char* why = refuse_matrix(p, node)) return why;
+  if (node.has_input(2)) {
+    const int64_t n = p.shape_of(node, 1)[transposed_b(node) ? 0 : 1];
+    const int64_t size = count(p.shape_of(node, 2));
+    const Shape& c = p.shape_of(node, 2);
+    if (!p.is_known(node, 2) || (size != 1 && (size != n || c.back() != n))) {
+      return "bias is not one constant a column";
+    }
+  }
+  return nullptr;
+}
+
+void matrix_f32(Planner& p, const Node& node) { build_matrix(p, node, false); }
+void matrix_u8s8(Planner& p, const Node& node) { build_matrix(p, node, true); }
+
+// Both operands change from run to run: B is packed on the way, one batch entry at a time.
+class DynamicMatrixStep : public Step {
+ public:
+  int64_t m = 0, k = 0, n = 0;
+  WeightStrides a{}, b{};           // a.n: row stride, a.k: depth stride
+  std::vector<int64_t> a_at, b_at;  // start of each batch entry
+  float alpha = 1.0f, beta = 1.0f;
+  int64_t c_elements = 0;  // 0: no addend; n or 1: a row
+  std::vector<UnaryOp> ops;
+  void (*product)(const ProductArgs*) = nullptr;
+
+  int64_t packed_floats() const { return padded_channels(n) * k; }
+  void finish_setup() { scratch_bytes = (packed_floats() + padded_channels(n) + m * k) * 4 + 256; }
+  void run(Pointers t, uint8_t* scratch) const override {
+    float* packed = reinterpret_cast<float*>(scratch);
+    float* bias = packed + packed_floats();
+    float* rows = bias + padded_channels(n);
+    memset(bias, 0, static_cast<size_t>(padded_channels(n)) * 4);
+    if (c_elements > 0) {
+      const float* c = reinterpret_cast<const float*>(t[in[2]]);
+      for (int64_t i = 0; i < n; ++i) bias[i] = c[c_elements == 1 ? 0 : i] * beta;
+    }
+    const int64_t zero = 0;
+    for (size_t entry = 0; entry < a_at.size(); ++entry) {
+      const float* source = reinterpret_cast<const float*>(t[in[0]]) + a_at[entry];
+      const float* weights = reinterpret_cast<const float*>(t[in[1]]) + b_at[entry];
+      if (entry == 0 || b_at[entry] != b_at[entry - 1]) {
+        if (b.n == 1) {
+          pack_rows(weights, packed);
+        } else {
+          pack_f32(weights, b, n, 1, k, packed);
+        }
+        if (alpha != 1.0f) {
+          for (int64_t i = 0; i < packed_floats(); ++i) packed[i] *= alpha;
+        }
+      }
+      int64_t stride = a.n;
+      if (a.k != 1) {
+        for (int64_t i = 0; i < m; ++i) {
+          for (int64_t j = 0; j < k; ++j) rows[i * k + j] = source[i * a.n + j * a.k];
+        }
+        source = rows;
+        stride = k;
+      }
+      ProductArgs args{};
+      args.src = source;
+      args.dst = reinterpret_cast<float*>(t[out[0]]) + static_cast<int64_t>(entry) * m * n;
+      args.images = args.rows = 1;
+      args.cols = m;
+      args.src_col = stride;
+      args.dst_col = n;
+      args.run_offset = &zero;
+      args.runs = 1;
+      args.run_length = k;
+      args.n = n;
+      args.packed = packed;
+      args.bias = bias;
+      args.epilogue.kind = OUT_F32;
+      args.epilogue.ops = ops.data();
+      args.epilogue.n_ops = static_cast<int32_t>(ops.size());
+      product(&args);
+    }
+  }
+
+ private:
+  // B is row-major [k][n]: a panel row is 64 floats in a row.
+  void pack_rows(const float* w, float* packed) const {
+    for (int64_t n0 = 0; n0 < n; n0 += PACK_PANEL) {
+      const size_t width = static_cast<size_t>(std::min(PACK_PANEL, n - n0));
+      for (int64_t j = 0; j < k; ++j, packed += PACK_PANEL) {
+        memcpy(packed, w + j * b.k + n0, width * 4);
+        memset(packed + width, 0, (static_cast<size_t>(PACK_PANEL) - width) * 4);
+      }
+    }
+  }
+};
+
+const char* refuse_dynamic(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::F32 || p.dtype_of(node, 1) != DType::F32) {
+    return "operands are not f32";
+  }
+  if (p.shape_of(node, 0).empty() || p.shape_of(node, 1).empty()) return "an operand is a scalar";
+  if (node.has_input(2)) {
+    const Shape& c = p.shape_of(node, 2);
+    const Shape& b = p.shape_of(node, 1);
+    const int64_t n = b[b.size() == 1 ? 0 : b.size() - (transposed_b(node) ? 2 : 1)];
+    if (count(c) != 1 && (count(c) != n || c.back() != n)) return "addend is not one row";
+  }
+  return nullptr;
+}
+
+void matrix_dynamic(Planner& p, const Node& node) {
+  const int a_id = p.operand(node, 0), b_id = p.operand(node, 1);
+  Shape a = p.tensor(a_id).shape, b = p.tensor(b_id).shape;
+  const bool row = a.size() == 1, column = b.size() == 1;
+  if (row) a.insert(a.begin(), 1);
+  if (column) b.push_back(1);
+  const bool flip_a = node.integer("transA", 0) != 0, flip_b = transposed_b(node);
+  auto step = std::make_unique<DynamicMatrixStep>();
+  const size_t ar = a.size(), br = b.size();
+  step->m = a[ar - (flip_a ? 1 : 2)];
+  step->k = a[ar - (flip_a ? 2 : 1)];
+  step->n = b[br - (flip_b ? 2 : 1)];
+  if (b[br - (flip_b ? 1 : 2)] != step->k) {
+    throw Error("cannot multiply " + to_string(p.tensor(a_id).shape) + " by " +
+                to_string(p.tensor(b_id).shape));
+  }
+  step->a = flip_a ? WeightStrides{1, 0, step->m} : WeightStrides{step->k, 0, 1};
+  step->b = flip_b ? WeightStrides{step->k, 0, 1} : WeightStrides{1, 0, step->n};
+  step->alpha = node.real("alpha", 1.0f);
+  step->beta = node.real("beta", 1.0f);
+  const Shape a_batch(a.begin(), a.end() - 2), b_batch(b.begin(), b.end() - 2);
+  Shape batch = broadcast(a_batch, b_batch, "MatMul");
+  const auto starts = [&](const Shape& own, int64_t matrix) {
+    std::vector<int64_t> result;
+    const Shape strides = row_major_strides(own);
+    for (int64_t i = 0; i < count(batch); ++i) {
+      int64_t rest = i, start = 0;
+      for (size_t d = batch.size(); d-- > 0;) {
+        const int64_t index = rest % batch[d];
+        rest /= batch[d];
+        if (d + own.size() >= batch.size()) {
+          const size_t axis = d + own.size() - batch.size();
+          if (own[axis] != 1) start += index * strides[axis];
+        }
+      }
+      result.push_back(start * matrix);
+    }
+    return result;
+  };
+  step->a_at = starts(a_batch, step->m * step->k);
+  step->b_at = starts(b_batch, step->k * step->n);
+  step->product = p.kernels().product_f32;
+  step->ops = chain_of(node, "chain_");
+  step->in = {a_id, b_id};
+  if (node.has_input(2)) {
+    step->in.push_back(p.operand(node, 2));
+    step->c_elements = p.tensor(step->in[2]).elements();
+  }
+  step->finish_setup();
+  Shape result = batch;
+  if (!row) result.push_back(step->m);
+  if (!column) result.push_back(step->n);
+  step->out = {p.output(node, 0, DType::F32, result)};
+  step->macs = static_cast<double>(count(batch)) * static_cast<double>(step->m) *
+               static_cast<double>(step->n) * static_cast<double>(step->k);
+  p.add(std::move(step));
+}
+
+}  // namespace
+
+const std::vector<Operator>& matrix_operators() {
+  static const std::vector<Operator> operators = {
+      {"MatMul",
+       {{"matrix f32", refuse_matrix_f32, matrix_f32},
+        {"matrix f32 dynamic", refuse_dynamic, matrix_dynamic}}},
+      {"Gemm",
+       {{"matrix f32", refuse_matrix_f32, matrix_f32},
+        {"matrix f32 dynamic", refuse_dynamic, matrix_dynamic}}},
+      {"QMatMul", {{"matrix u8s8", refuse_matrix, matrix_u8s8}}},
+      {"QGemm", {{"matrix u8s8", refuse_matrix, matrix_u8s8}}},
+  };
+  return operators;
+}
+
+}  // namespace lp

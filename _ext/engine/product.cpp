@@ -1,0 +1,226 @@
+// product.cpp: geometry, packing and epilogues of convolutions and matrix products.
+#include "engine/product.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace lp {
+
+namespace {
+
+int64_t at(const std::vector<int64_t>& values, size_t i, int64_t otherwise) {
+  return i < values.size() ? values[i] : otherwise;
+}
+
+void automatic_border(Axis& axis, const std::string& mode) {
+  const int64_t out = (axis.in + axis.stride - 1) / axis.stride;
+  const int64_t reach = (axis.kernel - 1) * axis.dilation + 1;
+  const int64_t total = std::max<int64_t>(0, (out - 1) * axis.stride + reach - axis.in);
+  axis.begin = mode == "SAME_LOWER" ? total - total / 2 : total / 2;
+  axis.end = total - axis.begin;
+}
+
+}  // namespace
+
+Geometry conv_geometry(const Node& node, const Shape& x, const Shape& w, bool transposed) {
+  const size_t rank = x.size();
+  if (rank != 3 && rank != 4) throw Unsupported(node.op + ": rank " + std::to_string(rank));
+  if (w.size() != rank) throw Error("weights of rank " + std::to_string(w.size()));
+  Geometry g;
+  g.images = x[0];
+  g.channels = x[1];
+  g.groups = node.integer("group", 1);
+  if (g.groups < 1) throw Error("group must be at least 1");
+  g.out_channels = transposed ? w[1] * g.groups : w[0];
+  const int64_t expected = transposed ? w[0] : w[1] * g.groups;
+  if (expected != g.channels || g.out_channels % g.groups != 0) {
+    throw Error("input has " + std::to_string(g.channels) + " channels, the weights want " +
+                std::to_string(expected));
+  }
+  const auto kernel = node.integers("kernel_shape"), strides = node.integers("strides"),
+             dilations = node.integers("dilations"), pads = node.integers("pads"),
+             output_padding = node.integers("output_padding"),
+             output_shape = node.integers("output_shape");
+  const std::string mode = node.text("auto_pad", "NOTSET");
+  const size_t spatial = rank - 2;
+  for (size_t i = 0; i < spatial; ++i) {
+    Axis& axis = i + 1 == spatial ? g.w : g.h;
+    axis.in = x[2 + i];
+    axis.kernel = w[2 + i];
+    axis.stride = at(strides, i, 1);
+    axis.dilation = at(dilations, i, 1);
+    if (at(kernel, i, axis.kernel) != axis.kernel) throw Error("kernel_shape is not the weights'");
+    if (axis.stride < 1 || axis.dilation < 1) throw Error("strides and dilations must be positive");
+    if (mode == "SAME_UPPER" || mode == "SAME_LOWER") {
+      if (transposed) throw Unsupported("ConvTranspose with auto_pad " + mode);
+      automatic_border(axis, mode);
+    } else if (mode != "VALID") {
+      axis.begin = at(pads, i, 0);
+      axis.end = at(pads, i + spatial, 0);
+    }
+    const int64_t reach = (axis.kernel - 1) * axis.dilation;
+    if (transposed) {
+      if (!output_shape.empty()) throw Unsupported("ConvTranspose with output_shape");
+      const int64_t extra = at(output_padding, i, 0);
+      axis.out = (axis.in - 1) * axis.stride - axis.begin - axis.end + reach + 1 + extra;
+      axis.insert = axis.stride;
+      axis.stride = 1;
+      axis.begin = reach - axis.begin;
+      axis.end = reach - axis.end + extra;
+    } else {
+      axis.out = (axis.in + axis.begin + axis.end - reach - 1) / axis.stride + 1;
+      if (axis.in + axis.begin + axis.end < reach + 1) axis.out = 0;
+    }
+    if (axis.out < 1) {
+      throw Error("a kernel of " + std::to_string(axis.kernel) + " does not fit input of shape " +
+                  to_string(x));
+    }
+  }
+  return g;
+}
+
+Output output_of(const Node& node) {
+  Output out;
+  out.ops = chain_of(node, "chain_");
+  Epilogue& e = out.epilogue;
+  const int64_t dtype = node.integer("y_dtype", static_cast<int64_t>(DType::F32));
+  out.dtype = static_cast<DType>(dtype);
+  switch (out.dtype) {
+    case DType::F32:
+      e.kind = OUT_F32;
+      break;
+    case DType::U8:
+    case DType::S8: {
+      const bool u8 = out.dtype == DType::U8;
+      e.kind = u8 ? OUT_U8 : OUT_S8;
+      e.scale = node.real("y_scale", 1.0f);
+      e.zero_point = static_cast<int32_t>(node.integer("y_zero_point", 0));
+      e.qmin = static_cast<int32_t>(node.integer("y_qmin", u8 ? 0 : -128));
+      e.qmax = static_cast<int32_t>(node.integer("y_qmax", u8 ? 255 : 127));
+      break;
+    }
+    default:
+      throw Unsupported(node.op + " to " + dtype_name(out.dtype));
+  }
+  return out;
+}
+
+void pack_f32_weights(Packed& packed, const float* w, const Geometry& g, bool transposed,
+                      bool depthwise, bool whole_rows) {
+  const std::vector<float> last = channels_last_weights(w, g, transposed);
+  const int64_t taps = g.taps(), inner = g.group_channels(), per_group = g.out_channels / g.groups;
+  if (depthwise) {
+    const int64_t wide = padded_channels(g.channels);
+    packed.weights_f32.assign(static_cast<size_t>(taps * wide), 0.0f);
+    for (int64_t c = 0; c < g.channels; ++c) {
+      for (int64_t t = 0; t < taps; ++t) {
+        packed.weights_f32[static_cast<size_t>(t * wide + c)] =
+            last[static_cast<size_t>(c * taps + t)];
+      }
+    }
+    return;
+  }
+  const int64_t runs = whole_rows ? g.h.kernel : taps, run = taps * inner / runs;
+  const int64_t size = padded_channels(per_group) * runs * run;
+  packed.weights_f32.resize(static_cast<size_t>(g.groups * size));
+  for (int64_t group = 0; group < g.groups; ++group) {
+    pack_f32(last.data() + group * per_group * taps * inner, {taps * inner, run, 1}, per_group,
+             runs, run, packed.weights_f32.data() + group * size);
+  }
+}
+
+void pack_s8_weights(Packed& packed, const int8_t* w, const Geometry& g, bool transposed,
+                     bool depthwise, bool whole_rows) {
+  const std::vector<int8_t> last = channels_last_weights(w, g, transposed);
+  const int64_t taps = g.taps(), inner = g.group_channels(), per_group = g.out_channels / g.groups;
+  if (depthwise) {
+    const int64_t wide = padded_channels(g.channels);
+    packed.weights_s8.assign(static_cast<size_t>(taps * wide), 0);
+    for (int64_t c = 0; c < g.channels; ++c) {
+      for (int64_t t = 0; t < taps; ++t) {
+        packed.weights_s8[static_cast<size_t>(t * wide + c)] =
+            last[static_cast<size_t>(c * taps + t)];
+      }
+    }
+    packed.by_four.resize(static_cast<size_t>(wide * ((taps + 3) / 4) * 4));
+    pack_depthwise_by_four(packed.weights_s8.data(), g.channels, taps, packed.by_four.data());
+    return;
+  }
+  const int64_t runs = whole_rows ? g.h.kernel : taps, run = taps * inner / runs;
+  const int64_t size = padded_channels(per_group) * runs * ((run + 3) / 4) * 4;
+  packed.weights_s8.resize(static_cast<size_t>(g.groups * size));
+  for (int64_t group = 0; group < g.groups; ++group) {
+    pack_s8(last.data() + group * per_group * taps * inner, {taps * inner, run, 1}, per_group, runs,
+            run, packed.weights_s8.data() + group * size);
+  }
+}
+
+// What an accumulator is multiplied by: s_x * s_w, divided by s_y where codes follow directly.
+std::vector<float> multipliers(const Node& node, const Output& output, int64_t n) {
+  const float x_scale = node.real("x_scale", 1.0f), y_scale = node.real("y_scale", 1.0f);
+  const std::vector<float> w_scale = node.reals("w_scale");
+  const bool plain_codes = output.dtype != DType::F32 && output.ops.empty() && !node.has_input(3);
+  std::vector<float> result(static_cast<size_t>(n));
+  for (size_t o = 0; o < result.size(); ++o) {
+    const float both = x_scale * w_scale[w_scale.size() == 1 ? 0 : o];
+    result[o] = plain_codes ? both / y_scale : both;
+  }
+  return result;
+}
+
+// bias' = bias - zero_point * sum(w); multipliers; and the proof that nothing can wrap.
+void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bounds>& bounds,
+                   const std::vector<int64_t>& bias, int64_t zero_point, const Node& node,
+                   const Output& output) {
+  const std::vector<float> scales = multipliers(node, output, layout.out_channels);
+  const auto multiplier = [&](int64_t o) { return scales[static_cast<size_t>(o)]; };
+  const auto start = [&](int64_t o) {
+    const Bounds& sum = bounds[static_cast<size_t>(o)];
+    return (bias.empty() ? 0 : bias[static_cast<size_t>(o)]) -
+           zero_point * (sum.positive + sum.negative);
+  };
+  for (int64_t o = 0; o < layout.out_channels; ++o) {
+    const Bounds& sum = bounds[static_cast<size_t>(o)];
+    const int64_t high = start(o) + 255 * sum.positive, low = start(o) + 255 * sum.negative;
+    if (std::max({high, start(o), -low, -start(o)}) > INT32_MAX) packed.exact = false;
+    const double largest = static_cast<double>(std::max(std::abs(high), std::abs(low)));
+    if (largest * static_cast<double>(multiplier(o)) >= 2147483000.0) packed.fast = false;
+  }
+  packed.bias_s32 = by_group<int32_t>(
+      layout, [&](int64_t o) { return packed.exact ? static_cast<int32_t>(start(o)) : 0; });
+  packed.multiplier = by_group<float>(layout, multiplier);
+}
+
+std::vector<Bounds> weight_bounds(const int8_t* w, const Geometry& g, bool transposed) {
+  const std::vector<int8_t> last = channels_last_weights(w, g, transposed);
+  const int64_t depth = g.taps() * g.group_channels();
+  std::vector<Bounds> bounds(static_cast<size_t>(g.out_channels));
+  for (int64_t o = 0; o < g.out_channels; ++o) {
+    for (int64_t k = 0; k < depth; ++k) {
+      const int8_t x = last[static_cast<size_t>(o * depth + k)];
+      (x > 0 ? bounds[static_cast<size_t>(o)].positive : bounds[static_cast<size_t>(o)].negative) +=
+          x;
+    }
+  }
+  return bounds;
+}
+
+std::vector<int64_t> integer_bias(Planner& p, const Node& node, int64_t n) {
+  if (!node.has_input(2)) return {};
+  const auto bias = p.known_integers(node, 2);
+  if (static_cast<int64_t>(bias.size()) != n) throw Error("bias must have one value a channel");
+  return bias;
+}
+
+std::vector<float> real_bias(Planner& p, const Node& node, size_t i, int64_t n) {
+  if (!node.has_input(i)) return std::vector<float>(static_cast<size_t>(n), 0.0f);
+  const auto bias = p.known_reals(node, i);
+  if (static_cast<int64_t>(bias.size()) != n) throw Error("bias must have one value a channel");
+  return bias;
+}
+
+const char* not_constant(Planner& p, const Node& node) {
+  return p.is_known(node, 1) ? nullptr : "the weights are not constant";
+}
+
+}  // namespace lp

@@ -1,0 +1,111 @@
+// product.h: what convolutions and matrix products share: geometry, packed weights, epilogues.
+#pragma once
+#include "engine/engine.h"
+#include "pack.h"
+
+namespace lp {
+
+struct Axis {  // one spatial axis of a convolution
+  int64_t in = 1, kernel = 1, stride = 1, dilation = 1;
+  int64_t begin = 0, end = 0;  // border
+  int64_t insert = 1;          // distance of input pixels after zeros are inserted (transposed)
+  int64_t out = 1;
+  int64_t padded() const { return insert * (in - 1) + 1 + begin + end; }
+};
+
+struct Geometry {
+  int64_t images = 1, channels = 0, out_channels = 0, groups = 1;
+  Axis h, w;
+  bool bordered() const {
+    return h.begin || h.end || w.begin || w.end || h.insert > 1 || w.insert > 1;
+  }
+  int64_t taps() const { return h.kernel * w.kernel; }
+  int64_t group_channels() const { return channels / groups; }
+};
+
+// From attributes and shapes; throws Error or Unsupported.
+Geometry conv_geometry(const Node& node, const Shape& x, const Shape& w, bool transposed);
+
+// [O][I/g][spatial] (or [I][O/g][spatial] for a transposed one) to [O][KH][KW][I/g].
+template <class T>
+std::vector<T> channels_last_weights(const T* w, const Geometry& g, bool transposed) {
+  const int64_t inner = g.group_channels(), taps = g.taps(), per_group = g.out_channels / g.groups;
+  std::vector<T> result(static_cast<size_t>(g.out_channels * taps * inner));
+  for (int64_t o = 0; o < g.out_channels; ++o) {
+    for (int64_t t = 0; t < taps; ++t) {
+      for (int64_t i = 0; i < inner; ++i) {
+        const int64_t source =
+            transposed ? (((o / per_group) * inner + i) * per_group + o % per_group) * taps +
+                             (taps - 1 - t)
+                       : (o * inner + i) * taps + t;
+        result[static_cast<size_t>((o * taps + t) * inner + i)] = w[source];
+      }
+    }
+  }
+  return result;
+}
+
+// What is packed for one node: weights by group, and everything per output channel.
+struct Packed : Prepared {
+  std::vector<int8_t> weights_s8;
+  std::vector<int8_t> by_four;
+  std::vector<float> weights_f32;
+  std::vector<int32_t> bias_s32;  // zero-point correction included
+  std::vector<float> bias_f32, multiplier, addend;
+  std::vector<int64_t> sums;  // of the weights of each output channel
+  bool exact = true;          // every accumulator fits s32
+  bool fast = true;           // and times its multiplier stays below 2^31
+};
+
+struct Output {  // dtype and codes of what a product writes
+  DType dtype = DType::F32;
+  Epilogue epilogue{};
+  std::vector<UnaryOp> ops;
+};
+
+// With the unary operators that a product applies to its result.
+Output output_of(const Node& node);
+const char* not_constant(Planner& p, const Node& node);  // a reason to refuse, or nullptr
+
+// Per-channel values of all groups, each group padded to whole panels.
+template <class T, class Value>
+std::vector<T> by_group(const Geometry& g, Value value) {
+  const int64_t per_group = g.out_channels / g.groups, wide = padded_channels(per_group);
+  std::vector<T> result(static_cast<size_t>(g.groups * wide), T{0});
+  for (int64_t o = 0; o < g.out_channels; ++o) {
+    result[static_cast<size_t>(o / per_group * wide + o % per_group)] = value(o);
+  }
+  return result;
+}
+
+// The same with one padded list for all channels, as depthwise kernels want it.
+inline Geometry as_one_group(Geometry g) {
+  g.groups = 1;
+  return g;
+}
+
+void pack_f32_weights(Packed& packed, const float* w, const Geometry& g, bool transposed,
+                      bool depthwise, bool whole_rows);
+void pack_s8_weights(Packed& packed, const int8_t* w, const Geometry& g, bool transposed,
+                     bool depthwise, bool whole_rows);
+
+struct Bounds {
+  int64_t positive = 0, negative = 0;  // sums of the weights of one output channel, by sign
+};
+std::vector<Bounds> weight_bounds(const int8_t* w, const Geometry& g, bool transposed);
+
+// What an accumulator is multiplied by: s_x * s_w, divided by s_y where codes follow directly.
+std::vector<float> multipliers(const Node& node, const Output& output, int64_t n);
+// bias' = bias - zero_point * sum(w); multipliers; and the proof that nothing can wrap.
+void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bounds>& bounds,
+                   const std::vector<int64_t>& bias, int64_t zero_point, const Node& node,
+                   const Output& output);
+// One value a channel; no operand: none, or zeros.
+std::vector<int64_t> integer_bias(Planner& p, const Node& node, int64_t n);
+std::vector<float> real_bias(Planner& p, const Node& node, size_t i, int64_t n);
+
+// A layer whose sums could pass 2^31: one output at a time with a 64-bit accumulator.
+void build_wide(Planner& p, const Node& node, int x, const Geometry& g, const int8_t* w,
+                bool transposed, const Shape& result, Layout layout);
+
+}  // namespace lp

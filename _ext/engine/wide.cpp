@@ -1,0 +1,113 @@
+// wide.cpp: integer layers whose sums s32 cannot hold. Right, not fast: they are rare.
+#include <string.h>
+
+#include <algorithm>
+
+#include "engine/product.h"
+
+namespace lp {
+
+namespace {
+
+class WideStep : public Step {
+ public:
+  Geometry g;
+  int64_t zero_point = 0;
+  std::vector<int8_t> weights;  // [O][KH][KW][I / groups]
+  std::vector<int64_t> bias;
+  std::vector<float> multiplier, addend;
+  Output output;
+  const Kernels* kernels = nullptr;
+
+  void run(Pointers t, uint8_t* scratch) const override {
+    const uint8_t* src = t[in[0]];
+    uint8_t* dst = t[out[0]];
+    float* row = reinterpret_cast<float*>(scratch);
+    const int64_t size = dtype_size(output.dtype);
+    for (int64_t image = 0; image < g.images; ++image) {
+      for (int64_t y = 0; y < g.h.out; ++y) {
+        for (int64_t x = 0; x < g.w.out; ++x, dst += g.out_channels * size) {
+          for (int64_t o = 0; o < g.out_channels; ++o) {
+            const size_t at = static_cast<size_t>(o);
+            row[o] = static_cast<float>(sum(src, image, y, x, o) + bias[at]) * multiplier[at];
+            if (!addend.empty()) row[o] += addend[at];
+          }
+          finish(row, dst);
+        }
+      }
+    }
+  }
+
+ private:
+  // The pixel of an axis that tap k of output o sees; -1: the border.
+  static int64_t pixel(const Axis& axis, int64_t o, int64_t k) {
+    const int64_t at = o * axis.stride + k * axis.dilation - axis.begin;
+    if (at < 0 || at % axis.insert != 0 || at / axis.insert >= axis.in) return -1;
+    return at / axis.insert;
+  }
+  int64_t sum(const uint8_t* src, int64_t image, int64_t y, int64_t x, int64_t o) const {
+    const int64_t inner = g.group_channels(), group = o / (g.out_channels / g.groups);
+    const int8_t* w = weights.data() + o * g.taps() * inner;
+    int64_t acc = 0;
+    for (int64_t kh = 0; kh < g.h.kernel; ++kh) {
+      for (int64_t kw = 0; kw < g.w.kernel; ++kw, w += inner) {
+        const int64_t row = pixel(g.h, y, kh), column = pixel(g.w, x, kw);
+        if (row < 0 || column < 0) continue;
+        const uint8_t* a =
+            src + ((image * g.h.in + row) * g.w.in + column) * g.channels + group * inner;
+        for (int64_t i = 0; i < inner; ++i) acc += (a[i] - zero_point) * w[i];
+      }
+    }
+    return acc;
+  }
+  void finish(float* row, uint8_t* dst) const {
+    const Epilogue& e = output.epilogue;
+    const int64_t n = g.out_channels;
+    if (!output.ops.empty()) {
+      kernels->unary(output.ops.data(), static_cast<int32_t>(output.ops.size()), row, row, n);
+    }
+    if (e.kind == OUT_F32) {
+      memcpy(dst, row, static_cast<size_t>(n) * 4);
+      return;
+    }
+    // A plain requantisation has the output scale in its multiplier already.
+    const float scale = output.ops.empty() && addend.empty() ? 1.0f : e.scale;
+    if (e.kind == OUT_U8) {
+      kernels->quantize_u8(row, dst, n, scale, e.zero_point);
+      for (int64_t i = 0; i < n; ++i) dst[i] = clamped<uint8_t>(dst[i]);
+    } else {
+      int8_t* codes = reinterpret_cast<int8_t*>(dst);
+      kernels->quantize_s8(row, codes, n, scale, e.zero_point);
+      for (int64_t i = 0; i < n; ++i) codes[i] = clamped<int8_t>(codes[i]);
+    }
+  }
+  template <class T>
+  T clamped(T code) const {
+    const Epilogue& e = output.epilogue;
+    return static_cast<T>(std::min<int32_t>(std::max<int32_t>(code, e.qmin), e.qmax));
+  }
+};
+
+}  // namespace
+
+void build_wide(Planner& p, const Node& node, int x, const Geometry& g, const int8_t* w,
+                bool transposed, const Shape& result, Layout layout) {
+  auto step = std::make_unique<WideStep>();
+  step->g = g;
+  step->kernels = &p.kernels();
+  step->zero_point = node.integer("x_zero_point", 0);
+  step->weights = channels_last_weights(w, g, transposed);
+  step->bias = integer_bias(p, node, g.out_channels);
+  if (step->bias.empty()) step->bias.assign(static_cast<size_t>(g.out_channels), 0);
+  if (node.has_input(3)) step->addend = real_bias(p, node, 3, g.out_channels);
+  step->output = output_of(node);
+  const std::vector<float> scales = multipliers(node, step->output, g.out_channels);
+  step->multiplier = scales;
+  step->scratch_bytes = g.out_channels * 4;
+  step->in = {x};
+  step->out = {p.output(node, 0, step->output.dtype, result, layout)};
+  step->kernel = "u8s8 in 64 bits";
+  p.add(std::move(step));
+}
+
+}  // namespace lp
