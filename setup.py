@@ -46,10 +46,13 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 if SANITIZE:
     COMMON = [flag for flag in COMMON if flag != "-g0"] + ["-g", *SANITIZERS]
 
-ISA_FLAGS = {"scalar": ["-fno-tree-vectorize"]}
-if platform.machine().lower() in ("x86_64", "amd64"):
-    ISA_FLAGS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
-    ISA_FLAGS["avx512vnni"] = [
+if platform.machine().lower() not in ("x86_64", "amd64"):
+    sys.exit(f"lowprec builds on x86-64 only in this version; this machine is {platform.machine()}")
+
+ISA_FLAGS = {
+    "scalar": ["-fno-tree-vectorize"],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512vnni": [
         "-mavx512f",
         "-mavx512bw",
         "-mavx512vl",
@@ -57,7 +60,8 @@ if platform.machine().lower() in ("x86_64", "amd64"):
         "-mavx512vnni",
         "-mfma",
         "-mprefer-vector-width=512",
-    ]
+    ],
+}
 
 HEADERS = sorted(path for end in ("h", "inl") for path in glob(f"_ext/**/*.{end}", recursive=True))
 KERNEL_SOURCES = sorted(glob("_ext/kernels/*.cpp"))
