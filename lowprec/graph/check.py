@@ -123,8 +123,8 @@ def _check_operator(node: ir.Node, opsets: dict[str, int]) -> None:
     if node.domain != "" and not node.domain.startswith("ai.onnx"):
         raise UnsupportedError(
             f"{where} belongs to the domain '{node.domain}', which is not part of ONNX; "
-            "export the model without that runtime's own operators (for onnxruntime: before its "
-            "graph optimisations)"
+            "export the model without a runtime's own operators (for onnxruntime: before its "
+            "optimisations, quantised in QDQ format)"
         )
     version = opsets.get(node.domain)
     if version is None:
