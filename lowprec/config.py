@@ -257,7 +257,7 @@ class Config(_Section, frozen=True, kw_only=True):
             ("activations.dtype", self.activations.dtype, ("u8",)),
             ("activations.scheme", self.activations.scheme, ("asymmetric",)),
             ("weights.granularity", self.weights.granularity, ("per_channel",)),
-            ("algorithms.equalization", self.algorithms.equalization, corrections),
+            ("algorithms.equalization", self.algorithms.equalization, (*corrections, True)),
             ("algorithms.bias_correction", self.algorithms.bias_correction, corrections),
             ("algorithms.smoothing", self.algorithms.smoothing, corrections),
             ("algorithms.rounding", self.algorithms.rounding, ("nearest",)),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -18,6 +15,7 @@ from lowprec.graph.constants import drop_initialized_inputs, lift_constants, own
 from lowprec.graph.naming import fix_names
 from lowprec.graph.read import read_proto
 from lowprec.graph.shapes import forget_shapes
+from lowprec.graph.silence import silent_onnx_ir
 from lowprec.graph.tensors import to_dense
 from lowprec.graph.upgrade import upgrade_opset
 from lowprec.graph.walk import protos_of_graphs, protos_of_nodes
@@ -39,7 +37,7 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Mode
         UnsupportedError: an operator outside ONNX's own domains.
     """
     try:
-        with _silent_onnx_ir():
+        with silent_onnx_ir():
             return _load(source)
     except (LowprecError, MemoryError):
         raise
@@ -116,18 +114,6 @@ def _without_sparse(proto: onnx.ModelProto) -> onnx.ModelProto:
                 dense = to_dense(attribute.sparse_tensor)
                 attribute.CopyFrom(onnx.helper.make_attribute("value", dense))
     return copy
-
-
-@contextmanager
-def _silent_onnx_ir() -> Iterator[None]:
-    """Keep onnx_ir's warnings about broken graphs quiet: our checks turn them into errors."""
-    logger = logging.getLogger("onnx_ir")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _normalize_domains(model: ir.Model) -> None:

@@ -17,6 +17,7 @@ from onnx_ir.passes.common import (
     TopologicalSortPass,
 )
 
+from lowprec.graph.silence import silent_onnx_ir
 from lowprec.passes.fold_affine import fold_affine
 from lowprec.passes.fold_batch_norm import fold_batch_norm
 from lowprec.passes.fold_constants import fold_constants
@@ -73,6 +74,13 @@ def simplify(model: ir.Model) -> None:
     Deterministic: the same model gives the same model. Model metadata, input and output names are
     kept.
     """
+    with silent_onnx_ir():
+        _run_passes(model)
+    _forget_shapes(model)
+    TopologicalSortPass()(model)
+
+
+def _run_passes(model: ir.Model) -> None:
     infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)
     for _ in range(MAX_ROUNDS):
         infer(model)
@@ -81,8 +89,6 @@ def simplify(model: ir.Model) -> None:
             changed |= rewrite(model)
         if not changed:
             break
-    _forget_shapes(model)
-    TopologicalSortPass()(model)
 
 
 def _forget_shapes(model: ir.Model) -> None:

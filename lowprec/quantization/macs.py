@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from lowprec.graph.silence import silent_onnx_ir
 from lowprec.passes.fold_constants import fold_constants
 from lowprec.passes.layers import find_layer
 from lowprec.passes.matching import add_constant, is_operator
@@ -43,10 +44,11 @@ def concrete_shapes(
         for output in node.outputs:
             output.shape = None
     infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
-    for _ in range(_MAX_ROUNDS):
-        infer(clone)
-        if not _evaluate_shapes(clone):
-            break
+    with silent_onnx_ir():
+        for _ in range(_MAX_ROUNDS):
+            infer(clone)
+            if not _evaluate_shapes(clone):
+                break
     shapes = {}
     for value in [*clone.graph.inputs, *(v for node in clone.graph for v in node.outputs)]:
         shape = _static(value)
