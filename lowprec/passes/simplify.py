@@ -76,7 +76,7 @@ def simplify(model: ir.Model) -> None:
     """
     with silent_onnx_ir():
         _run_passes(model)
-    _forget_shapes(model)
+    _forget_types(model)
     TopologicalSortPass()(model)
 
 
@@ -91,12 +91,15 @@ def _run_passes(model: ir.Model) -> None:
             break
 
 
-def _forget_shapes(model: ir.Model) -> None:
-    """Clear the shapes of intermediate values: they follow from declared ones, which may be wrong.
+def _forget_types(model: ir.Model) -> None:
+    """Clear what was inferred of intermediate values.
 
-    The passes ask only for element types, and for ranks, which the engine checks at the door.
+    Shapes follow from declared ones, which may be wrong; the passes ask only for ranks, which the
+    engine checks at the door, and for element types. And onnx_ir takes an inferred sequence of
+    tensors for a tensor.
     """
     for node in model.graph.all_nodes():
         for output in node.outputs:
             if not output.is_graph_output():
+                output.type = None
                 output.shape = None

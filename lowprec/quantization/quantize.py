@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from lowprec.calibration.ranges import Range
 from lowprec.errors import QuantizationError
+from lowprec.graph.silence import silent_onnx_ir
 from lowprec.numerics import reference
 from lowprec.passes.layers import LAYER_TYPES
 from lowprec.passes.matching import is_operator
@@ -95,6 +96,8 @@ def quantize_graph(
         return QuantizationResult(model.clone(), note=note)
 
     result = QuantizationResult(model.clone())
+    with silent_onnx_ir():  # element types tell shape arithmetic from computing
+        ShapeInferencePass(check_type=False, strict_mode=False)(result.model)
     shapes = concrete_shapes(model, input_shapes)
     plan = plan_placement(result.model, config, shapes=shapes, ranges=ranges)
     chosen = {value: _group_range(value, plan, ranges) for value in plan.tensors}

@@ -257,3 +257,26 @@ def test_an_overridable_initializer_is_not_a_constant() -> None:
     simplify(model)
     (after,) = run(model, feeds)
     np.testing.assert_allclose(after, before, rtol=1e-6)
+
+
+def test_a_sequence_of_tensors_stays_one() -> None:
+    text = (
+        "m (float[2,3] x) => (float[2,3] y) {"
+        " s = SequenceConstruct(x, x) i = Identity(s) y = SequenceAt(i, k) }"
+    )
+    model = build(text, {"k": np.array(1, np.int64)})
+    before = ir.to_proto(model)
+    simplify(model)
+    assert operators(model) == ["SequenceConstruct", "SequenceAt"]
+    assert_same_outputs(before, model, {"x": floats(2, 3)})
+
+
+def test_a_wrong_declared_shape_is_neither_believed_nor_printed(capfd) -> None:
+    # The file says [2, 9]; what comes out is [2, 4].
+    proto = ir.to_proto(build("m (float[2,3] x) => (float[2,4] y) { y = MatMul(x, w) }",
+                              {"w": floats(3, 4)}))  # fmt: skip
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 9
+    model = ir.from_proto(proto)
+    simplify(model)
+    assert operators(model) == ["MatMul"]
+    assert capfd.readouterr() == ("", "")
