@@ -28,6 +28,9 @@ pytestmark = [
 # What must not occur in code compiled for each set; a leading v is every AVX instruction's mark.
 ANY_AVX = re.compile(r"\tv[a-z]")
 ANY_AVX512 = re.compile(r"%zmm|%k[0-7]|%[xy]mm(?:1[6-9]|2\d|3[01])\b")
+# vpmaddubsw clamps a sum of two products to 16 bits, vpdpbusds and vpdpwssds clamp an s32 sum: no
+# value test can tell the latter where sums are kept below 2^31, but the promise is "never".
+SATURATING_PRODUCT = re.compile(r"\tv?(pmaddubsw|pdpbusds|pdpwssds)\b")
 FORBIDDEN = {"scalar": ANY_AVX, "avx2": ANY_AVX512}
 
 
@@ -85,6 +88,11 @@ def test_kernel_library_has_no_weak_symbol(isa):
     assert weak_symbols(library(isa)) == []
 
 
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512vnni"])
+def test_no_product_saturates(isa):
+    assert functions_with(SATURATING_PRODUCT, library(isa)) == []
+
+
 def test_engine_and_glue_hold_no_avx(everyday_objects):
     leaks = {path.name: functions_with(ANY_AVX, path) for path in everyday_objects}
     assert {name: functions for name, functions in leaks.items() if functions} == {}
@@ -96,6 +104,16 @@ def test_module_holds_avx512_only_from_its_library():
     assert own, "the AVX-512 library uses AVX-512"
     leaks = set(functions_with(ANY_AVX512, Path(core.__file__))) - set(own)
     assert leaks == set()
+
+
+def test_the_check_sees_a_saturating_product(tmp_path):
+    source, saturating = tmp_path / "saturate.cpp", tmp_path / "saturate.o"
+    source.write_text(
+        "#include <immintrin.h>\n__m256i pairs(__m256i a, __m256i b)"
+        " { return _mm256_maddubs_epi16(a, b); }\n"
+    )
+    subprocess.run(["g++", "-O2", "-mavx2", "-c", source, "-o", saturating], check=True)
+    assert functions_with(SATURATING_PRODUCT, saturating)
 
 
 def test_the_check_sees_a_leak(tmp_path):
