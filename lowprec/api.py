@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Feed = dict[str, NDArray[np.generic]]
 Evaluate = Callable[[Any], float]
 
+LOW_SQNR = 10.0  # dB of an output: below, the report says so in a note
 FEEDS_KEPT = 8  # calibration feeds on which float and int8 outputs are compared for the report
 
 
@@ -288,7 +289,15 @@ def _measure(
         results = zip(sums, original.run(feed), quantized.run(feed), strict=True)
         for total, expected, actual in results:
             total.update(expected, actual)
-    report.agreement = [total.result().to_dict() for total in sums]
+    agreements = [total.result() for total in sums]
+    report.agreement = [agreement.to_dict() for agreement in agreements]
+    report.notes += [
+        f"output '{agreement.name}': only {agreement.sqnr:.1f} dB of the float output are left on "
+        f"{agreement.samples} calibration samples; check it with your own measure, and keep layers "
+        "in float with the configuration's `layers` where it matters"
+        for agreement in agreements
+        if agreement.sqnr < LOW_SQNR
+    ]
     feed = feeds[0]
     times = median_times(
         {"float": lambda: original.run(feed), "int8": lambda: quantized.run(feed)},

@@ -245,6 +245,26 @@ def test_a_float_file_loads_with_an_empty_report(network, samples, tmp_path):
     np.testing.assert_array_equal(loaded(samples[0]), lowprec.compile(path)(samples[0]))
 
 
+def test_an_output_that_int8_ruins_is_named():
+    # The result is a small difference of large numbers: all of it is below one step of eight bits.
+    weights = RNG.uniform(0.5, 1.5, (64, 64)).astype(np.float32)
+    constants = [
+        numpy_helper.from_array(weights, "w"),
+        numpy_helper.from_array(weights.sum(axis=0), "sums"),
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], "dense"),
+        helper.make_node("Sub", ["h", "sums"], ["difference"], "sub"),
+    ]
+    model = make_model(nodes, [value("x", [64, 64])], [value("difference", [64, 64])], constants)
+    data = [1 + RNG.normal(scale=1e-3, size=(64, 64)).astype(np.float32) for _ in range(4)]
+    quantized = lowprec.quantize(model, data)
+    assert quantized.report.int8_macs > 0
+    (note,) = [note for note in quantized.report.notes if "dB of the float output" in note]
+    assert "'difference'" in note
+    assert "layers" in note
+
+
 def test_all_zero_data_is_legal(network):
     quantized = lowprec.quantize(network, [np.zeros((1, 16), np.float32)] * 3)
     record = quantized.report.layers[0]
