@@ -15,7 +15,10 @@ from words import draw_words, to_input
 
 import lowprec
 
-ALLOWED_ERROR = 1e-4  # of the largest value; sums are in another order than onnxruntime's
+# Of the largest value; sums are in another order than onnxruntime's. Magika computes a variance as
+# a difference of two sums, which for some files cancel almost entirely; measured there, onnxruntime's
+# sums are off by 1e-5, ours by 5e-7, and the outputs differ by up to 1.5e-3.
+ALLOWED_ERROR = {"Magika": 5e-3}
 # The large ones are left to `make bench`: seconds each, and no operator that these do not have.
 SMALL = {
     "PP-OCR rec",
@@ -70,7 +73,8 @@ def test_float_equals_onnxruntime(model, source):
     for feeds in model.feeds(2, 5):
         for ours, theirs in zip(session.run(feeds), peer.run(None, feeds), strict=True):
             difference = np.abs(np.subtract(ours, theirs, dtype=np.float64)).max()
-            assert difference <= ALLOWED_ERROR * np.abs(theirs).max()
+            allowed = ALLOWED_ERROR.get(model.name, 1e-4)
+            assert difference <= allowed * np.abs(theirs).max()
 
 
 def test_int8_decides_like_float(model, source):
