@@ -16,8 +16,8 @@ from words import draw_words, to_input
 import lowprec
 
 # Of the largest value; sums are in another order than onnxruntime's. Magika computes a variance as
-# a difference of two sums, which for some files cancel almost entirely; measured there, onnxruntime's
-# sums are off by 1e-5, ours by 5e-7, and the outputs differ by up to 1.5e-3.
+# a difference of two sums, which for some files cancel almost entirely; onnxruntime's sums were
+# measured to be off by 1e-5 there, ours by 5e-7, and the outputs to differ by up to 1.5e-3.
 ALLOWED_ERROR = {"Magika": 5e-3}
 # The large ones are left to `make bench`: seconds each, and no operator that these do not have.
 SMALL = {
