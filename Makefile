@@ -43,7 +43,7 @@ $(STAMPS)/built: $(STAMPS)/tools $(COMPILED_FROM) pyproject.toml
 $(STAMPS)/demo: $(STAMPS)/built
 	@echo "[set-up] what the demo compares with, and its model"
 	@$(PIP_INSTALL) --no-build-isolation matplotlib onnxruntime
-	@$(PIP_INSTALL) --no-deps rapidocr-onnxruntime
+	@$(PIP_INSTALL) --no-deps --ignore-requires-python rapidocr-onnxruntime
 	@touch $@
 
 $(STAMPS)/dev: setup.cfg constraints.txt | $(STAMPS)/built
@@ -51,10 +51,10 @@ $(STAMPS)/dev: setup.cfg constraints.txt | $(STAMPS)/built
 	@$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
 	@touch $@
 
-# Only the files of these packages are read, hence --no-deps: their own requirements are never needed.
+# Only the files of these packages are read: neither what they require nor for which Python matters.
 $(STAMPS)/materials: constraints.txt | $(STAMPS)/built
 	@echo "[set-up] real models"
-	@$(PIP_INSTALL) --no-deps rapidocr-onnxruntime magika silero-vad basic-pitch
+	@$(PIP_INSTALL) --no-deps --ignore-requires-python rapidocr-onnxruntime magika silero-vad basic-pitch
 	@touch $@
 
 build: $(STAMPS)/built
