@@ -56,8 +56,12 @@ struct Unsupported : Error {
 enum class Layout : uint8_t { PLAIN, CHANNELS_LAST };
 
 using Shape = std::vector<int64_t>;
-int64_t count(const Shape& shape);                                  // elements
-int64_t count(const Shape& shape, size_t begin, size_t end);        // of the axes [begin, end)
+int64_t count(const Shape& shape);                            // elements
+int64_t count(const Shape& shape, size_t begin, size_t end);  // of the axes [begin, end)
+// Throws Error where `shape` with elements of `size` bytes is more than this machine's memory.
+void require_memory(const Shape& shape, int64_t size);
+// A stride, dilation, border or kernel size: throws Error where it is too large to calculate with.
+int64_t checked_extent(int64_t value, const char* what);
 std::string to_string(const Shape& shape);                          // "[1, 3, 224, 224]"
 Shape broadcast(const Shape& a, const Shape& b, const char* what);  // NumPy rules; throws Error
 int64_t normalise_axis(int64_t axis, size_t rank, const char* what);

@@ -210,6 +210,8 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
   const int x = p.operand(node, 0, Layout::CHANNELS_LAST);
   const Shape shape = p.tensor(x).shape;
   const Geometry g = conv_geometry(node, shape, weights.shape, transposed);
+  // A border may be larger than the image and its result.
+  require_memory({g.h.padded(), g.w.padded(), g.channels}, 4);
   const bool whole_rows = g.groups == 1 && g.w.dilation == 1;
   const Geometry layout = depthwise ? as_one_group(g) : g;
 

@@ -22,6 +22,9 @@ Shape pool_geometry(const Node& node, const Shape& shape, PoolArgs* args) {
   Shape result = {shape[0], shape[1]};
   for (size_t k = 0; k < axes; ++k) {
     const int64_t size = shape[2 + k], stride = strides[k];
+    for (const int64_t extent : {kernel[k], stride, dilations[k], pads[k], pads[axes + k]}) {
+      checked_extent(extent, "kernel, stride, dilation or pad");
+    }
     if (kernel[k] < 1 || stride < 1 || dilations[k] < 1) throw Error("sizes must be positive");
     const int64_t reach = (kernel[k] - 1) * dilations[k] + 1;
     int64_t& begin = pads[k];

@@ -490,6 +490,7 @@ void build_lrn(Planner& planner, const Node& node) {
   require_f32(planner, node);
   if (tensor.rank() < 3) throw Error("needs an image");
   const int64_t size = node.integer("size", 1);
+  if (size < 1) throw Error("size must be at least 1");
   const float alpha = node.real("alpha", 1e-4f), beta = node.real("beta", 0.75f);
   const float bias = node.real("bias", 1.0f);
   const int64_t batch = tensor.shape[0], channels = tensor.shape[1];

@@ -128,10 +128,11 @@ void build_pad(Planner& planner, const Node& node) {
   std::vector<int64_t> begin(rank, 0);
   for (size_t i = 0; i < axes.size(); ++i) {
     const size_t axis = static_cast<size_t>(axes[i]);
-    begin[axis] = pads[i];
-    shape[axis] += pads[i] + pads[axes.size() + i];
+    begin[axis] = checked_extent(pads[i], "pad");
+    shape[axis] += pads[i] + checked_extent(pads[axes.size() + i], "pad");
     if (shape[axis] < 0) throw Error("pads remove more than " + to_string(tensor.shape) + " has");
   }
+  require_memory(shape, dtype_size(tensor.dtype));  // before the tables of this size
   std::vector<std::vector<int64_t>> maps(rank);
   for (size_t axis = 0; axis < rank; ++axis) {
     for (int64_t i = 0; i < shape[axis]; ++i) {
@@ -355,6 +356,7 @@ std::vector<AxisRule> axis_rules(Planner& planner, const Node& node, const Shape
     for (size_t i = 0; i < axes.size(); ++i) {
       AxisRule& rule = rules[axes[i]];
       rule.scale = static_cast<double>(scales[i]);
+      if (!(rule.scale > 0.0 && rule.scale < 1e6)) throw Error("a scale is out of range");
       rule.made = static_cast<int64_t>(floor(rule.scale * static_cast<double>(rule.size)));
     }
   } else {
@@ -387,14 +389,15 @@ void build_resize(Planner& planner, const Node& node) {
   }
   const float extrapolated = node.real("extrapolation_value", 0.0f);
   const std::vector<AxisRule> rules = axis_rules(planner, node, shape);
-  std::vector<std::vector<Neighbours>> near(rank);
   Shape made;
+  for (const AxisRule& axis : rules) made.push_back(checked_extent(axis.made, "size"));
+  require_memory(made, dtype_size(planner.dtype_of(node, 0)));  // before the tables of this size
+  std::vector<std::vector<Neighbours>> near(rank);
   size_t first = rank, resized = 0;  // the resized axes lie in [first, resized)
   for (size_t axis = 0; axis < rank; ++axis) {
     const bool crops = rule.coordinates == "tf_crop_and_resize" &&
                        (rules[axis].roi_begin != 0.0 || rules[axis].roi_end != 1.0);
     const bool changes = rules[axis].scale != 1.0 || rules[axis].made != shape[axis] || crops;
-    made.push_back(rules[axis].made);
     if (changes) {
       first = std::min(first, axis);
       resized = axis + 1;

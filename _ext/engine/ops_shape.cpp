@@ -175,7 +175,7 @@ void build_depth_space(Planner& planner, const Node& node) {
   const int x = planner.operand_as_is(node, 0);
   const Tensor tensor = planner.tensor(x);
   const int64_t b = node.integer("blocksize", 0);
-  if (tensor.rank() != 4 || b < 1) throw Error("needs a rank of 4 and a block size");
+  if (tensor.rank() != 4 || b < 1 || b > 65536) throw Error("needs a rank of 4 and a block size");
   const bool to_space = node.op == "DepthToSpace";
   const bool columns_first = node.text("mode", "DCR") == "CRD";
   Shape deep = tensor.shape, wide = tensor.shape;  // the sides with more channels, more space
@@ -301,7 +301,8 @@ void build_slice(Planner& planner, const Node& node) {
   for (size_t i = 0; i < starts.size(); ++i) {
     const size_t axis = static_cast<size_t>(axes[i]);
     const int64_t size = tensor.shape[axis], step = steps[i];
-    if (step == 0) throw Error("a step must not be 0");
+    if (std::count(axes.begin(), axes.end(), axes[i]) > 1) throw Error("an axis is named twice");
+    if (step == 0 || step == INT64_MIN) throw Error("a step must not be 0");
     // NumPy's rules: negative positions count from the end, then clamp to what the step can reach.
     const auto clamped = [&](int64_t at) {
       if (at < 0) at = at < -size ? -1 : at + size;
@@ -312,7 +313,8 @@ void build_slice(Planner& planner, const Node& node) {
     const int64_t span = step > 0 ? last - first : first - last, pace = step > 0 ? step : -step;
     shape[axis] = span <= 0 ? 0 : (span - 1) / pace + 1;
     if (shape[axis] > 0) offset += first * strides[axis];
-    strides[axis] *= step;
+    // One element: the step, which may be huge, is never taken.
+    strides[axis] = shape[axis] > 1 ? strides[axis] * step : 0;
   }
   if (shape == tensor.shape && offset == 0) {  // e.g. [:] written with a huge end
     bool whole = true;
@@ -609,7 +611,9 @@ void add_range(Planner& planner, const Node& node, DType dtype) {
   if (delta == T(0)) throw Error("the step must not be 0");
   const double steps =
       (static_cast<double>(parts[1]) - static_cast<double>(start)) / static_cast<double>(delta);
+  if (!(steps < 1e12)) throw Error("more elements than can be held");
   const int64_t n = steps > 0 ? static_cast<int64_t>(ceil(steps)) : 0;
+  require_memory({n}, sizeof(T));
   std::vector<uint8_t> bytes(static_cast<size_t>(n) * sizeof(T));
   for (int64_t i = 0; i < n; ++i) {
     const T value = static_cast<T>(start + static_cast<T>(i) * delta);

@@ -90,7 +90,7 @@ int Planner::new_tensor(DType dtype, const Shape& shape, Layout layout) {
   tensor.shape = shape;
   tensor.layout = shape.size() < 3 ? Layout::PLAIN : layout;
   tensor.storage = storages_++;
-  tensor.bytes();  // refuses what cannot be held
+  require_memory(shape, dtype_size(dtype));
   tensors_.push_back(tensor);
   return static_cast<int>(tensors_.size()) - 1;
 }
@@ -202,7 +202,8 @@ int Planner::output(const Node& node, size_t i, DType dtype, const Shape& shape,
 }
 
 void Planner::alias(const Node& node, size_t i, int source, const Shape& shape, Layout layout) {
-  if (count(shape) != tensor(source).elements()) {
+  const bool negative = std::any_of(shape.begin(), shape.end(), [](int64_t n) { return n < 0; });
+  if (negative || count(shape) != tensor(source).elements()) {
     throw Error("cannot see " + to_string(tensor(source).shape) + " as " + to_string(shape));
   }
   Tensor seen = tensor(source);

@@ -47,21 +47,21 @@ Geometry conv_geometry(const Node& node, const Shape& x, const Shape& w, bool tr
     Axis& axis = i + 1 == spatial ? g.w : g.h;
     axis.in = x[2 + i];
     axis.kernel = w[2 + i];
-    axis.stride = at(strides, i, 1);
-    axis.dilation = at(dilations, i, 1);
+    axis.stride = checked_extent(at(strides, i, 1), "stride");
+    axis.dilation = checked_extent(at(dilations, i, 1), "dilation");
     if (at(kernel, i, axis.kernel) != axis.kernel) throw Error("kernel_shape is not the weights'");
     if (axis.stride < 1 || axis.dilation < 1) throw Error("strides and dilations must be positive");
     if (mode == "SAME_UPPER" || mode == "SAME_LOWER") {
       if (transposed) throw Unsupported("ConvTranspose with auto_pad " + mode);
       automatic_border(axis, mode);
     } else if (mode != "VALID") {
-      axis.begin = at(pads, i, 0);
-      axis.end = at(pads, i + spatial, 0);
+      axis.begin = checked_extent(at(pads, i, 0), "pad");
+      axis.end = checked_extent(at(pads, i + spatial, 0), "pad");
     }
     const int64_t reach = (axis.kernel - 1) * axis.dilation;
     if (transposed) {
       if (!output_shape.empty()) throw Unsupported("ConvTranspose with output_shape");
-      const int64_t extra = at(output_padding, i, 0);
+      const int64_t extra = checked_extent(at(output_padding, i, 0), "output_padding");
       axis.out = (axis.in - 1) * axis.stride - axis.begin - axis.end + reach + 1 + extra;
       axis.insert = axis.stride;
       axis.stride = 1;

@@ -1,6 +1,8 @@
 // program.cpp: dtypes, shapes, attributes, and the list of nodes.
 #include "engine/program.h"
 
+#include <unistd.h>
+
 namespace lp {
 
 int64_t dtype_size(DType dtype) {
@@ -69,6 +71,21 @@ int64_t count(const Shape& shape, size_t begin, size_t end) {
     }
   }
   return product;
+}
+
+void require_memory(const Shape& shape, int64_t size) {
+  static const int64_t memory = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  if (count(shape) > memory / size) {
+    throw Error("tensor of shape " + to_string(shape) + " is larger than this machine's memory");
+  }
+}
+
+int64_t checked_extent(int64_t value, const char* what) {
+  constexpr int64_t LARGEST = int64_t{1} << 24;
+  if (value < -LARGEST || value > LARGEST) {
+    throw Error(std::string(what) + " of " + std::to_string(value) + " is out of range");
+  }
+  return value;
 }
 
 std::string to_string(const Shape& shape) {

@@ -48,6 +48,10 @@ def _engine_errors() -> Iterator[None]:
         raise IsaError(str(error)) from None
     except _core.EngineError as error:
         raise InputError(f"the model cannot run on this input: {error}") from None
+    except MemoryError as error:
+        raise InputError(
+            f"the model cannot run on this input: not enough memory ({error}); feed a smaller one"
+        ) from None
 
 
 class _NativeRunner:
