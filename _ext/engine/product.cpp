@@ -105,19 +105,26 @@ Output output_of(const Node& node) {
   return out;
 }
 
+// [channels][taps] to [taps][channels rounded up to a whole panel].
+template <class T>
+static std::vector<T> depthwise_weights(const std::vector<T>& last, int64_t channels,
+                                        int64_t taps) {
+  const int64_t wide = padded_channels(channels);
+  std::vector<T> result(static_cast<size_t>(taps * wide), T{0});
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t t = 0; t < taps; ++t) {
+      result[static_cast<size_t>(t * wide + c)] = last[static_cast<size_t>(c * taps + t)];
+    }
+  }
+  return result;
+}
+
 void pack_f32_weights(Packed& packed, const float* w, const Geometry& g, bool transposed,
                       bool depthwise, bool whole_rows) {
   const std::vector<float> last = channels_last_weights(w, g, transposed);
   const int64_t taps = g.taps(), inner = g.group_channels(), per_group = g.out_channels / g.groups;
   if (depthwise) {
-    const int64_t wide = padded_channels(g.channels);
-    packed.weights_f32.assign(static_cast<size_t>(taps * wide), 0.0f);
-    for (int64_t c = 0; c < g.channels; ++c) {
-      for (int64_t t = 0; t < taps; ++t) {
-        packed.weights_f32[static_cast<size_t>(t * wide + c)] =
-            last[static_cast<size_t>(c * taps + t)];
-      }
-    }
+    packed.weights_f32 = depthwise_weights(last, g.channels, taps);
     return;
   }
   const int64_t runs = whole_rows ? g.h.kernel : taps, run = taps * inner / runs;
@@ -134,15 +141,8 @@ void pack_s8_weights(Packed& packed, const int8_t* w, const Geometry& g, bool tr
   const std::vector<int8_t> last = channels_last_weights(w, g, transposed);
   const int64_t taps = g.taps(), inner = g.group_channels(), per_group = g.out_channels / g.groups;
   if (depthwise) {
-    const int64_t wide = padded_channels(g.channels);
-    packed.weights_s8.assign(static_cast<size_t>(taps * wide), 0);
-    for (int64_t c = 0; c < g.channels; ++c) {
-      for (int64_t t = 0; t < taps; ++t) {
-        packed.weights_s8[static_cast<size_t>(t * wide + c)] =
-            last[static_cast<size_t>(c * taps + t)];
-      }
-    }
-    packed.by_four.resize(static_cast<size_t>(wide * ((taps + 3) / 4) * 4));
+    packed.weights_s8 = depthwise_weights(last, g.channels, taps);
+    packed.by_four.resize(static_cast<size_t>(padded_channels(g.channels) * ((taps + 3) / 4) * 4));
     pack_depthwise_by_four(packed.weights_s8.data(), g.channels, taps, packed.by_four.data());
     return;
   }

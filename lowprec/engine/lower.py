@@ -97,7 +97,7 @@ def lower_graph(model: ir.Model, fallback_names: Iterable[str] = ()) -> list[Seg
     Raises:
         OwnOperatorRefused: a fused operator is not native for the shapes at hand.
     """
-    native = set(_core.native_operators())
+    native, held = set(_core.native_operators()), _core.held_dtypes()
     forced = set(fallback_names)
     graph = model.graph
     known: set[str] = set()
@@ -112,7 +112,7 @@ def lower_graph(model: ir.Model, fallback_names: Iterable[str] = ()) -> list[Seg
         current, made_here = NativeSegment(), set()
 
     for node in graph:
-        if not _is_native(node, native, forced):
+        if not _is_native(node, native, held, forced):
             if node.domain == OWN_DOMAIN:
                 raise OwnOperatorRefused(f"node '{node.name}': {node.op_type} is not native")
             cut()
@@ -142,12 +142,11 @@ def is_constant(value: ir.Value) -> bool:
     return value.is_initializer() and not value.is_graph_input()
 
 
-def _is_native(node: ir.Node, native: set[str], forced: set[str]) -> bool:
+def _is_native(node: ir.Node, native: set[str], held: frozenset[int], forced: set[str]) -> bool:
     if node.domain not in NATIVE_DOMAINS or node.op_type not in native or node.name in forced:
         return False
     if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
         return False
-    held = _core.held_dtypes()
     return all(
         value is None or value.dtype is None or int(value.dtype) in held
         for value in (*node.inputs, *node.outputs)

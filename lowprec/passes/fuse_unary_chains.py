@@ -34,22 +34,20 @@ def fuse_unary_chains(model: ir.Model, keep: Container[str]) -> bool:
             last, more = following
             members.append(last)
             steps = [*steps, *more]
-        if len(members) == 1 and (is_own(node, "UnaryChain") or not _gains(node)):
-            continue
+        if len(members) == 1 and is_own(node, "UnaryChain"):
+            continue  # it is one already
         insert_own(last, "UnaryChain", [source], last.outputs, chain_attributes(steps))
         graph_of(last).remove(list(reversed(members)), safe=True)
         changed = True
     return changed
 
 
-def chain_attributes(
-    steps: list[UnaryStep], prefix: str = ""
-) -> dict[str, list[int] | list[float]]:
-    """Return the attributes that hold `steps`."""
+def chain_attributes(steps: list[UnaryStep]) -> dict[str, list[int] | list[float]]:
+    """Return the attributes of the UnaryChain that runs `steps`."""
     return {
-        f"{prefix}codes": [step[0] for step in steps],
-        f"{prefix}a": [step[1] for step in steps],
-        f"{prefix}b": [step[2] for step in steps],
+        "codes": [step[0] for step in steps],
+        "a": [step[1] for step in steps],
+        "b": [step[2] for step in steps],
     }
 
 
@@ -64,10 +62,3 @@ def _following(node: ir.Node, keep: Container[str]) -> tuple[ir.Node, list[Unary
     if found is None or found[0] is not value:
         return None
     return reader, found[1]
-
-
-def _gains(node: ir.Node) -> bool:
-    """Return whether a chain of this one operator is better than the operator itself."""
-    # Binary operators with a scalar: no broadcasting to work out. Everything else is ready for an
-    # epilogue, which reads chains only.
-    return len(node.inputs) > 0
