@@ -39,6 +39,11 @@ ProductArgs product_args(int64_t m, int64_t k, int64_t n, const Epilogue& epilog
   return args;
 }
 
+void run(Product product, const ProductArgs& args) {
+  const Piece piece = whole(args);
+  product(&args, &piece);
+}
+
 }  // namespace
 
 void matmul_u8s8(const Kernels* kernels, const uint8_t* a, const int8_t* b, int64_t m, int64_t k,
@@ -66,11 +71,11 @@ void matmul_u8s8(const Kernels* kernels, const uint8_t* a, const int8_t* b, int6
   args.epilogue.addend = addend == nullptr ? nullptr : addends.data();
   args.src = a;
   args.dst = out;
-  if (args.cols > 0) kernels->product_u8s8(&args);
+  if (args.cols > 0) run(kernels->product_u8s8, args);
   args.dst = static_cast<uint8_t*>(out) + args.cols * n * output_bytes(epilogue);
   args.src = last.data();
   args.cols = copied;
-  if (copied > 0) kernels->product_u8s8(&args);
+  if (copied > 0) run(kernels->product_u8s8, args);
 }
 
 void matmul_f32(const Kernels* kernels, const float* a, const float* b, int64_t m, int64_t k,
@@ -85,7 +90,7 @@ void matmul_f32(const Kernels* kernels, const float* a, const float* b, int64_t 
   args.bias = starts.data();
   args.src = a;
   args.dst = out;
-  kernels->product_f32(&args);
+  run(kernels->product_f32, args);
 }
 
 }  // namespace lp

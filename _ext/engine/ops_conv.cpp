@@ -22,8 +22,8 @@ class ConvStep : public Step {
   Output output;
   std::vector<int64_t> offsets;  // of runs or taps, in elements
   int64_t run_length = 0;
-  void (*product)(const ProductArgs*) = nullptr;
-  void (*depthwise_product)(const DepthwiseArgs*) = nullptr;
+  Product product = nullptr;
+  Depthwise depthwise_product = nullptr;
 
   bool understands_halo() const override { return true; }
   uint8_t border_code() const override { return border; }
@@ -175,7 +175,7 @@ class ConvStep : public Step {
                         : static_cast<const void*>(packed->bias_f32.data());
       args.epilogue.multiplier = packed->multiplier.data();
       args.epilogue.addend = packed->addend.empty() ? nullptr : packed->addend.data();
-      depthwise_product(&args);
+      run_product(depthwise_product, args);
       return;
     }
     ProductArgs args{};
@@ -197,7 +197,7 @@ class ConvStep : public Step {
         args.epilogue.addend =
             packed->addend.empty() ? nullptr : packed->addend.data() + group * wide;
       }
-      product(&args);
+      run_product(product, args);
     }
   }
 };

@@ -15,7 +15,7 @@ class MatrixStep : public Step {
   int64_t element = 4;
   std::shared_ptr<Packed> packed;
   Output output;
-  void (*product)(const ProductArgs*) = nullptr;
+  Product product = nullptr;
 
   void run(Pointers t, uint8_t*) const override {
     ProductArgs args{};
@@ -43,7 +43,7 @@ class MatrixStep : public Step {
       args.packed = packed->weights_f32.data();
       args.bias = packed->bias_f32.data();
     }
-    product(&args);
+    run_product(product, args);
   }
 };
 
@@ -164,7 +164,7 @@ class DynamicMatrixStep : public Step {
   float alpha = 1.0f, beta = 1.0f;
   int64_t c_elements = 0;  // 0: no addend; n or 1: a row
   std::vector<UnaryOp> ops;
-  void (*product)(const ProductArgs*) = nullptr;
+  Product product = nullptr;
 
   int64_t packed_floats() const { return padded_channels(n) * k; }
   void finish_setup() { scratch_bytes = (packed_floats() + padded_channels(n) + m * k) * 4 + 256; }
@@ -215,7 +215,7 @@ class DynamicMatrixStep : public Step {
       args.epilogue.kind = OUT_F32;
       args.epilogue.ops = ops.data();
       args.epilogue.n_ops = static_cast<int32_t>(ops.size());
-      product(&args);
+      run_product(product, args);
     }
   }
 

@@ -57,6 +57,16 @@ struct Packed : Prepared {
   bool fast = true;           // and times its multiplier stays below 2^31
 };
 
+// The whole of a product.
+inline void run_product(Product product, const ProductArgs& args) {
+  const Piece piece = whole(args);
+  product(&args, &piece);
+}
+inline void run_product(Depthwise product, const DepthwiseArgs& args) {
+  const Piece piece = whole(args);
+  product(&args, &piece);
+}
+
 struct Output {  // dtype and codes of what a product writes
   DType dtype = DType::F32;
   Epilogue epilogue{};

@@ -13,7 +13,8 @@
 #include "kernels/impl/product.inl"
 #include "kernels/impl/rows.inl"
 //
-#include "kernels/impl/product_avx512vnni.inl"
+#include "kernels/impl/product_f32_avx512.inl"
+#include "kernels/impl/product_u8s8_avx512vnni.inl"
 //
 #include "kernels/impl/depthwise.inl"
 #include "kernels/impl/depthwise_avx512vnni.inl"

@@ -43,6 +43,12 @@ enum UnaryCode : int32_t {
   UNARY_SELU = 30,  // a: alpha, b: gamma
   UNARY_SOFTSIGN = 31,
   UNARY_MISH = 32,
+  // Only in the epilogue of a product, which knows the row and the column:
+  UNARY_ADD_RESIDUAL = 64,  // x + (residual - residual_zero_point) * residual_scale
+  UNARY_ADD_CHANNEL = 65,   // x + channel_values[(int)a][n]
+  UNARY_MUL_CHANNEL = 66,   // x * channel_values[(int)a][n]
+  UNARY_THROUGH_U8 = 67,    // dequantize(quantize(x)): u8 codes, scale a, zero point b
+  UNARY_THROUGH_S8 = 68,
 };
 struct UnaryOp {
   int32_t code;
@@ -50,7 +56,7 @@ struct UnaryOp {
 };
 
 // ---- what happens to an accumulator ----
-enum OutputKind : int32_t { OUT_S32 = 0, OUT_F32 = 1, OUT_U8 = 2, OUT_S8 = 3 };
+enum OutputKind : int32_t { OUT_S32 = 0, OUT_F32 = 1, OUT_U8 = 2, OUT_S8 = 3, OUT_BF16 = 4 };
 
 // int8 product:   OUT_S32            acc
 //                 OUT_F32            chain(f32(acc) * multiplier[n] + addend[n])
@@ -60,6 +66,10 @@ enum OutputKind : int32_t { OUT_S32 = 0, OUT_F32 = 1, OUT_U8 = 2, OUT_S8 = 3 };
 //                 null
 // float product:  OUT_F32            chain(acc + bias[n])
 //                 OUT_U8/S8          clamp(quantize(chain(acc + bias[n]), scale))
+// both:           OUT_BF16           as OUT_F32, then rounded to bf16
+// With row_multiplier (int8 products, OUT_F32 or OUT_BF16): multiplier[n] becomes
+// row_multiplier[m] * multiplier[n], rounded, m counted over all rows.
+// With table: a u8/s8 code q, as an unsigned byte, is replaced by table[q] at the very end.
 struct Epilogue {
   int32_t kind;
   int32_t zero_point;       // of the output codes
@@ -70,6 +80,15 @@ struct Epilogue {
   const float* addend;      // per output channel or null; int8 products only
   const UnaryOp* ops;
   int32_t n_ops;
+  const float* row_multiplier;         // one per row, or null
+  const uint8_t* table;                // 256 bytes, or null
+  const float* const* channel_values;  // lists of one value per output channel, padded to 64
+  // Of UNARY_ADD_RESIDUAL: at the row's own place, residual_* strides like dst_*, in elements.
+  const void* residual;
+  int32_t residual_kind;  // OUT_F32, OUT_U8, OUT_S8 or OUT_BF16
+  int32_t residual_zero_point;
+  float residual_scale;
+  int64_t residual_image, residual_row, residual_col;
 };
 
 // ---- products over runs ----
@@ -89,6 +108,22 @@ struct ProductArgs {
   const void* packed;  // pack.h: panels of 64 output channels
   const void* bias;    // s32 or f32, readable up to the next multiple of 64
   Epilogue epilogue;
+
+  // int8 products only:
+  //   acc[m][n] = bias[n] + sum over k of (a[m][k] - za) * (w[k][n] - zw[n])
+  // Kernels fold the zero points with `sums` (of w, per output channel, no zero point; readable up
+  // to the next multiple of 64, and always given) and with sums of the rows of A where zw is given.
+  const int32_t* sums;
+  int32_t zero_point;                 // za
+  const int32_t* row_zero_points;     // za per row m (counted over all rows), or null
+  const int32_t* weight_zero_points;  // zw, readable up to the next multiple of 64, or null (0)
+};
+
+// The piece of a product that one call does: rows [row_begin, row_end) of images * rows * cols and
+// output channels [n_begin, n_end), n_begin a multiple of 64. Pieces are independent, so threads
+// share out a product; a sum over k is never cut. Depthwise: rows are lines (image, y), n channels.
+struct Piece {
+  int64_t row_begin, row_end, n_begin, n_end;
 };
 
 // ---- depthwise products: output channel c = sum over taps t of src[c + tap_offset[t]] * w[t][c]
@@ -191,14 +226,24 @@ struct PoolArgs {
   int64_t pad_bottom, pad_right;
 };
 
+using Product = void (*)(const ProductArgs*, const Piece*);
+using Depthwise = void (*)(const DepthwiseArgs*, const Piece*);
+
+inline Piece whole(const ProductArgs& args) {
+  return {0, args.images * args.rows * args.cols, 0, args.n};
+}
+inline Piece whole(const DepthwiseArgs& args) {
+  return {0, args.images * args.rows, 0, args.channels};
+}
+
 struct Kernels {
   const char* name;  // "scalar", "avx2", "avx512vnni"
 
   // Products (impl/product_*.inl, impl/depthwise.inl).
-  void (*product_u8s8)(const ProductArgs*);
-  void (*product_f32)(const ProductArgs*);
-  void (*depthwise_u8s8)(const DepthwiseArgs*);
-  void (*depthwise_f32)(const DepthwiseArgs*);
+  Product product_u8s8;
+  Product product_f32;
+  Depthwise depthwise_u8s8;
+  Depthwise depthwise_f32;
 
   // Conversions (impl/convert.inl).
   void (*quantize_u8)(const float* x, uint8_t* q, int64_t n, float scale, int32_t zero_point);

@@ -13,7 +13,8 @@
 #include "kernels/impl/product.inl"
 #include "kernels/impl/rows.inl"
 //
-#include "kernels/impl/product_scalar.inl"
+#include "kernels/impl/product_f32_scalar.inl"
+#include "kernels/impl/product_u8s8_scalar.inl"
 //
 #include "kernels/impl/depthwise.inl"
 #include "kernels/impl/table.inl"

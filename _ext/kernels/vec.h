@@ -121,6 +121,14 @@ LP_INLINE void store_b16(void* p, VI a) {  // low 16 bits of each lane
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a.v));
 }
 
+// Masks of the first n lanes; any n, also below 0 and above the number of lanes.
+[[maybe_unused]] LP_INLINE __mmask64 byte_lanes(int n) {
+  return n >= 64 ? ~static_cast<__mmask64>(0) : (static_cast<__mmask64>(1) << n) - 1;
+}
+[[maybe_unused]] LP_INLINE __mmask16 float_lanes(int n) {
+  return static_cast<__mmask16>(n >= 16 ? 0xFFFF : n <= 0 ? 0 : (1u << n) - 1u);
+}
+
 #elif defined(LP_ISA_AVX2)
 // --------------------------------------------------------------------------------------- AVX2
 constexpr int W = 8;

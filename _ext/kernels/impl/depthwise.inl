@@ -41,20 +41,19 @@ LP_INLINE void depthwise_vector(const lp::DepthwiseArgs& args, const float* src,
   for (int i = 0; i < N; ++i) vstore(tile[i] + at, sum[i] + bias);
 }
 
-static void depthwise_f32(const lp::DepthwiseArgs* arguments) {
+static void depthwise_f32(const lp::DepthwiseArgs* arguments, const lp::Piece* piece) {
   const lp::DepthwiseArgs& args = *arguments;
   const int64_t stride = rounded_channels(args.channels);
   const int64_t out_bytes = output_bytes(args.epilogue);
   alignas(64) float tile[TILE_PIXELS][DEPTHWISE_BLOCK] = {};
-  for (int64_t line = 0; line < args.images * args.rows; ++line) {
+  for (int64_t line = piece->row_begin; line < piece->row_end; ++line) {
     const int64_t image = line / args.rows, y = line % args.rows;
     const float* src_row =
         static_cast<const float*>(args.src) + image * args.src_image + y * args.src_row;
     uint8_t* dst_row =
         static_cast<uint8_t*>(args.dst) + (image * args.dst_image + y * args.dst_row) * out_bytes;
-    for (int64_t c = 0; c < args.channels; c += DEPTHWISE_BLOCK) {
-      const int64_t width =
-          args.channels - c < DEPTHWISE_BLOCK ? args.channels - c : DEPTHWISE_BLOCK;
+    for (int64_t c = piece->n_begin; c < piece->n_end; c += DEPTHWISE_BLOCK) {
+      const int64_t width = piece->n_end - c < DEPTHWISE_BLOCK ? piece->n_end - c : DEPTHWISE_BLOCK;
       const float* weights = static_cast<const float*>(args.weights) + c;
       const float* bias = static_cast<const float*>(args.bias) + c;
       for (int64_t x = 0; x < args.cols; x += TILE_PIXELS) {
@@ -80,22 +79,21 @@ static void depthwise_f32(const lp::DepthwiseArgs* arguments) {
 }
 
 #if !defined(LP_ISA_AVX512VNNI)
-static void depthwise_u8s8(const lp::DepthwiseArgs* arguments) {
+static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* piece) {
   const lp::DepthwiseArgs& args = *arguments;
   const int8_t* weights = static_cast<const int8_t*>(args.weights);
   const int32_t* bias = static_cast<const int32_t*>(args.bias);
   const int64_t stride = rounded_channels(args.channels);
   const int64_t out_bytes = output_bytes(args.epilogue);
-  const int64_t m = args.images * args.rows * args.cols;
-  RowWalk walk = RowWalk::at_start(args);
+  RowWalk walk = RowWalk::at_row(args, piece->row_begin * args.cols);
   alignas(64) int32_t acc[DEPTHWISE_BLOCK];
   alignas(64) float scratch[DEPTHWISE_BLOCK];
-  for (int64_t i = 0; i < m; ++i, walk.step()) {
+  const int64_t end = piece->row_end * args.cols;
+  for (int64_t i = piece->row_begin * args.cols; i < end; ++i, walk.step()) {
     const uint8_t* src = static_cast<const uint8_t*>(args.src) + walk.src(args);
     uint8_t* dst = static_cast<uint8_t*>(args.dst) + walk.dst(args) * out_bytes;
-    for (int64_t c = 0; c < args.channels; c += DEPTHWISE_BLOCK) {
-      const int64_t width =
-          args.channels - c < DEPTHWISE_BLOCK ? args.channels - c : DEPTHWISE_BLOCK;
+    for (int64_t c = piece->n_begin; c < piece->n_end; c += DEPTHWISE_BLOCK) {
+      const int64_t width = piece->n_end - c < DEPTHWISE_BLOCK ? piece->n_end - c : DEPTHWISE_BLOCK;
       memcpy(acc, bias + c, sizeof(acc));
 #if defined(LP_ISA_AVX2)
       // Two taps at a time as s16 pairs. Reads up to 15 bytes past the channels: the arena has

@@ -25,7 +25,7 @@ LP_INLINE void transpose_blocks(__m512i (&v)[4]) {
   v[3] = _mm512_shuffle_i32x4(b, d, 0xDD);
 }
 
-static void depthwise_u8s8(const lp::DepthwiseArgs* arguments) {
+static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* piece) {
   const lp::DepthwiseArgs& args = *arguments;
   const lp::Epilogue& e = args.epilogue;
   const int64_t groups = (args.taps + 3) / 4;
@@ -34,76 +34,74 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments) {
   const Packer packer = Packer::from(e);
   const CodeRange range = code_range(e);
   alignas(64) float tile[TILE_PIXELS][DEPTHWISE_BLOCK];
-  for (int64_t image = 0; image < args.images; ++image) {
-    for (int64_t y = 0; y < args.rows; ++y) {
-      const uint8_t* src_row =
-          static_cast<const uint8_t*>(args.src) + image * args.src_image + y * args.src_row;
-      uint8_t* dst_row =
-          static_cast<uint8_t*>(args.dst) + (image * args.dst_image + y * args.dst_row) * out_bytes;
-      for (int64_t c = 0; c < args.channels; c += 64) {
-        const int width = static_cast<int>(args.channels - c < 64 ? args.channels - c : 64);
-        const __mmask64 mask = byte_lanes(width);
-        const int8_t* weights = static_cast<const int8_t*>(args.weights_by_four) + c * groups * 4;
-        const int32_t* bias = static_cast<const int32_t*>(args.bias) + c;
-        __m512i start[4], multiplier_bits[4];
+  for (int64_t line = piece->row_begin; line < piece->row_end; ++line) {
+    const int64_t image = line / args.rows, y = line % args.rows;
+    const uint8_t* src_row =
+        static_cast<const uint8_t*>(args.src) + image * args.src_image + y * args.src_row;
+    uint8_t* dst_row =
+        static_cast<uint8_t*>(args.dst) + (image * args.dst_image + y * args.dst_row) * out_bytes;
+    for (int64_t c = piece->n_begin; c < piece->n_end; c += 64) {
+      const int width = static_cast<int>(piece->n_end - c < 64 ? piece->n_end - c : 64);
+      const __mmask64 mask = byte_lanes(width);
+      const int8_t* weights = static_cast<const int8_t*>(args.weights_by_four) + c * groups * 4;
+      const int32_t* bias = static_cast<const int32_t*>(args.bias) + c;
+      __m512i start[4], multiplier_bits[4];
 #pragma GCC unroll 4
-        for (int s = 0; s < 4; ++s) {
-          start[s] = _mm512_loadu_si512(bias + 16 * s);
-          multiplier_bits[s] =
-              e.multiplier ? _mm512_loadu_si512(e.multiplier + c + 16 * s) : _mm512_setzero_si512();
-        }
-        transpose_blocks(start);
-        transpose_blocks(multiplier_bits);
-        for (int64_t x = 0; x < args.cols; ++x) {
-          const uint8_t* src = src_row + x * args.src_col + c;
-          __m512i acc[4] = {start[0], start[1], start[2], start[3]};
-          const int8_t* w = weights;
-          for (int64_t g = 0; g < groups; ++g, w += 256) {
-            __m512i tap[4];
+      for (int s = 0; s < 4; ++s) {
+        start[s] = _mm512_loadu_si512(bias + 16 * s);
+        multiplier_bits[s] =
+            e.multiplier ? _mm512_loadu_si512(e.multiplier + c + 16 * s) : _mm512_setzero_si512();
+      }
+      transpose_blocks(start);
+      transpose_blocks(multiplier_bits);
+      for (int64_t x = 0; x < args.cols; ++x) {
+        const uint8_t* src = src_row + x * args.src_col + c;
+        __m512i acc[4] = {start[0], start[1], start[2], start[3]};
+        const int8_t* w = weights;
+        for (int64_t g = 0; g < groups; ++g, w += 256) {
+          __m512i tap[4];
 #pragma GCC unroll 4
-            for (int64_t i = 0; i < 4; ++i) {
-              // Past the last tap the weights are zero: any readable address will do.
-              const int64_t t = 4 * g + i < args.taps ? 4 * g + i : 0;
-              tap[i] = _mm512_loadu_si512(src + args.tap_offset[t]);
-            }
-            const __m512i a = _mm512_unpacklo_epi8(tap[0], tap[1]);
-            const __m512i b = _mm512_unpackhi_epi8(tap[0], tap[1]);
-            const __m512i p = _mm512_unpacklo_epi8(tap[2], tap[3]);
-            const __m512i q = _mm512_unpackhi_epi8(tap[2], tap[3]);
-            dot4(acc[0], _mm512_unpacklo_epi16(a, p), _mm512_loadu_si512(w));
-            dot4(acc[1], _mm512_unpackhi_epi16(a, p), _mm512_loadu_si512(w + 64));
-            dot4(acc[2], _mm512_unpacklo_epi16(b, q), _mm512_loadu_si512(w + 128));
-            dot4(acc[3], _mm512_unpackhi_epi16(b, q), _mm512_loadu_si512(w + 192));
+          for (int64_t i = 0; i < 4; ++i) {
+            // Past the last tap the weights are zero: any readable address will do.
+            const int64_t t = 4 * g + i < args.taps ? 4 * g + i : 0;
+            tap[i] = _mm512_loadu_si512(src + args.tap_offset[t]);
           }
-          uint8_t* dst = dst_row + (x * args.dst_col + c) * out_bytes;
-          if (to_codes) {
-            __m512i q[4];
+          const __m512i a = _mm512_unpacklo_epi8(tap[0], tap[1]);
+          const __m512i b = _mm512_unpackhi_epi8(tap[0], tap[1]);
+          const __m512i p = _mm512_unpacklo_epi8(tap[2], tap[3]);
+          const __m512i q = _mm512_unpackhi_epi8(tap[2], tap[3]);
+          dot4(acc[0], _mm512_unpacklo_epi16(a, p), _mm512_loadu_si512(w));
+          dot4(acc[1], _mm512_unpackhi_epi16(a, p), _mm512_loadu_si512(w + 64));
+          dot4(acc[2], _mm512_unpacklo_epi16(b, q), _mm512_loadu_si512(w + 128));
+          dot4(acc[3], _mm512_unpackhi_epi16(b, q), _mm512_loadu_si512(w + 192));
+        }
+        uint8_t* dst = dst_row + (x * args.dst_col + c) * out_bytes;
+        if (to_codes) {
+          __m512i q[4];
 #pragma GCC unroll 4
-            for (int s = 0; s < 4; ++s) {
-              q[s] =
-                  requantized(acc[s], _mm512_castsi512_ps(multiplier_bits[s]), range, e.fast != 0);
-            }
-            _mm512_mask_storeu_epi8(dst, mask, packer.interleaved(q[0], q[1], q[2], q[3]));
-          } else {
-            transpose_blocks(acc);
-            const int64_t slot = x % TILE_PIXELS;
-            if (e.kind == lp::OUT_S32) {
+          for (int s = 0; s < 4; ++s) {
+            q[s] = requantized(acc[s], _mm512_castsi512_ps(multiplier_bits[s]), range, e.fast != 0);
+          }
+          _mm512_mask_storeu_epi8(dst, mask, packer.interleaved(q[0], q[1], q[2], q[3]));
+        } else {
+          transpose_blocks(acc);
+          const int64_t slot = x % TILE_PIXELS;
+          if (e.kind == lp::OUT_S32) {
 #pragma GCC unroll 4
-              for (int s = 0; s < 4; ++s) _mm512_store_si512(tile[slot] + 16 * s, acc[s]);
-              memcpy(dst, tile[slot], static_cast<size_t>(width) * 4);
-              continue;
-            }
+            for (int s = 0; s < 4; ++s) _mm512_store_si512(tile[slot] + 16 * s, acc[s]);
+            memcpy(dst, tile[slot], static_cast<size_t>(width) * 4);
+            continue;
+          }
 #pragma GCC unroll 4
-            for (int s = 0; s < 4; ++s) {
-              __m512 real = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[s]),
-                                          _mm512_loadu_ps(e.multiplier + c + 16 * s));
-              if (e.addend) real = _mm512_add_ps(real, _mm512_loadu_ps(e.addend + c + 16 * s));
-              _mm512_store_ps(tile[slot] + 16 * s, real);
-            }
-            if (slot == TILE_PIXELS - 1 || x == args.cols - 1) {
-              finish_tile(tile, slot + 1, width, e, dst - slot * args.dst_col * out_bytes,
-                          args.dst_col * out_bytes);
-            }
+          for (int s = 0; s < 4; ++s) {
+            __m512 real = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[s]),
+                                        _mm512_loadu_ps(e.multiplier + c + 16 * s));
+            if (e.addend) real = _mm512_add_ps(real, _mm512_loadu_ps(e.addend + c + 16 * s));
+            _mm512_store_ps(tile[slot] + 16 * s, real);
+          }
+          if (slot == TILE_PIXELS - 1 || x == args.cols - 1) {
+            finish_tile(tile, slot + 1, width, e, dst - slot * args.dst_col * out_bytes,
+                        args.dst_col * out_bytes);
           }
         }
       }

@@ -79,6 +79,17 @@ LP_INLINE void finish_s32(const int32_t* acc, int64_t n0, int64_t count, const l
   }
 }
 
+// The chain runs once over the whole tile; columns past the end are computed and dropped.
+[[maybe_unused]] static __attribute__((noinline)) void finish_buffer(float* x, int rows, int stride,
+                                                                     int columns,
+                                                                     const lp::Epilogue& e,
+                                                                     uint8_t* const* dst) {
+  apply_chain(e.ops, e.n_ops, x, static_cast<int64_t>(rows) * stride);
+  lp::Epilogue rest = e;
+  rest.n_ops = 0;
+  for (int i = 0; i < rows; ++i) finish_f32(x + i * stride, columns, rest, dst[i]);
+}
+
 LP_INLINE int64_t output_bytes(const lp::Epilogue& e) {
   return e.kind == lp::OUT_U8 || e.kind == lp::OUT_S8 ? 1 : 4;
 }
@@ -86,8 +97,9 @@ LP_INLINE int64_t output_bytes(const lp::Epilogue& e) {
 // Walks the rows (image, y, x) of a product or a depthwise convolution in order.
 struct RowWalk {
   template <class Args>
-  static LP_MEMBER RowWalk at_start(const Args& args) {
-    return {0, 0, 0, args.rows, args.cols};
+  static LP_MEMBER RowWalk at_row(const Args& args, int64_t row) {
+    const int64_t line = row / args.cols;
+    return {line / args.rows, line % args.rows, row % args.cols, args.rows, args.cols};
   }
   template <class Args>
   LP_MEMBER int64_t src(const Args& args) const {

@@ -21,9 +21,8 @@ struct Panel {
 };
 
 template <class Micro>
-LP_INLINE void product(const lp::ProductArgs& args) {
+LP_INLINE void product(const lp::ProductArgs& args, const lp::Piece& piece) {
   using Element = typename Micro::Element;
-  const int64_t m = args.images * args.rows * args.cols;
   const int64_t depth = Micro::padded_depth(args);  // elements of one packed column
   const int64_t row_bytes = args.runs * args.run_length * static_cast<int64_t>(sizeof(Element));
   int64_t block = row_bytes > 0 ? BLOCK_BYTES / row_bytes : BLOCK_ROWS;
@@ -32,16 +31,16 @@ LP_INLINE void product(const lp::ProductArgs& args) {
   const Element* source[BLOCK_ROWS];
   uint8_t* target[BLOCK_ROWS];
   const int64_t out_bytes = output_bytes(args.epilogue);
-  RowWalk walk = RowWalk::at_start(args);
-  for (int64_t m0 = 0; m0 < m; m0 += block) {
-    const int64_t rows = m - m0 < block ? m - m0 : block;
+  RowWalk walk = RowWalk::at_row(args, piece.row_begin);
+  for (int64_t m0 = piece.row_begin; m0 < piece.row_end; m0 += block) {
+    const int64_t rows = piece.row_end - m0 < block ? piece.row_end - m0 : block;
     for (int64_t i = 0; i < rows; ++i, walk.step()) {
       source[i] = static_cast<const Element*>(args.src) + walk.src(args);
       target[i] = static_cast<uint8_t*>(args.dst) + walk.dst(args) * out_bytes;
     }
-    for (int64_t n0 = 0; n0 < args.n; n0 += PANEL) {
+    for (int64_t n0 = piece.n_begin; n0 < piece.n_end; n0 += PANEL) {
       Panel panel;
-      panel.columns = static_cast<int>(args.n - n0 < PANEL ? args.n - n0 : PANEL);
+      panel.columns = static_cast<int>(piece.n_end - n0 < PANEL ? piece.n_end - n0 : PANEL);
       panel.weights = static_cast<const typename Micro::Weight*>(args.packed) + n0 * depth;
       panel.bias = static_cast<const typename Micro::Bias*>(args.bias) + n0;
       panel.n0 = n0;

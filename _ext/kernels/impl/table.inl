@@ -2,8 +2,12 @@
 
 namespace {
 
-static void product_u8s8(const lp::ProductArgs* args) { product<MicroU8S8>(*args); }
-static void product_f32(const lp::ProductArgs* args) { product<MicroF32>(*args); }
+static void product_u8s8(const lp::ProductArgs* args, const lp::Piece* piece) {
+  product<MicroU8S8>(*args, *piece);
+}
+static void product_f32(const lp::ProductArgs* args, const lp::Piece* piece) {
+  product<MicroF32>(*args, *piece);
+}
 
 constexpr lp::Kernels kernel_table(const char* name) {
   lp::Kernels k{};

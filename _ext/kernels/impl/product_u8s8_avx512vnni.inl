@@ -1,4 +1,4 @@
-// product_avx512vnni.inl: u8 x s8 and f32 products with AVX-512 VNNI.
+// product_u8s8_avx512vnni.inl: u8 x s8 and f32 products with AVX-512 VNNI.
 //
 // Microkernel  MR x (16 * NV): 4 x 64 (NV = 4), 8 x 32 (NV <= 2); K in groups of 4 bytes
 // Inner loop   per K group: NV loads of B (64 B each), MR broadcasts of A (4 B), MR * NV vpdpbusd
@@ -14,13 +14,6 @@ namespace {
 
 LP_INLINE void dot4(__m512i& acc, __m512i u8, __m512i s8) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8));
-}
-
-LP_INLINE __mmask64 byte_lanes(int n) {
-  return n >= 64 ? ~static_cast<__mmask64>(0) : (static_cast<__mmask64>(1) << n) - 1;
-}
-LP_INLINE __mmask16 float_lanes(int n) {
-  return static_cast<__mmask16>(n >= 16 ? 0xFFFF : n <= 0 ? 0 : (1u << n) - 1u);
 }
 
 // 64 s32 (NV vectors in order, the rest zero) to 64 codes.
@@ -158,15 +151,6 @@ struct MicroU8S8 {
     finish_buffer(&buffer[0][0], MR, 16 * NV, columns, e, dst);
   }
 
-  // The chain runs once over the whole tile; columns past the end are computed and dropped.
-  static __attribute__((noinline)) void finish_buffer(float* x, int rows, int stride, int columns,
-                                                      const lp::Epilogue& e, uint8_t* const* dst) {
-    apply_chain(e.ops, e.n_ops, x, static_cast<int64_t>(rows) * stride);
-    lp::Epilogue rest = e;
-    rest.n_ops = 0;
-    for (int i = 0; i < rows; ++i) finish_f32(x + i * stride, columns, rest, dst[i]);
-  }
-
   template <int MR, int NV>
   static void all_rows(const lp::ProductArgs& args, const Panel& panel, const uint8_t* const* a,
                        uint8_t* const* dst, int rows) {
@@ -199,100 +183,6 @@ struct MicroU8S8 {
         break;
       default:
         all_rows<4, 4>(args, panel, a, dst, rows);
-    }
-  }
-};
-
-struct MicroF32 {
-  using Element = float;
-  using Weight = float;
-  using Bias = float;
-  static int64_t padded_depth(const lp::ProductArgs& args) { return args.runs * args.run_length; }
-
-  template <int MR, int NV>
-  static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const Panel& panel,
-                                             const float* const* a, uint8_t* const* dst) {
-    const float* b = static_cast<const float*>(panel.weights);
-    const float* bias = static_cast<const float*>(panel.bias);
-    const lp::Epilogue& e = args.epilogue;
-    __m512 acc[MR][NV];
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) acc[i][j] = _mm512_setzero_ps();
-    for (int64_t r = 0; r < args.runs; ++r) {
-      const float* run[MR];
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; ++i) run[i] = a[i] + args.run_offset[r];
-      for (int64_t k = 0; k < args.run_length; ++k, b += PANEL) {
-        __m512 w[NV];
-#pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j) w[j] = _mm512_loadu_ps(b + 16 * j);
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; ++i) {
-          const __m512 x = _mm512_set1_ps(run[i][k]);
-#pragma GCC unroll 4
-          for (int j = 0; j < NV; ++j) acc[i][j] = _mm512_fmadd_ps(x, w[j], acc[i][j]);
-        }
-      }
-    }
-    const int columns = panel.columns;
-    if (e.kind == lp::OUT_F32 && e.n_ops == 0) {
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) {
-        const __m512 add = _mm512_loadu_ps(bias + 16 * j);
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; ++i) {
-          _mm512_mask_storeu_ps(reinterpret_cast<float*>(dst[i]) + 16 * j,
-                                float_lanes(columns - 16 * j), _mm512_add_ps(acc[i][j], add));
-        }
-      }
-      return;
-    }
-    alignas(64) float buffer[MR][16 * NV];
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) {
-      const __m512 add = _mm512_loadu_ps(bias + 16 * j);
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; ++i) {
-        _mm512_store_ps(buffer[i] + 16 * j, _mm512_add_ps(acc[i][j], add));
-      }
-    }
-    MicroU8S8::finish_buffer(&buffer[0][0], MR, 16 * NV, columns, e, dst);
-  }
-
-  template <int MR, int NV>
-  static void all_rows(const lp::ProductArgs& args, const Panel& panel, const float* const* a,
-                       uint8_t* const* dst, int rows) {
-    int i = 0;
-    for (; i + MR <= rows; i += MR) tile<MR, NV>(args, panel, a + i, dst + i);
-    if constexpr (MR > 4) {
-      if (i + 4 <= rows) {
-        tile<4, NV>(args, panel, a + i, dst + i);
-        i += 4;
-      }
-    }
-    if (i + 2 <= rows) {
-      tile<2, NV>(args, panel, a + i, dst + i);
-      i += 2;
-    }
-    if (i < rows) tile<1, NV>(args, panel, a + i, dst + i);
-  }
-
-  static void rows(const lp::ProductArgs& args, const Panel& panel, const float* const* a,
-                   uint8_t* const* dst, int rows) {
-    switch ((panel.columns + 15) / 16) {
-      case 1:
-        all_rows<8, 1>(args, panel, a, dst, rows);
-        break;
-      case 2:
-        all_rows<8, 2>(args, panel, a, dst, rows);
-        break;
-      case 3:
-        all_rows<6, 3>(args, panel, a, dst, rows);
-        break;
-      default:
-        all_rows<6, 4>(args, panel, a, dst, rows);
     }
   }
 };

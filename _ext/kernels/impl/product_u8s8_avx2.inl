@@ -1,4 +1,4 @@
-// product_avx2.inl: exact u8 x s8 and f32 products with AVX2.
+// product_u8s8_avx2.inl: exact u8 x s8 and f32 products with AVX2.
 //
 // Microkernel  u8 x s8: 3 x 16, K in groups of 4; both sides widened to s16 in registers, vpmaddwd.
 //              vpmaddubsw would saturate at s16 (255 * 127 * 2 > 32767): never used.
@@ -80,75 +80,6 @@ struct MicroU8S8 {
       }
       for (int r = 0; r < mr; ++r) {
         finish_s32(acc[r], panel.n0, panel.columns, args.epilogue, dst[i + r], scratch);
-      }
-    }
-  }
-};
-
-struct MicroF32 {
-  using Element = float;
-  using Weight = float;
-  using Bias = float;
-  static int64_t padded_depth(const lp::ProductArgs& args) { return args.runs * args.run_length; }
-
-  template <int MR>
-  static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const float* b,
-                                             const float* bias, const float* const* a,
-                                             float (*out)[16]) {
-    __m256 acc[MR][2];
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
-    for (int64_t r = 0; r < args.runs; ++r) {
-      const int64_t offset = args.run_offset[r];
-      for (int64_t k = 0; k < args.run_length; ++k, b += PANEL) {
-        const __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; ++i) {
-          const __m256 x = _mm256_broadcast_ss(a[i] + offset + k);
-          acc[i][0] = _mm256_fmadd_ps(x, b0, acc[i][0]);
-          acc[i][1] = _mm256_fmadd_ps(x, b1, acc[i][1]);
-        }
-      }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i) {
-      _mm256_storeu_ps(out[i], _mm256_add_ps(acc[i][0], _mm256_loadu_ps(bias)));
-      _mm256_storeu_ps(out[i] + 8, _mm256_add_ps(acc[i][1], _mm256_loadu_ps(bias + 8)));
-    }
-  }
-
-  static void rows(const lp::ProductArgs& args, const Panel& panel, const float* const* a,
-                   uint8_t* const* dst, int rows) {
-    const int64_t out_bytes = output_bytes(args.epilogue);
-    alignas(64) float out[6][16];
-    for (int column = 0; column < panel.columns; column += 16) {
-      const float* b = static_cast<const float*>(panel.weights) + column;
-      const float* bias = static_cast<const float*>(panel.bias) + column;
-      const int columns = panel.columns - column < 16 ? panel.columns - column : 16;
-      for (int i = 0; i < rows; i += 6) {
-        const int mr = rows - i < 6 ? rows - i : 6;
-        switch (mr) {
-          case 6:
-            tile<6>(args, b, bias, a + i, out);
-            break;
-          case 5:
-            tile<5>(args, b, bias, a + i, out);
-            break;
-          case 4:
-            tile<4>(args, b, bias, a + i, out);
-            break;
-          case 3:
-            tile<3>(args, b, bias, a + i, out);
-            break;
-          case 2:
-            tile<2>(args, b, bias, a + i, out);
-            break;
-          default:
-            tile<1>(args, b, bias, a + i, out);
-        }
-        for (int r = 0; r < mr; ++r) {
-          finish_f32(out[r], columns, args.epilogue, dst[i + r] + column * out_bytes);
-        }
       }
     }
   }
