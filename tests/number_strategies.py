@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
 import platform
 
 import numpy as np
 import pytest
+from guarded import guarded
 from hypothesis import strategies as st
 
 from lowprec._ext import _core
@@ -104,16 +104,5 @@ def float_mode(bits: int):
 
 
 def before_a_guard_page(array: np.ndarray) -> np.ndarray:
-    """A copy that ends where memory ends: reading or writing one byte more stops the process."""
-    page = mmap.PAGESIZE
-    room = -(-max(array.nbytes, 1) // page) * page
-    memory = mmap.mmap(-1, room + page)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    if libc.mprotect(start + room, page, 0) != 0:  # 0: PROT_NONE
-        pytest.skip("mprotect refused")
-    copy = np.frombuffer(memory, np.uint8, array.nbytes, room - array.nbytes)
-    copy = copy.view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
+    """A copy that ends where memory ends; guarded.py can guard the other end too."""
+    return guarded(array)
