@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "float_state.h"
+#include "matrix_args.h"
 #include "pack.h"
 
 namespace lp {
@@ -24,21 +25,6 @@ int64_t output_bytes(const Epilogue& epilogue) {
   return epilogue.kind == OUT_U8 || epilogue.kind == OUT_S8 ? 1 : 4;
 }
 
-ProductArgs product_args(int64_t m, int64_t k, int64_t n, const Epilogue& epilogue) {
-  static const int64_t no_offset = 0;
-  ProductArgs args{};
-  args.images = args.rows = 1;
-  args.cols = m;
-  args.src_col = k;
-  args.dst_col = n;
-  args.run_offset = &no_offset;
-  args.runs = 1;
-  args.run_length = k;
-  args.n = n;
-  args.epilogue = epilogue;
-  return args;
-}
-
 void run(Product product, const ProductArgs& args) {
   const Piece piece = whole(args);
   product(&args, &piece);
@@ -52,8 +38,9 @@ void matmul_u8s8(const Kernels* kernels, const uint8_t* a, const int8_t* b, int6
   if (m == 0 || n == 0) return;
   const FloatingPointState state;
   // One more element: a vector of none has no address, and memset must not be given that.
-  std::vector<int8_t> packed(static_cast<size_t>(padded_channels(n) * ((k + 3) / 4) * 4) + 1);
-  pack_s8(b, {1, 0, n}, n, 1, k, packed.data());
+  std::vector<int8_t> packed(static_cast<size_t>(packed_s8_bytes(n, 1, k)) + 1);
+  std::vector<int32_t> sums(static_cast<size_t>(padded_channels(n)));
+  pack_s8(b, {1, 0, n}, n, 1, k, packed.data(), sums.data());
   const std::vector<int32_t> starts = padded(bias, n);
   const std::vector<float> multipliers = padded(multiplier, n), addends = padded(addend, n);
 
@@ -64,13 +51,13 @@ void matmul_u8s8(const Kernels* kernels, const uint8_t* a, const int8_t* b, int6
   std::vector<uint8_t> last(static_cast<size_t>(copied * k + extra));
   if (copied > 0) memcpy(last.data(), a + (m - copied) * k, static_cast<size_t>(copied * k));
 
-  ProductArgs args = product_args(m - copied, k, n, epilogue);
+  ProductArgs args = matrix_args(a, k, out, n, m - copied, k, n);
+  args.epilogue = epilogue;
+  args.sums = sums.data();
   args.packed = packed.data();
   args.bias = starts.data();
   args.epilogue.multiplier = multipliers.data();
   args.epilogue.addend = addend == nullptr ? nullptr : addends.data();
-  args.src = a;
-  args.dst = out;
   if (args.cols > 0) run(kernels->product_u8s8, args);
   args.dst = static_cast<uint8_t*>(out) + args.cols * n * output_bytes(epilogue);
   args.src = last.data();
@@ -85,11 +72,10 @@ void matmul_f32(const Kernels* kernels, const float* a, const float* b, int64_t 
   std::vector<float> packed(static_cast<size_t>(padded_channels(n) * k) + 1);
   pack_f32(b, {1, 0, n}, n, 1, k, packed.data());
   const std::vector<float> starts = padded(bias, n);
-  ProductArgs args = product_args(m, k, n, epilogue);
+  ProductArgs args = matrix_args(a, k, out, n, m, k, n);
+  args.epilogue = epilogue;
   args.packed = packed.data();
   args.bias = starts.data();
-  args.src = a;
-  args.dst = out;
   run(kernels->product_f32, args);
 }
 

@@ -1,7 +1,7 @@
 // pack.h: weights in the layout that the kernels read. Packed forms are never written to disk.
 //
-// Products: panels of 64 output channels. s8: [N/64][runs * ceil(run/4)][64][4], the last group of
-// every run filled up with zeros; f32: [N/64][runs * run][64]. Columns past N are zero.
+// Products: panels of 64 output channels. Codes: [N/64][runs * ceil(run/4)][64][4], the last group
+// of every run filled up with zeros; f32: [N/64][runs * run][64]. Columns past N are zero.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -21,20 +21,48 @@ struct WeightStrides {
   int64_t n, r, k;
 };
 
-inline void pack_s8(const int8_t* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,
-                    int8_t* packed) {
-  const int64_t groups = (run + 3) / 4;
-  memset(packed, 0, static_cast<size_t>(padded_channels(n) * runs * groups * 4));
-  for (int64_t column = 0; column < n; ++column) {
-    int8_t* panel = packed + (column / PACK_PANEL) * runs * groups * PACK_PANEL * 4;
+// Fills `packed` and, for every output channel up to the next multiple of 64, `sums`: those of its
+// packed weights, which products need to fold zero points (kernels.h). u8 codes are stored as the
+// s8 code w ^ 0x80 = w - 128: the zero points that go with them are 128 less, too (u8_zero_point).
+template <class Code>
+void pack_codes(const Code* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,
+                int8_t* packed, int32_t* sums) {
+  constexpr int flip = static_cast<Code>(-1) < 0 ? 0 : 0x80;
+  const int64_t wide = padded_channels(n), groups = (run + 3) / 4;
+  memset(sums, 0, static_cast<size_t>(wide) * sizeof(int32_t));
+  for (int64_t n0 = 0; n0 < wide; n0 += PACK_PANEL) {
+    const int64_t width = n - n0 < PACK_PANEL ? n - n0 : PACK_PANEL;
     for (int64_t r = 0; r < runs; ++r) {
-      for (int64_t k = 0; k < run; ++k) {
-        const int64_t group = r * groups + k / 4;
-        panel[(group * PACK_PANEL + column % PACK_PANEL) * 4 + k % 4] =
-            w[column * strides.n + r * strides.r + k * strides.k];
+      const Code* source = w + n0 * strides.n + r * strides.r;
+      for (int64_t g = 0; g < groups; ++g, packed += PACK_PANEL * 4) {
+        const int64_t real = run - 4 * g < 4 ? run - 4 * g : 4;
+        if (width < PACK_PANEL || real < 4) memset(packed, 0, static_cast<size_t>(PACK_PANEL) * 4);
+        for (int64_t k = 0; k < real; ++k) {
+          const Code* row = source + (4 * g + k) * strides.k;
+          for (int64_t column = 0; column < width; ++column) {
+            const int8_t x = static_cast<int8_t>(row[column * strides.n] ^ flip);
+            packed[column * 4 + k] = x;
+            sums[n0 + column] += x;
+          }
+        }
       }
     }
   }
+}
+
+inline void pack_s8(const int8_t* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,
+                    int8_t* packed, int32_t* sums) {
+  pack_codes(w, strides, n, runs, run, packed, sums);
+}
+inline void pack_u8(const uint8_t* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,
+                    int8_t* packed, int32_t* sums) {
+  pack_codes(w, strides, n, runs, run, packed, sums);
+}
+// Of the packed form of u8 weights.
+inline int32_t u8_zero_point(int32_t zero_point) { return zero_point - 128; }
+
+inline int64_t packed_s8_bytes(int64_t n, int64_t runs, int64_t run) {
+  return padded_channels(n) * runs * ((run + 3) / 4) * 4;
 }
 
 inline void pack_f32(const float* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,

@@ -153,23 +153,22 @@ class ConvStep : public Step {
     args.dst_image = to.image;
     args.dst_row = to.row;
     args.dst_col = g.out_channels;
-    args.epilogue = output.epilogue;
-    args.epilogue.ops = output.ops.data();
-    args.epilogue.n_ops = static_cast<int32_t>(output.ops.size());
-    args.epilogue.fast = packed->fast ? 1 : 0;
   }
 
   void run_images(const uint8_t* src, uint8_t* dst, int64_t images) const {
     const bool codes = element == 1;
-    const void* weights = codes ? static_cast<const void*>(packed->weights_s8.data())
-                                : static_cast<const void*>(packed->weights_f32.data());
     if (depthwise) {
       DepthwiseArgs args{};
       set_geometry(args, src, dst, images);
+      args.epilogue = output.epilogue;
+      args.epilogue.ops = output.ops.data();
+      args.epilogue.n_ops = static_cast<int32_t>(output.ops.size());
+      args.epilogue.fast = packed->fast ? 1 : 0;
       args.tap_offset = offsets.data();
       args.taps = g.taps();
       args.channels = g.channels;
-      args.weights = weights;
+      args.weights = codes ? static_cast<const void*>(packed->weights_s8.data())
+                           : static_cast<const void*>(packed->weights_f32.data());
       args.weights_by_four = packed->by_four.data();
       args.bias = codes ? static_cast<const void*>(packed->bias_s32.data())
                         : static_cast<const void*>(packed->bias_f32.data());
@@ -180,8 +179,6 @@ class ConvStep : public Step {
     }
     ProductArgs args{};
     const int64_t per_group = g.out_channels / g.groups, wide = padded_channels(per_group);
-    const int64_t depth =
-        static_cast<int64_t>(offsets.size()) * (codes ? (run_length + 3) / 4 * 4 : run_length);
     for (int64_t group = 0; group < g.groups; ++group) {
       set_geometry(args, src + group * g.group_channels() * element,
                    dst + group * per_group * dtype_size(output.dtype), images);
@@ -189,14 +186,7 @@ class ConvStep : public Step {
       args.runs = static_cast<int64_t>(offsets.size());
       args.run_length = run_length;
       args.n = per_group;
-      args.packed = static_cast<const uint8_t*>(weights) + group * wide * depth * element;
-      args.bias = codes ? static_cast<const void*>(packed->bias_s32.data() + group * wide)
-                        : static_cast<const void*>(packed->bias_f32.data() + group * wide);
-      if (codes) {
-        args.epilogue.multiplier = packed->multiplier.data() + group * wide;
-        args.epilogue.addend =
-            packed->addend.empty() ? nullptr : packed->addend.data() + group * wide;
-      }
+      set_weights(args, *packed, output, codes, group * wide);
       run_product(product, args);
     }
   }
@@ -230,7 +220,7 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
           pack_s8_weights(*packed, w, g, transposed, depthwise, whole_rows);
           pack_channels(*packed, layout, weight_bounds(w, g, transposed),
                         integer_bias(p, node, g.out_channels), node.integer("x_zero_point", 0),
-                        node, step->output);
+                        depthwise, node, step->output);
           if (node.has_input(3)) {
             const auto addend = real_bias(p, node, 3, g.out_channels);
             packed->addend =

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "engine/product.h"
+#include "matrix_args.h"
 
 namespace lp {
 
@@ -12,37 +13,14 @@ namespace {
 class MatrixStep : public Step {
  public:
   int64_t rows = 0, depth = 0, columns = 0;
-  int64_t element = 4;
+  bool codes = false;
   std::shared_ptr<Packed> packed;
   Output output;
   Product product = nullptr;
 
   void run(Pointers t, uint8_t*) const override {
-    ProductArgs args{};
-    const int64_t zero = 0;
-    args.src = t[in[0]];
-    args.dst = t[out[0]];
-    args.images = args.rows = 1;
-    args.cols = rows;
-    args.src_col = depth;
-    args.dst_col = columns;
-    args.run_offset = &zero;
-    args.runs = 1;
-    args.run_length = depth;
-    args.n = columns;
-    args.epilogue = output.epilogue;
-    args.epilogue.ops = output.ops.data();
-    args.epilogue.n_ops = static_cast<int32_t>(output.ops.size());
-    args.epilogue.fast = packed->fast ? 1 : 0;
-    if (element == 1) {
-      args.packed = packed->weights_s8.data();
-      args.bias = packed->bias_s32.data();
-      args.epilogue.multiplier = packed->multiplier.data();
-      args.epilogue.addend = packed->addend.empty() ? nullptr : packed->addend.data();
-    } else {
-      args.packed = packed->weights_f32.data();
-      args.bias = packed->bias_f32.data();
-    }
+    ProductArgs args = matrix_args(t[in[0]], depth, t[out[0]], columns, rows, depth, columns);
+    set_weights(args, *packed, output, codes, 0);
     run_product(product, args);
   }
 };
@@ -67,7 +45,7 @@ void build_matrix(Planner& p, const Node& node, bool codes) {
   step->depth = depth;
   step->columns = n;
   step->rows = count(shape, 0, shape.size() - 1);
-  step->element = codes ? 1 : 4;
+  step->codes = codes;
   step->output = output_of(node);
   step->product = codes ? p.kernels().product_u8s8 : p.kernels().product_f32;
   step->packed = std::static_pointer_cast<Packed>(
@@ -76,9 +54,9 @@ void build_matrix(Planner& p, const Node& node, bool codes) {
         const WeightStrides strides = flip ? WeightStrides{depth, 0, 1} : WeightStrides{1, 0, n};
         if (codes) {
           const auto* w = reinterpret_cast<const int8_t*>(weights.constant);
-          packed->weights_s8.resize(
-              static_cast<size_t>(padded_channels(n) * ((depth + 3) / 4) * 4));
-          pack_s8(w, strides, n, 1, depth, packed->weights_s8.data());
+          packed->weights_s8.resize(static_cast<size_t>(packed_s8_bytes(n, 1, depth)));
+          packed->sums.resize(static_cast<size_t>(padded_channels(n)));
+          pack_s8(w, strides, n, 1, depth, packed->weights_s8.data(), packed->sums.data());
           std::vector<Bounds> bounds(static_cast<size_t>(n));
           for (int64_t o = 0; o < n; ++o) {
             for (int64_t k = 0; k < depth; ++k) {
@@ -88,7 +66,7 @@ void build_matrix(Planner& p, const Node& node, bool codes) {
             }
           }
           pack_channels(*packed, layout, bounds, integer_bias(p, node, n),
-                        node.integer("x_zero_point", 0), node, step->output);
+                        node.integer("x_zero_point", 0), false, node, step->output);
           if (node.has_input(3)) {
             const auto addend = real_bias(p, node, 3, n);
             packed->addend =
@@ -177,7 +155,6 @@ class DynamicMatrixStep : public Step {
       const float* c = reinterpret_cast<const float*>(t[in[2]]);
       for (int64_t i = 0; i < n; ++i) bias[i] = c[c_elements == 1 ? 0 : i] * beta;
     }
-    const int64_t zero = 0;
     for (size_t entry = 0; entry < a_at.size(); ++entry) {
       const float* source = reinterpret_cast<const float*>(t[in[0]]) + a_at[entry];
       const float* weights = reinterpret_cast<const float*>(t[in[1]]) + b_at[entry];
@@ -199,17 +176,8 @@ class DynamicMatrixStep : public Step {
         source = rows;
         stride = k;
       }
-      ProductArgs args{};
-      args.src = source;
-      args.dst = reinterpret_cast<float*>(t[out[0]]) + static_cast<int64_t>(entry) * m * n;
-      args.images = args.rows = 1;
-      args.cols = m;
-      args.src_col = stride;
-      args.dst_col = n;
-      args.run_offset = &zero;
-      args.runs = 1;
-      args.run_length = k;
-      args.n = n;
+      float* target = reinterpret_cast<float*>(t[out[0]]) + static_cast<int64_t>(entry) * m * n;
+      ProductArgs args = matrix_args(source, stride, target, n, m, k, n);
       args.packed = packed;
       args.bias = bias;
       args.epilogue.kind = OUT_F32;

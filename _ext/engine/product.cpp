@@ -147,11 +147,12 @@ void pack_s8_weights(Packed& packed, const int8_t* w, const Geometry& g, bool tr
     return;
   }
   const int64_t runs = whole_rows ? g.h.kernel : taps, run = taps * inner / runs;
-  const int64_t size = padded_channels(per_group) * runs * ((run + 3) / 4) * 4;
+  const int64_t size = packed_s8_bytes(per_group, runs, run), wide = padded_channels(per_group);
   packed.weights_s8.resize(static_cast<size_t>(g.groups * size));
+  packed.sums.resize(static_cast<size_t>(g.groups * wide));
   for (int64_t group = 0; group < g.groups; ++group) {
     pack_s8(last.data() + group * per_group * taps * inner, {taps * inner, run, 1}, per_group, runs,
-            run, packed.weights_s8.data() + group * size);
+            run, packed.weights_s8.data() + group * size, packed.sums.data() + group * wide);
   }
 }
 
@@ -168,16 +169,15 @@ std::vector<float> multipliers(const Node& node, const Output& output, int64_t n
   return result;
 }
 
-// bias' = bias - zero_point * sum(w); multipliers; and the proof that nothing can wrap.
 void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bounds>& bounds,
-                   const std::vector<int64_t>& bias, int64_t zero_point, const Node& node,
-                   const Output& output) {
+                   const std::vector<int64_t>& bias, int64_t zero_point, bool depthwise,
+                   const Node& node, const Output& output) {
   const std::vector<float> scales = multipliers(node, output, layout.out_channels);
   const auto multiplier = [&](int64_t o) { return scales[static_cast<size_t>(o)]; };
+  const auto added = [&](int64_t o) { return bias.empty() ? 0 : bias[static_cast<size_t>(o)]; };
   const auto start = [&](int64_t o) {
     const Bounds& sum = bounds[static_cast<size_t>(o)];
-    return (bias.empty() ? 0 : bias[static_cast<size_t>(o)]) -
-           zero_point * (sum.positive + sum.negative);
+    return added(o) - zero_point * (sum.positive + sum.negative);
   };
   for (int64_t o = 0; o < layout.out_channels; ++o) {
     const Bounds& sum = bounds[static_cast<size_t>(o)];
@@ -186,9 +186,30 @@ void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bou
     const double largest = static_cast<double>(std::max(std::abs(high), std::abs(low)));
     if (largest * static_cast<double>(multiplier(o)) >= 2147483000.0) packed.fast = false;
   }
-  packed.bias_s32 = by_group<int32_t>(
-      layout, [&](int64_t o) { return packed.exact ? static_cast<int32_t>(start(o)) : 0; });
+  packed.zero_point = static_cast<int32_t>(zero_point);
+  packed.bias_s32 = by_group<int32_t>(layout, [&](int64_t o) {
+    return packed.exact ? static_cast<int32_t>(depthwise ? start(o) : added(o)) : 0;
+  });
   packed.multiplier = by_group<float>(layout, multiplier);
+}
+
+void set_weights(ProductArgs& args, const Packed& packed, const Output& output, bool codes,
+                 int64_t at) {
+  args.epilogue = output.epilogue;
+  args.epilogue.ops = output.ops.data();
+  args.epilogue.n_ops = static_cast<int32_t>(output.ops.size());
+  if (!codes) {
+    args.packed = packed.weights_f32.data() + at * args.runs * args.run_length;
+    args.bias = packed.bias_f32.data() + at;
+    return;
+  }
+  args.packed = packed.weights_s8.data() + at * args.runs * ((args.run_length + 3) / 4) * 4;
+  args.bias = packed.bias_s32.data() + at;
+  args.sums = packed.sums.data() + at;
+  args.zero_point = packed.zero_point;
+  args.epilogue.fast = packed.fast ? 1 : 0;
+  args.epilogue.multiplier = packed.multiplier.data() + at;
+  args.epilogue.addend = packed.addend.empty() ? nullptr : packed.addend.data() + at;
 }
 
 std::vector<Bounds> weight_bounds(const int8_t* w, const Geometry& g, bool transposed) {

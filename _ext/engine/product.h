@@ -50,11 +50,12 @@ struct Packed : Prepared {
   std::vector<int8_t> weights_s8;
   std::vector<int8_t> by_four;
   std::vector<float> weights_f32;
-  std::vector<int32_t> bias_s32;  // zero-point correction included
+  std::vector<int32_t> bias_s32;  // depthwise: the correction for the zero point of x included
+  std::vector<int32_t> sums;      // of the packed codes of each output channel
+  int32_t zero_point = 0;         // of x
   std::vector<float> bias_f32, multiplier, addend;
-  std::vector<int64_t> sums;  // of the weights of each output channel
-  bool exact = true;          // every accumulator fits s32
-  bool fast = true;           // and times its multiplier stays below 2^31
+  bool exact = true;  // every accumulator fits s32
+  bool fast = true;   // and times its multiplier stays below 2^31
 };
 
 // The whole of a product.
@@ -106,10 +107,14 @@ std::vector<Bounds> weight_bounds(const int8_t* w, const Geometry& g, bool trans
 
 // What an accumulator is multiplied by: s_x * s_w, divided by s_y where codes follow directly.
 std::vector<float> multipliers(const Node& node, const Output& output, int64_t n);
-// bias' = bias - zero_point * sum(w); multipliers; and the proof that nothing can wrap.
+// Bias, zero point, multipliers, and the proof that nothing can wrap.
 void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bounds>& bounds,
-                   const std::vector<int64_t>& bias, int64_t zero_point, const Node& node,
-                   const Output& output);
+                   const std::vector<int64_t>& bias, int64_t zero_point, bool depthwise,
+                   const Node& node, const Output& output);
+// The operands of a product of codes or floats that belong to the weights, for the group of output
+// channels that starts at padded channel `at`.
+void set_weights(ProductArgs& args, const Packed& packed, const Output& output, bool codes,
+                 int64_t at);
 // One value a channel; no operand: none, or zeros.
 std::vector<int64_t> integer_bias(Planner& p, const Node& node, int64_t n);
 std::vector<float> real_bias(Planner& p, const Node& node, size_t i, int64_t n);

@@ -11,10 +11,11 @@
 #include "kernels/impl/histogram.inl"
 #include "kernels/impl/pool.inl"
 #include "kernels/impl/product.inl"
+#include "kernels/impl/product_int8.inl"
 #include "kernels/impl/rows.inl"
 //
 #include "kernels/impl/product_f32_avx512.inl"
-#include "kernels/impl/product_u8s8_avx512vnni.inl"
+#include "kernels/impl/product_int8_avx512vnni.inl"
 //
 #include "kernels/impl/depthwise.inl"
 #include "kernels/impl/depthwise_avx512vnni.inl"

@@ -241,6 +241,7 @@ struct Kernels {
 
   // Products (impl/product_*.inl, impl/depthwise.inl).
   Product product_u8s8;
+  Product product_s8s8;
   Product product_f32;
   Depthwise depthwise_u8s8;
   Depthwise depthwise_f32;

@@ -3,7 +3,10 @@
 namespace {
 
 static void product_u8s8(const lp::ProductArgs* args, const lp::Piece* piece) {
-  product<MicroU8S8>(*args, *piece);
+  product_int8<MicroInt8<uint8_t>>(*args, *piece);
+}
+static void product_s8s8(const lp::ProductArgs* args, const lp::Piece* piece) {
+  product_int8<MicroInt8<int8_t>>(*args, *piece);
 }
 static void product_f32(const lp::ProductArgs* args, const lp::Piece* piece) {
   product<MicroF32>(*args, *piece);
@@ -13,6 +16,7 @@ constexpr lp::Kernels kernel_table(const char* name) {
   lp::Kernels k{};
   k.name = name;
   k.product_u8s8 = product_u8s8;
+  k.product_s8s8 = product_s8s8;
   k.product_f32 = product_f32;
   k.depthwise_u8s8 = depthwise_u8s8;
   k.depthwise_f32 = depthwise_f32;

@@ -1,4 +1,4 @@
-// product_u8s8_avx512vnni.inl: u8 x s8 and f32 products with AVX-512 VNNI.
+// product_int8_avx512vnni.inl: int8 products with AVX-512 VNNI.
 //
 // Microkernel  MR x (16 * NV): 4 x 64 (NV = 4), 8 x 32 (NV <= 2); K in groups of 4 bytes
 // Inner loop   per K group: NV loads of B (64 B each), MR broadcasts of A (4 B), MR * NV vpdpbusd
@@ -48,27 +48,37 @@ LP_INLINE __m512i requantized(__m512i acc, __m512 multiplier, const CodeRange& r
   return _mm512_cvtps_epi32(x);
 }
 
-struct MicroU8S8 {
-  using Element = uint8_t;
-  using Weight = int8_t;
-  using Bias = int32_t;
-  static int64_t padded_depth(const lp::ProductArgs& args) {
-    return args.runs * ((args.run_length + 3) / 4) * 4;
-  }
+template <class Code>
+struct MicroInt8 {
+  static constexpr bool SIGNED = static_cast<Code>(-1) < 0;
+  static constexpr bool FLIPS = SIGNED;
+  using Block = NoBlock;
 
   template <int MR, int NV>
-  static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const Panel& panel,
-                                             const uint8_t* const* a, uint8_t* const* dst) {
+  static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const CodePanel& panel,
+                                             const CodeRows& rows, int first) {
     const int64_t groups = (args.run_length + 3) / 4;
-    const int8_t* b = static_cast<const int8_t*>(panel.weights);
-    const int32_t* bias = static_cast<const int32_t*>(panel.bias);
+    const uint8_t* const* a = rows.source + first;
+    const int8_t* b = panel.weights;
     __m512i acc[MR][NV];
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) {
-      const __m512i start = _mm512_loadu_si512(bias + 16 * j);
+      const __m512i start = _mm512_loadu_si512(panel.start + 16 * j);
 #pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) acc[i][j] = start;
     }
+    for (int t = 0; t < panel.terms; ++t) {
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) {
+        const __m512i column = _mm512_loadu_si512(panel.column_term[t] + 16 * j);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+          const __m512i row = _mm512_set1_epi32(rows.term[t][first + i]);
+          acc[i][j] = _mm512_add_epi32(acc[i][j], _mm512_mullo_epi32(row, column));
+        }
+      }
+    }
+    const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
     for (int64_t r = 0; r < args.runs; ++r) {
       const uint8_t* run[MR];
 #pragma GCC unroll 8
@@ -81,17 +91,22 @@ struct MicroU8S8 {
         for (int i = 0; i < MR; ++i) {
           int32_t four;
           memcpy(&four, run[i] + k, 4);
-          const __m512i x = _mm512_set1_epi32(four);
+          __m512i x = _mm512_set1_epi32(four);
+          if (FLIPS) x = _mm512_xor_si512(x, flip);
 #pragma GCC unroll 4
           for (int j = 0; j < NV; ++j) dot4(acc[i][j], x, w[j]);
         }
       }
     }
+    uint8_t* dst[MR];
+    const int64_t out_bytes = output_bytes(args.epilogue);
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) dst[i] = rows.target[first + i] + panel.n0 * out_bytes;
     store<MR, NV>(args.epilogue, panel, acc, dst);
   }
 
   template <int MR, int NV>
-  static LP_MEMBER void store(const lp::Epilogue& e, const Panel& panel, __m512i (&acc)[MR][NV],
+  static LP_MEMBER void store(const lp::Epilogue& e, const CodePanel& panel, __m512i (&acc)[MR][NV],
                               uint8_t* const* dst) {
     const int columns = panel.columns;
     const float* scale = e.multiplier + panel.n0;
@@ -152,37 +167,36 @@ struct MicroU8S8 {
   }
 
   template <int MR, int NV>
-  static void all_rows(const lp::ProductArgs& args, const Panel& panel, const uint8_t* const* a,
-                       uint8_t* const* dst, int rows) {
+  static void all_rows(const lp::ProductArgs& args, const CodePanel& panel, const CodeRows& rows) {
     int i = 0;
-    for (; i + MR <= rows; i += MR) tile<MR, NV>(args, panel, a + i, dst + i);
+    for (; i + MR <= rows.count; i += MR) tile<MR, NV>(args, panel, rows, i);
     if constexpr (MR > 4) {
-      if (i + 4 <= rows) {
-        tile<4, NV>(args, panel, a + i, dst + i);
+      if (i + 4 <= rows.count) {
+        tile<4, NV>(args, panel, rows, i);
         i += 4;
       }
     }
-    if (i + 2 <= rows) {
-      tile<2, NV>(args, panel, a + i, dst + i);
+    if (i + 2 <= rows.count) {
+      tile<2, NV>(args, panel, rows, i);
       i += 2;
     }
-    if (i < rows) tile<1, NV>(args, panel, a + i, dst + i);
+    if (i < rows.count) tile<1, NV>(args, panel, rows, i);
   }
 
-  static void rows(const lp::ProductArgs& args, const Panel& panel, const uint8_t* const* a,
-                   uint8_t* const* dst, int rows) {
+  static void rows(const lp::ProductArgs& args, const CodePanel& panel, const CodeRows& rows,
+                   const Block&) {
     switch ((panel.columns + 15) / 16) {
       case 1:
-        all_rows<8, 1>(args, panel, a, dst, rows);
+        all_rows<8, 1>(args, panel, rows);
         break;
       case 2:
-        all_rows<8, 2>(args, panel, a, dst, rows);
+        all_rows<8, 2>(args, panel, rows);
         break;
       case 3:
-        all_rows<4, 3>(args, panel, a, dst, rows);
+        all_rows<4, 3>(args, panel, rows);
         break;
       default:
-        all_rows<4, 4>(args, panel, a, dst, rows);
+        all_rows<4, 4>(args, panel, rows);
     }
   }
 };

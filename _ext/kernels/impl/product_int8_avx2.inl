@@ -1,4 +1,4 @@
-// product_u8s8_avx2.inl: exact u8 x s8 and f32 products with AVX2.
+// product_int8_avx2.inl: exact int8 products with AVX2.
 //
 // Microkernel  u8 x s8: 3 x 16, K in groups of 4; both sides widened to s16 in registers, vpmaddwd.
 //              vpmaddubsw would saturate at s16 (255 * 127 * 2 > 32767): never used.
@@ -6,17 +6,14 @@
 // Packed B     [col][4] bytes: 16 bytes widen to 4 columns x 4 k; vpmaddwd leaves two partial sums
 // a
 //              column, added once at the end (vphaddd)
-// f32          6 x 16: 12 accumulators, one FMA chain per output over k
 
 namespace {
 
-struct MicroU8S8 {
-  using Element = uint8_t;
-  using Weight = int8_t;
-  using Bias = int32_t;
-  static int64_t padded_depth(const lp::ProductArgs& args) {
-    return args.runs * ((args.run_length + 3) / 4) * 4;
-  }
+template <class Code>
+struct MicroInt8 {
+  static constexpr bool SIGNED = static_cast<Code>(-1) < 0;
+  static constexpr bool FLIPS = false;
+  using Block = NoBlock;
 
   template <int MR>
   static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const int8_t* weights,
@@ -36,7 +33,9 @@ struct MicroU8S8 {
         for (int i = 0; i < MR; ++i) {
           int32_t four;
           memcpy(&four, a[i] + offset + 4 * g, 4);
-          x[i] = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
+          const __m128i codes = _mm_cvtsi32_si128(four);
+          x[i] =
+              _mm256_broadcastq_epi64(SIGNED ? _mm_cvtepi8_epi16(codes) : _mm_cvtepu8_epi16(codes));
         }
 #pragma GCC unroll 8
         for (int j = 0; j < 4; ++j) {
@@ -60,26 +59,27 @@ struct MicroU8S8 {
       }
   }
 
-  static void rows(const lp::ProductArgs& args, const Panel& panel, const uint8_t* const* a,
-                   uint8_t* const* dst, int rows) {
-    const int64_t groups = (args.run_length + 3) / 4;
-    const int8_t* b = static_cast<const int8_t*>(panel.weights);
+  static void rows(const lp::ProductArgs& args, const CodePanel& panel, const CodeRows& rows,
+                   const Block&) {
+    const int64_t groups = (args.run_length + 3) / 4, out_bytes = output_bytes(args.epilogue);
     alignas(64) int32_t acc[3][PANEL];
     alignas(64) float scratch[PANEL];
-    for (int i = 0; i < rows; i += 3) {
-      const int mr = rows - i < 3 ? rows - i : 3;
-      for (int r = 0; r < mr; ++r) memcpy(acc[r], panel.bias, sizeof(acc[r]));
+    for (int i = 0; i < rows.count; i += 3) {
+      const int mr = rows.count - i < 3 ? rows.count - i : 3;
+      const uint8_t* const* a = rows.source + i;
+      for (int r = 0; r < mr; ++r) start_sums(panel, rows, i + r, acc[r]);
       for (int column = 0; column < panel.columns; column += 16) {
         if (mr == 3) {
-          tile<3>(args, b, a + i, acc, groups, column);
+          tile<3>(args, panel.weights, a, acc, groups, column);
         } else if (mr == 2) {
-          tile<2>(args, b, a + i, acc, groups, column);
+          tile<2>(args, panel.weights, a, acc, groups, column);
         } else {
-          tile<1>(args, b, a + i, acc, groups, column);
+          tile<1>(args, panel.weights, a, acc, groups, column);
         }
       }
       for (int r = 0; r < mr; ++r) {
-        finish_s32(acc[r], panel.n0, panel.columns, args.epilogue, dst[i + r], scratch);
+        finish_s32(acc[r], panel.n0, panel.columns, args.epilogue,
+                   rows.target[i + r] + panel.n0 * out_bytes, scratch);
       }
     }
   }
