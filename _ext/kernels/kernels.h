@@ -2,7 +2,8 @@
 //
 // One `Kernels` object per ISA; dispatch (cpu.h) picks one at run time and everything above calls
 // through it. Pointers are trusted here: shapes and dtypes are checked before. All sizes and
-// strides are in elements. Sources of u8 x s8 products must be readable 3 elements past their end.
+// strides are in elements. Sources of u8 x s8 products must be readable 3 elements past their end,
+// those of depthwise u8 x s8 products 63 past theirs.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
