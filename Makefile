@@ -17,7 +17,7 @@ SANITIZED := build/sanitize/site
 
 COMPILED_FROM := setup.py setup.cfg $(shell find _ext -name '*.py[xi]' -o -name '*.px[di]' -o -name '*.h' -o -name '*.inl' \
     -o -name '*.cpp' ! -path '_ext/_core.cpp' ! -path '*/.*')
-CPP_FILES = $(shell git ls-files '_ext/*.cpp' '_ext/*.h' '_ext/*.inl')
+CPP_FILES = $(shell git ls-files '_ext/*.cpp' '_ext/*.h' '_ext/*.inl' 'tests/native/*.cpp' 'tests/native/*.h')
 CYTHON_FILES = $(shell git ls-files '_ext/*.pyx' '_ext/*.px[di]')
 
 .PHONY: help demo test lint types bench sanitize isa dist clean build format tree
