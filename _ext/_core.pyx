@@ -6,5 +6,6 @@ this file pointers are trusted.
 """
 
 include "_cpu.pxi"
+include "_threads.pxi"
 include "_program.pxi"
 include "_numerics.pxi"

@@ -36,6 +36,7 @@ cdef const Kernels* kernels_for(str isa) except NULL:
     """The table of `isa`; None: the best one, within LOWPREC_ISA."""
     cdef string problem
     cdef const Kernels* kernels
+    check_thread_count()
     if isa is None:
         kernels = chosen_kernels(&problem)
         if kernels == NULL:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lowprec.config import Config
     from lowprec.errors import LowprecError
     from lowprec.models import CompiledModel, QuantizedModel
+    from lowprec.threads import get_num_threads, set_num_threads
 
     __version__: str
 
@@ -29,9 +30,11 @@ __all__ = [
     "compile",
     "cpu_info",
     "errors",
+    "get_num_threads",
     "load",
     "numerics",
     "quantize",
+    "set_num_threads",
 ]
 
 _HOMES = {
@@ -40,8 +43,10 @@ _HOMES = {
     "LowprecError": "lowprec.errors",
     "QuantizedModel": "lowprec.models",
     "compile": "lowprec.api",
+    "get_num_threads": "lowprec.threads",
     "load": "lowprec.api",
     "quantize": "lowprec.api",
+    "set_num_threads": "lowprec.threads",
 }
 _MODULES = ("errors", "numerics")
 

@@ -49,3 +49,7 @@ class QuantizationError(LowprecError):
 
 class IsaError(LowprecError):
     """LOWPREC_ISA names an instruction set that is unknown or missing on this machine."""
+
+
+class ThreadsError(LowprecError):
+    """LOWPREC_NUM_THREADS, or what set_num_threads was given, is not a number of threads."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from lowprec._ext import _core
 from lowprec.engine.explanation import Explanation, StepRow, StepTime
-from lowprec.errors import InputError, IsaError, LowprecError, ModelError
+from lowprec.errors import InputError, IsaError, LowprecError, ModelError, ThreadsError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -46,6 +46,8 @@ def _engine_errors() -> Iterator[None]:
         yield
     except _core.IsaUnavailable as error:
         raise IsaError(str(error)) from None
+    except _core.ThreadCountInvalid as error:
+        raise ThreadsError(str(error)) from None
     except _core.EngineError as error:
         raise InputError(f"the model cannot run on this input: {error}") from None
     except MemoryError as error:

@@ -20,6 +20,7 @@ from lowprec.numerics.convert import (
 from lowprec.numerics.gemm import matmul_integer, qlinear_matmul
 from lowprec.numerics.histogram import Histogram
 from lowprec.numerics.qparams import QParams, choose_qparams
+from lowprec.threads import register_with_threadpoolctl
 
 __all__ = [
     "Histogram",
@@ -37,3 +38,5 @@ __all__ = [
     "to_f16",
     "to_tf32",
 ]
+
+register_with_threadpoolctl()

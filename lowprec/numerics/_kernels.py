@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from lowprec._ext import _core
-from lowprec.errors import IsaError
+from lowprec.errors import IsaError, ThreadsError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,6 +20,8 @@ def _own_errors(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except _core.IsaUnavailable as error:  # LOWPREC_ISA is read at every call
             raise IsaError(str(error)) from None
+        except _core.ThreadCountInvalid as error:
+            raise ThreadsError(str(error)) from None
 
     return call
 
