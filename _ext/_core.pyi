@@ -62,11 +62,14 @@ def requantize(
     isa: str | None = None,
 ) -> str: ...
 def finite_range(x: NDArray[np.float32], *, isa: str | None = None) -> tuple[float, float, int]: ...
-def matmul_u8s8(
-    a: NDArray[np.uint8],
-    b: NDArray[np.int8],
+def matmul_int8(
+    a: NDArray[Any],
+    b: NDArray[Any],
     out: NDArray[Any],
     *,
+    a_zero_point: int = 0,
+    row_zero_points: NDArray[np.int32] | None = None,
+    column_zero_points: NDArray[np.int32] | None = None,
     bias: NDArray[np.int32] | None = None,
     multiplier: NDArray[np.float32] | None = None,
     addend: NDArray[np.float32] | None = None,

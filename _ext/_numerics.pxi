@@ -232,9 +232,22 @@ cdef extern from "kernels/kernels.h" namespace "lp" nogil:
         int32_t n_ops
 
 cdef extern from "matrix_product.h" namespace "lp" nogil:
-    void c_matmul_u8s8 "lp::matmul_u8s8"(
-        const Kernels*, const uint8_t*, const int8_t*, int64_t, int64_t, int64_t, const int32_t*,
-        const float*, const float*, const Epilogue&, void*) except +
+    cdef struct CodeOperands:
+        const void* a
+        const void* b
+        bint a_signed
+        bint b_signed
+        int64_t m
+        int64_t k
+        int64_t n
+        int64_t a_stride
+        int32_t a_zero_point
+        const int32_t* row_zero_points
+        const int32_t* column_zero_points
+
+    void c_matmul_int8 "lp::matmul_int8"(
+        const Kernels*, const CodeOperands&, const int32_t*, const float*, const float*,
+        const Epilogue&, void*) except +
     void c_matmul_f32 "lp::matmul_f32"(
         const Kernels*, const float*, const float*, int64_t, int64_t, int64_t, const float*,
         const Epilogue&, void*) except +
@@ -263,11 +276,15 @@ cdef const void* data_or_null(array):
     return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray> array)
 
 
-def matmul_u8s8(
-    cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, *, bias=None, multiplier=None, addend=None,
-    float scale=1, int zero_point=0, bint fast=False, isa=None
+def matmul_int8(
+    cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, *, int a_zero_point=0, row_zero_points=None,
+    column_zero_points=None, bias=None, multiplier=None, addend=None, float scale=1,
+    int zero_point=0, bint fast=False, isa=None
 ):
-    """Fill `out` (M, N) from acc = bias + uint8 `a` (M, K) times int8 `b` (K, N), by its dtype.
+    """Fill `out` (M, N) from acc = bias + (a - za) (M, K) times (b - zb) (K, N), by its dtype.
+
+    `a` and `b` are uint8 or int8; the rows of `a` may lie apart, at least K elements. za is
+    `a_zero_point` or `row_zero_points` (M,), zb is `column_zero_points` (N,), int32 all.
 
     int32: acc. float32: f32(acc) * multiplier + addend. uint8, int8: the former requantised, or,
     with `addend`, quantised by `scale`. acc must fit int32; `bias`, `multiplier` and `addend` are
@@ -275,17 +292,24 @@ def matmul_u8s8(
     """
     cdef const Kernels* kernels = kernels_for(isa)
     cdef Epilogue epilogue = epilogue_for(out, scale, zero_point, fast)
-    cdef const uint8_t* rows = <const uint8_t*> cnp.PyArray_DATA(a)
-    cdef const int8_t* columns = <const int8_t*> cnp.PyArray_DATA(b)
-    cdef int64_t m = cnp.PyArray_DIM(a, 0)
-    cdef int64_t k = cnp.PyArray_DIM(a, 1)
-    cdef int64_t n = cnp.PyArray_DIM(b, 1)
+    cdef CodeOperands operands
+    operands.a = cnp.PyArray_DATA(a)
+    operands.b = cnp.PyArray_DATA(b)
+    operands.a_signed = a.dtype.kind == "i"
+    operands.b_signed = b.dtype.kind == "i"
+    operands.m = cnp.PyArray_DIM(a, 0)
+    operands.k = cnp.PyArray_DIM(a, 1)
+    operands.n = cnp.PyArray_DIM(b, 1)
+    operands.a_stride = cnp.PyArray_STRIDE(a, 0) if operands.m > 1 else operands.k
+    operands.a_zero_point = a_zero_point
+    operands.row_zero_points = <const int32_t*> data_or_null(row_zero_points)
+    operands.column_zero_points = <const int32_t*> data_or_null(column_zero_points)
     cdef const int32_t* start = <const int32_t*> data_or_null(bias)
     cdef const float* factor = <const float*> data_or_null(multiplier)
     cdef const float* added = <const float*> data_or_null(addend)
     cdef void* target = cnp.PyArray_DATA(out)
     with nogil:
-        c_matmul_u8s8(kernels, rows, columns, m, k, n, start, factor, added, epilogue, target)
+        c_matmul_int8(kernels, operands, start, factor, added, epilogue, target)
     return kernels.name.decode()
 
 

@@ -32,37 +32,57 @@ void run(Product product, const ProductArgs& args) {
 
 }  // namespace
 
-void matmul_u8s8(const Kernels* kernels, const uint8_t* a, const int8_t* b, int64_t m, int64_t k,
-                 int64_t n, const int32_t* bias, const float* multiplier, const float* addend,
-                 const Epilogue& epilogue, void* out) {
+void matmul_int8(const Kernels* kernels, const CodeOperands& operands, const int32_t* bias,
+                 const float* multiplier, const float* addend, const Epilogue& epilogue,
+                 void* out) {
+  const int64_t m = operands.m, k = operands.k, n = operands.n, stride = operands.a_stride;
   if (m == 0 || n == 0) return;
   const FloatingPointState state;
   // One more element: a vector of none has no address, and memset must not be given that.
   std::vector<int8_t> packed(static_cast<size_t>(packed_s8_bytes(n, 1, k)) + 1);
   std::vector<int32_t> sums(static_cast<size_t>(padded_channels(n)));
-  pack_s8(b, {1, 0, n}, n, 1, k, packed.data(), sums.data());
+  std::vector<int32_t> zero_points = padded(operands.column_zero_points, n);
+  if (operands.b_signed) {
+    pack_s8(static_cast<const int8_t*>(operands.b), {1, 0, n}, n, 1, k, packed.data(), sums.data());
+  } else {
+    pack_u8(static_cast<const uint8_t*>(operands.b), {1, 0, n}, n, 1, k, packed.data(),
+            sums.data());
+    for (int32_t& zero_point : zero_points) zero_point = u8_zero_point(zero_point);
+  }
   const std::vector<int32_t> starts = padded(bias, n);
   const std::vector<float> multipliers = padded(multiplier, n), addends = padded(addend, n);
+  const Product product = operands.a_signed ? kernels->product_s8s8 : kernels->product_u8s8;
 
   // Kernels read whole groups of four, so from the last rows up to 3 bytes past the end of `a`,
   // which could be someone else's memory: those rows are copied.
+  const auto* a = static_cast<const uint8_t*>(operands.a);
   const int64_t extra = (k + 3) / 4 * 4 - k;
-  const int64_t copied = k == 0 ? 0 : std::min(m, (extra + k - 1) / k);
+  const int64_t copied = k == 0 ? 0 : std::min(m, (extra + stride - 1) / stride);
   std::vector<uint8_t> last(static_cast<size_t>(copied * k + extra));
-  if (copied > 0) memcpy(last.data(), a + (m - copied) * k, static_cast<size_t>(copied * k));
+  for (int64_t i = 0; i < copied; ++i) {
+    memcpy(last.data() + i * k, a + (m - copied + i) * stride, static_cast<size_t>(k));
+  }
 
-  ProductArgs args = matrix_args(a, k, out, n, m - copied, k, n);
+  ProductArgs args = matrix_args(a, stride, out, n, m - copied, k, n);
   args.epilogue = epilogue;
-  args.sums = sums.data();
   args.packed = packed.data();
   args.bias = starts.data();
+  args.sums = sums.data();
+  args.zero_point = operands.a_zero_point;
+  args.row_zero_points = operands.row_zero_points;
+  const bool centred = operands.b_signed && operands.column_zero_points == nullptr;
+  args.weight_zero_points = centred ? nullptr : zero_points.data();
   args.epilogue.multiplier = multipliers.data();
   args.epilogue.addend = addend == nullptr ? nullptr : addends.data();
-  if (args.cols > 0) run(kernels->product_u8s8, args);
+  if (args.cols > 0) run(product, args);
+  if (copied == 0) return;
   args.dst = static_cast<uint8_t*>(out) + args.cols * n * output_bytes(epilogue);
   args.src = last.data();
+  args.src_col = k;
+  if (args.row_zero_points) args.row_zero_points += args.cols;
+  if (args.epilogue.row_multiplier) args.epilogue.row_multiplier += args.cols;
   args.cols = copied;
-  if (copied > 0) run(kernels->product_u8s8, args);
+  run(product, args);
 }
 
 void matmul_f32(const Kernels* kernels, const float* a, const float* b, int64_t m, int64_t k,

@@ -7,12 +7,24 @@
 
 namespace lp {
 
-// out (m, n) = epilogue(bias + a (m, k) * b (k, n)). Nothing is read past the end of any argument.
+// The operands of a product of codes: a (m, k), rows `a_stride` >= k elements apart, times b (k, n)
+// contiguous. Zero points: of all of a, or one a row; of b one a column, or null for 0.
+struct CodeOperands {
+  const void* a;
+  const void* b;
+  bool a_signed, b_signed;  // s8 rather than u8
+  int64_t m, k, n, a_stride;
+  int32_t a_zero_point;
+  const int32_t* row_zero_points;
+  const int32_t* column_zero_points;
+};
+
+// out (m, n) = epilogue(bias + (a - za) * (b - zb)). Nothing is read past the end of any argument.
 // bias may be null (0); multiplier may be null where the epilogue needs none; addend may be null.
 // The epilogue's own multiplier and addend are ignored.
-void matmul_u8s8(const Kernels* kernels, const uint8_t* a, const int8_t* b, int64_t m, int64_t k,
-                 int64_t n, const int32_t* bias, const float* multiplier, const float* addend,
-                 const Epilogue& epilogue, void* out);
+void matmul_int8(const Kernels* kernels, const CodeOperands& operands, const int32_t* bias,
+                 const float* multiplier, const float* addend, const Epilogue& epilogue, void* out);
+// out (m, n) = epilogue(bias + a (m, k) * b (k, n)), the same way.
 void matmul_f32(const Kernels* kernels, const float* a, const float* b, int64_t m, int64_t k,
                 int64_t n, const float* bias, const Epilogue& epilogue, void* out);
 

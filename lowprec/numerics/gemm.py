@@ -213,7 +213,7 @@ def _centred_product(
     for start in range(0, depth, MAX_DEPTH):
         part = np.empty(acc.shape, np.int32)
         rows = np.ascontiguousarray(a[:, start : start + MAX_DEPTH])
-        _kernels.matmul_u8s8(rows, np.ascontiguousarray(b[start : start + MAX_DEPTH]), part)
+        _kernels.matmul_int8(rows, np.ascontiguousarray(b[start : start + MAX_DEPTH]), part)
         acc = part if start == 0 else acc.astype(np.int64) + part
     if a_zero.any():
         acc = acc - a_zero[:, None] * b.sum(axis=0, dtype=np.int64)
@@ -253,7 +253,7 @@ def _fused_product(
         return None
     n = b.shape[1]
     codes = np.empty((*a.shape[:-1], n), y_zero.dtype)
-    _kernels.matmul_u8s8(
+    _kernels.matmul_int8(
         rows.reshape(codes.size // n if n else 0, a.shape[-1]),
         columns,
         codes.reshape(-1, n) if n else codes.reshape(0, 0),

@@ -58,7 +58,7 @@ def test_u8s8_is_the_exact_product(isa, shape, seed, with_bias):
     rng = np.random.default_rng(seed)
     a, b = codes(rng, (m, k), np.uint8), codes(rng, (k, n), np.int8)
     bias = rng.integers(-(2**30), 2**30, n).astype(np.int32) if with_bias else None
-    acc = run(_core.matmul_u8s8, a, b, np.int32, isa, bias=bias)
+    acc = run(_core.matmul_int8, a, b, np.int32, isa, bias=bias)
     np.testing.assert_array_equal(acc, exact(a, b) + (0 if bias is None else bias))
 
 
@@ -68,7 +68,7 @@ def test_u8s8_is_the_exact_product(isa, shape, seed, with_bias):
 def test_u8s8_is_exact_at_every_tile_edge(isa, m, n):
     rng = np.random.default_rng([m, n])
     a, b = codes(rng, (m, 9), np.uint8), codes(rng, (9, n), np.int8)
-    np.testing.assert_array_equal(run(_core.matmul_u8s8, a, b, np.int32, isa), exact(a, b))
+    np.testing.assert_array_equal(run(_core.matmul_int8, a, b, np.int32, isa), exact(a, b))
 
 
 @every_isa
@@ -77,7 +77,7 @@ def test_u8s8_is_exact_at_every_tile_edge(isa, m, n):
 def test_extreme_codes_do_not_saturate(isa, weight, depth):
     # 255 * 127 * 2 leaves s16 (vpmaddubsw); 255 * -128 * 65,793 is the last sum inside s32.
     a, b = np.full((3, depth), 255, np.uint8), np.full((depth, 17), weight, np.int8)
-    acc = run(_core.matmul_u8s8, a, b, np.int32, isa)
+    acc = run(_core.matmul_int8, a, b, np.int32, isa)
     assert (acc == 255 * weight * depth).all()
 
 
@@ -96,7 +96,7 @@ def test_fused_requantisation_is_the_reference_s(isa, shape, seed, dtype, proven
     zero_point = codes(rng, (), dtype)
     fast = proven and bool((np.abs(acc) * multiplier.astype(float) < 2.0**31 - 256).all())
     actual = run(
-        _core.matmul_u8s8, a, b, dtype, isa,
+        _core.matmul_int8, a, b, dtype, isa,
         bias=bias, multiplier=multiplier, zero_point=zero_point.item(), fast=fast,
     )  # fmt: skip
     assert_same_bits(actual, reference.requantize(acc, multiplier, np.asarray(zero_point), axis=1))
@@ -109,7 +109,7 @@ def test_fused_requantisation_saturates_beyond_s32(isa, shape, seed):
     rng = np.random.default_rng(seed)
     a, b = codes(rng, (m, k), np.uint8), codes(rng, (k, n), np.int8)
     multiplier = rng.choice(np.float32([1e6, 3e38, 2.0**20]), n)
-    actual = run(_core.matmul_u8s8, a, b, np.uint8, isa, multiplier=multiplier, zero_point=7)
+    actual = run(_core.matmul_int8, a, b, np.uint8, isa, multiplier=multiplier, zero_point=7)
     assert_same_bits(actual, reference.requantize(exact(a, b), multiplier, np.uint8(7), axis=1))
 
 
@@ -127,7 +127,7 @@ def test_float_outputs_and_addends_round_step_by_step(isa, shape, seed, with_add
     elif dtype != np.float32:
         return  # codes without an addend are requantised: tested above
     epilogue = {"multiplier": multiplier, "addend": addend, "scale": 0.037, "zero_point": 3}
-    actual = run(_core.matmul_u8s8, a, b, dtype, isa, **epilogue)
+    actual = run(_core.matmul_int8, a, b, dtype, isa, **epilogue)
     if dtype == np.float32:
         assert_same_bits(actual, real)
     else:
@@ -141,7 +141,7 @@ def test_u8s8_reads_nothing_behind_its_operands(isa, k):
     for m, n in [(1, 1), (5, 17), (9, 65)]:
         a, b = codes(rng, (m, k), np.uint8), codes(rng, (k, n), np.int8)
         actual = run(
-            _core.matmul_u8s8, before_a_guard_page(a), before_a_guard_page(b), np.int32, isa
+            _core.matmul_int8, before_a_guard_page(a), before_a_guard_page(b), np.int32, isa
         )
         np.testing.assert_array_equal(actual, exact(a, b))
 
