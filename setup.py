@@ -46,22 +46,30 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 if SANITIZE:
     COMMON = [flag for flag in COMMON if flag != "-g0"] + ["-g", *SANITIZERS]
 
-if platform.machine().lower() not in ("x86_64", "amd64"):
-    sys.exit(f"lowprec builds on x86-64 only in this version; this machine is {platform.machine()}")
-
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [
+    *AVX2,
+    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"),
+    "-mprefer-vector-width=512",
+]
+VNNI = [*AVX512, "-mavx512vnni"]
+BF16 = [*VNNI, "-mavx512bf16"]
+# By architecture: the library of each instruction set (_ext/kernels/NAME.cpp) and its flags.
 ISA_FLAGS = {
-    "scalar": ["-fno-tree-vectorize"],
-    "avx2": ["-mavx2", "-mfma", "-mf16c"],
-    "avx512vnni": [
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512vl",
-        "-mavx512dq",
-        "-mavx512vnni",
-        "-mfma",
-        "-mprefer-vector-width=512",
-    ],
+    "x86_64": {
+        "scalar": ["-fno-tree-vectorize"],
+        "avx2": AVX2,
+        "avxvnni": [*AVX2, "-mavxvnni"],
+        "avxvnni_evex": AVX2,  # the instruction itself is written as asm
+        "avx512": AVX512,
+        "avx512vnni": VNNI,
+        "avx512bf16": BF16,
+    },
 }
+MACHINE = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+if MACHINE not in ISA_FLAGS:
+    known = ", ".join(ISA_FLAGS)
+    sys.exit(f"lowprec builds on {known} in this version; this machine is {platform.machine()}")
 
 HEADERS = sorted(path for end in ("h", "inl") for path in glob(f"_ext/**/*.{end}", recursive=True))
 KERNEL_SOURCES = sorted(glob("_ext/kernels/*.cpp"))
@@ -76,7 +84,7 @@ LIBRARIES = [
             "obj_deps": {"": ["setup.py", *HEADERS]},
         },
     )
-    for isa, flags in ISA_FLAGS.items()
+    for isa, flags in ISA_FLAGS[MACHINE].items()
 ]
 
 

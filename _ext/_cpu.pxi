@@ -22,6 +22,7 @@ cdef extern from "cpu.h" namespace "lp":
         string vendor
         string brand
         vector[Isa] isas
+        vector[Isa] models
         vector[string] features
     const CpuInfo& c_cpu_info "lp::cpu_info"()
     const Kernels* kernels_named(const string&)
@@ -53,6 +54,17 @@ def available_isas():
     cdef CpuInfo info = c_cpu_info()
     cdef Isa entry
     return [entry.name.decode() for entry in info.isas if entry.available]
+
+
+def model_isas():
+    """Return the names of the tables that stand for instruction sets which this machine lacks.
+
+    They are for tests: the kernels of "avxvnni" with another encoding of the same instructions. They
+    are never chosen, and LOWPREC_ISA does not know them.
+    """
+    cdef CpuInfo info = c_cpu_info()
+    cdef Isa entry
+    return [entry.name.decode() for entry in info.models if entry.available]
 
 
 def chosen_isa():

@@ -19,7 +19,7 @@ from recognition import INPUT, as_runner, draw_words, model_path, quantize_recog
 
 import lowprec
 
-ISAS = ("scalar", "avx2", "avx512vnni")
+ISAS = [isa for isa, missing in lowprec.cpu_info()["isas"].items() if not missing]
 WORDS = 20
 
 

@@ -57,7 +57,7 @@ def cpu_info() -> dict[str, Any]:
     Returns:
         vendor, brand: as the processor names itself.
         features: the instruction set extensions that matter here.
-        isas: kernel set -> what the machine lacks for it, '' when it can run.
+        isas: instruction set, least first -> what the machine lacks for it, '' when it can run.
         limit: the value of LOWPREC_ISA, or None.
 
     Example:

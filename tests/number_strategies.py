@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from lowprec._ext import _core
 
 ISAS = _core.available_isas()
+# Models of instruction sets that the machine lacks have products of their own.
+PRODUCT_ISAS = [*ISAS, *_core.model_isas()]
 
 # Either side of every vector width and of twice and four times it.
 SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 127, 129]

@@ -25,18 +25,37 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("objdump"), reason="needs binutils"),
 ]
 
-# What must not occur in code compiled for each set; a leading v is every AVX instruction's mark.
-ANY_AVX = re.compile(r"\tv[a-z]")
-ANY_AVX512 = re.compile(r"%zmm|%k[0-7]|%[xy]mm(?:1[6-9]|2\d|3[01])\b")
+# What must not occur in code compiled for each set; a leading v is every AVX instruction's mark, and
+# a first byte 62 that of every EVEX encoding (AVX-512).
+ANY_AVX = re.compile(r"\tv[a-z]|\{vex\}")
+ANY_EVEX = re.compile(r":\t62 ")
+VNNI = re.compile(r"\bvpdp[bw]")
+BF16 = re.compile(r"\bv(cvtne2?ps2bf16|dpbf16ps|cvtneps2bf16)")
+AMX = re.compile(r"\t(tile|ldtilecfg|sttilecfg|tdp)")
 # vpmaddubsw clamps a sum of two products to 16 bits, vpdpbusds and vpdpwssds clamp an s32 sum: no
 # value test can tell the latter where sums are kept below 2^31, but the promise is "never".
-SATURATING_PRODUCT = re.compile(r"\tv?(pmaddubsw|pdpbusds|pdpwssds)\b")
-FORBIDDEN = {"scalar": ANY_AVX, "avx2": ANY_AVX512}
+SATURATING_PRODUCT = re.compile(r"\bv?(pmaddubsw|pdpbusds|pdpwssds)\b")
+FORBIDDEN = {
+    "scalar": [ANY_AVX],
+    "avx2": [ANY_EVEX, VNNI],
+    "avxvnni": [ANY_EVEX],
+    "avx512": [VNNI, BF16, AMX],
+    "avx512vnni": [BF16, AMX],
+    "avx512bf16": [AMX],
+    "avxvnni_evex": [re.compile(r":\t62 .*\t(?!\{evex\} vpdpbusd|vpdpbusd)")],
+}
+# What must occur, or the library is not what its name says.
+NEEDED = {
+    "avxvnni": re.compile(r"\{vex\} vpdpbusd"),
+    "avx512": re.compile(r"%zmm"),
+    "avx512vnni": re.compile(r"\bvpdpbusd .*%zmm"),
+    "avxvnni_evex": re.compile(r":\t62 .*vpdpbusd"),
+}
 
 
 def disassemble(path: Path) -> str:
     return subprocess.run(
-        ["objdump", "--disassemble", "--no-show-raw-insn", path],
+        ["objdump", "--disassemble", "--insn-width=15", path],
         capture_output=True,
         text=True,
         check=True,
@@ -78,17 +97,29 @@ def everyday_objects() -> list[Path]:
     return objects
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2"])
+@pytest.mark.parametrize("isa", FORBIDDEN)
 def test_kernel_library_keeps_to_its_instruction_set(isa):
-    assert functions_with(FORBIDDEN[isa], library(isa)) == []
+    for forbidden in FORBIDDEN[isa]:
+        assert functions_with(forbidden, library(isa)) == []
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512vnni"])
+@pytest.mark.parametrize("isa", NEEDED)
+def test_kernel_library_uses_its_instruction_set(isa):
+    assert functions_with(NEEDED[isa], library(isa))
+
+
+def test_every_kernel_library_is_looked_at():
+    library("scalar")
+    built = {path.name for path in OBJECTS.glob("liblowprec_*.a")}
+    assert built == {f"liblowprec_{isa}.a" for isa in FORBIDDEN}
+
+
+@pytest.mark.parametrize("isa", FORBIDDEN)
 def test_kernel_library_has_no_weak_symbol(isa):
     assert weak_symbols(library(isa)) == []
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512vnni"])
+@pytest.mark.parametrize("isa", FORBIDDEN)
 def test_no_product_saturates(isa):
     assert functions_with(SATURATING_PRODUCT, library(isa)) == []
 
@@ -98,11 +129,11 @@ def test_engine_and_glue_hold_no_avx(everyday_objects):
     assert {name: functions for name, functions in leaks.items() if functions} == {}
 
 
-def test_module_holds_avx512_only_from_its_library():
+def test_module_holds_avx512_only_from_its_libraries():
     core = pytest.importorskip("lowprec._ext._core")
-    own = functions_with(ANY_AVX512, library("avx512vnni"))
-    assert own, "the AVX-512 library uses AVX-512"
-    leaks = set(functions_with(ANY_AVX512, Path(core.__file__))) - set(own)
+    own = {name for isa in FORBIDDEN for name in functions_with(ANY_EVEX, library(isa))}
+    assert own, "the AVX-512 libraries use AVX-512"
+    leaks = set(functions_with(ANY_EVEX, Path(core.__file__))) - own
     assert leaks == set()
 
 
@@ -125,7 +156,7 @@ def test_the_check_sees_a_leak(tmp_path):
     flags = ["-O3", "-ffast-math", "-mavx512f", "-mprefer-vector-width=512"]
     subprocess.run(["g++", *flags, "-c", source, "-o", leaky], check=True)
     assert weak_symbols(leaky)
-    assert functions_with(ANY_AVX512, leaky)
+    assert functions_with(ANY_EVEX, leaky)
     assert functions_with(ANY_AVX, leaky)
 
 

@@ -18,6 +18,10 @@
 #include "kernels/impl/product_int8_avx2.inl"
 //
 #include "kernels/impl/depthwise.inl"
+#include "kernels/impl/depthwise_f32.inl"
+#include "kernels/impl/depthwise_u8s8.inl"
+//
+#include "kernels/impl/entries_int8.inl"
 #include "kernels/impl/table.inl"
 
 namespace lp {

@@ -238,7 +238,7 @@ inline Piece whole(const DepthwiseArgs& args) {
 }
 
 struct Kernels {
-  const char* name;  // "scalar", "avx2", "avx512vnni"
+  const char* name;  // of the instruction set: cpu_x86.cpp
 
   // Products (impl/product_*.inl, impl/depthwise.inl).
   Product product_u8s8;
@@ -296,8 +296,15 @@ struct Kernels {
   void (*blend)(const float* const* src, const float* weights, int64_t taps, float* y, int64_t n);
 };
 
+// Tables with every kernel; and what some sets replace in a copy of a smaller set's (cpu.cpp).
 const Kernels* kernels_scalar();
+#if defined(__x86_64__)
 const Kernels* kernels_avx2();
-const Kernels* kernels_avx512vnni();
+const Kernels* kernels_avx512();
+void add_avxvnni(Kernels*);
+void add_avx512vnni(Kernels*);
+void add_avx512bf16(Kernels*);
+void add_avxvnni_evex(Kernels*);  // for tests
+#endif
 
 }  // namespace lp

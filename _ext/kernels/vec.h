@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(LP_ISA_AVX512VNNI) || defined(LP_ISA_AVX2)
+#if defined(LP_ISA_AVX512) || defined(LP_ISA_AVX2)
 // GCC 12 warns about its own _mm512_undefined_ps() (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -26,7 +26,7 @@
 
 namespace {
 
-#if defined(LP_ISA_AVX512VNNI)
+#if defined(LP_ISA_AVX512)
 // ------------------------------------------------------------------------------------ AVX-512
 constexpr int W = 16;
 struct VF {

@@ -67,7 +67,7 @@ def print_processor() -> bool:
 
 def _why_not(name: str, missing: str, chosen: str, info: dict[str, object]) -> str:
     if missing:
-        return f"not on this machine: it lacks {missing}"
+        return f"not on this machine: {missing}"
     names = list(info["isas"])  # type: ignore[call-overload]
     if chosen and names.index(name) > names.index(chosen):
         return f"available, but LOWPREC_ISA={info['limit']} forbids it"

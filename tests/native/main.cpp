@@ -83,12 +83,16 @@ int run(const Options& options) {
   Run run;
   run.seed = options.seed;
   run.scalar = kernels_scalar();
-  for (const CpuInfo::Isa& isa : cpu_info().isas) {
+  std::vector<CpuInfo::Isa> isas = cpu_info().isas;
+  for (const CpuInfo::Isa& model : cpu_info().models) {
+    if (model.available) isas.push_back(model);
+  }
+  for (const CpuInfo::Isa& isa : isas) {
     if (!options.isa.empty() && options.isa != isa.name) continue;
     if (isa.available) {
       run.tables.push_back({kernels_named(isa.name)});
     } else {
-      printf("%-12s not on this machine: no %s\n", isa.name.c_str(), isa.missing.c_str());
+      printf("%-12s not on this machine: %s\n", isa.name.c_str(), isa.missing.c_str());
     }
   }
   if (options.list) {

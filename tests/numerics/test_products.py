@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from number_strategies import EDGE_VALUES, ISAS, assert_same_bits, before_a_guard_page, float_mode
+from number_strategies import (
+    EDGE_VALUES,
+    PRODUCT_ISAS,
+    assert_same_bits,
+    before_a_guard_page,
+    float_mode,
+)
 
 from lowprec import numerics
 from lowprec._ext import _core
 from lowprec.errors import InputError, QuantizationError
 from lowprec.numerics import reference
 
-every_isa = pytest.mark.parametrize("isa", ISAS)
+every_isa = pytest.mark.parametrize("isa", PRODUCT_ISAS)
 
 # Either side of each tile: up to 8 rows of a microkernel, 128 of a block; panels of 64 columns in
 # vectors of 16; K in groups of 4.

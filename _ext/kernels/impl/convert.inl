@@ -141,7 +141,7 @@ void f32_to_tf32(const float* x, float* y, int64_t n) {
 
 // ------------------------------------------------------------------------------------------- f16
 
-#if defined(LP_ISA_AVX512VNNI)
+#if defined(LP_ISA_AVX512)
 // The instructions round as told (0: half to even), ignore DAZ and FTZ, and make NaN quiet.
 LP_INLINE VI f16_bits(VF x) { return {_mm512_cvtepu16_epi32(_mm512_cvtps_ph(x.v, 0))}; }
 LP_INLINE VF f16_to_f32_value(VI half) { return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(half.v))}; }

@@ -3,49 +3,14 @@
 // Microkernel  MR x (16 * NV): 4 x 64 (NV = 4), 8 x 32 (NV <= 2); K in groups of 4 bytes
 // Inner loop   per K group: NV loads of B (64 B each), MR broadcasts of A (4 B), MR * NV vpdpbusd
 // Instruction  vpdpbusd zmm on Zen 4: 1 a cycle, latency 4, so 16 accumulators are ample. It sums
-// four
-//              u8 x s8 products into s32 without saturating (vpdpbusds would); written as asm
+//              four u8 x s8 products into s32 without saturating (vpdpbusds would); written as asm
 //              because GCC 12 rotates the accumulators of the intrinsic through copies
-// Epilogue     u8/s8: multiply, round, packssdw, paddsw zero point, packuswb, one 64-byte store;
-// exact
-//              because every |acc * multiplier| < 2^31 (`fast`), else clamped in float first
+// Epilogue     tile_avx512.inl
 
 namespace {
 
 LP_INLINE void dot4(__m512i& acc, __m512i u8, __m512i s8) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8));
-}
-
-// 64 s32 (NV vectors in order, the rest zero) to 64 codes.
-struct Packer {
-  static LP_MEMBER Packer from(const lp::Epilogue& e) {
-    return {_mm512_set1_epi16(static_cast<int16_t>(e.zero_point)),
-            _mm512_set1_epi8(static_cast<char>(e.qmin)),
-            _mm512_set1_epi8(static_cast<char>(e.qmax)), e.kind == lp::OUT_S8};
-  }
-  // In the order that packs leave: 128-bit lane L of the result holds columns 16 * s + 4 * L.
-  LP_MEMBER __m512i interleaved(__m512i q0, __m512i q1, __m512i q2, __m512i q3) const {
-    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(q0, q1), zero_point);
-    const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(q2, q3), zero_point);
-    if (is_signed) {
-      const __m512i codes = _mm512_packs_epi16(low, high);
-      return _mm512_min_epi8(_mm512_max_epi8(codes, qmin), qmax);
-    }
-    const __m512i codes = _mm512_packus_epi16(low, high);
-    return _mm512_min_epu8(_mm512_max_epu8(codes, qmin), qmax);
-  }
-  LP_MEMBER __m512i ordered(__m512i q0, __m512i q1, __m512i q2, __m512i q3) const {
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    return _mm512_permutexvar_epi32(order, interleaved(q0, q1, q2, q3));
-  }
-  __m512i zero_point, qmin, qmax;
-  bool is_signed;
-};
-
-LP_INLINE __m512i requantized(__m512i acc, __m512 multiplier, const CodeRange& range, bool fast) {
-  __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), multiplier);
-  if (!fast) x = _mm512_min_ps(_mm512_max_ps(x, range.low.v), range.high.v);
-  return _mm512_cvtps_epi32(x);
 }
 
 template <class Code>
@@ -61,23 +26,7 @@ struct MicroInt8 {
     const uint8_t* const* a = rows.source + first;
     const int8_t* b = panel.weights;
     __m512i acc[MR][NV];
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) {
-      const __m512i start = _mm512_loadu_si512(panel.start + 16 * j);
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; ++i) acc[i][j] = start;
-    }
-    for (int t = 0; t < panel.terms; ++t) {
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) {
-        const __m512i column = _mm512_loadu_si512(panel.column_term[t] + 16 * j);
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; ++i) {
-          const __m512i row = _mm512_set1_epi32(rows.term[t][first + i]);
-          acc[i][j] = _mm512_add_epi32(acc[i][j], _mm512_mullo_epi32(row, column));
-        }
-      }
-    }
+    start_tile<MR, NV>(panel, rows, first, acc);
     const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
     for (int64_t r = 0; r < args.runs; ++r) {
       const uint8_t* run[MR];
@@ -98,72 +47,7 @@ struct MicroInt8 {
         }
       }
     }
-    uint8_t* dst[MR];
-    const int64_t out_bytes = output_bytes(args.epilogue);
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i) dst[i] = rows.target[first + i] + panel.n0 * out_bytes;
-    store<MR, NV>(args.epilogue, panel, acc, dst);
-  }
-
-  template <int MR, int NV>
-  static LP_MEMBER void store(const lp::Epilogue& e, const CodePanel& panel, __m512i (&acc)[MR][NV],
-                              uint8_t* const* dst) {
-    const int columns = panel.columns;
-    const float* scale = e.multiplier + panel.n0;
-    if ((e.kind == lp::OUT_U8 || e.kind == lp::OUT_S8) && is_plain(e)) {
-      const Packer packer = Packer::from(e);
-      const CodeRange range = code_range(e);
-      const __mmask64 mask = byte_lanes(columns);
-      __m512 multiplier[4];
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) multiplier[j] = _mm512_loadu_ps(scale + 16 * j);
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; ++i) {
-        __m512i q[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
-                        _mm512_setzero_si512()};
-#pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j) {
-          q[j] = requantized(acc[i][j], multiplier[j], range, e.fast != 0);
-        }
-        _mm512_mask_storeu_epi8(dst[i], mask, packer.ordered(q[0], q[1], q[2], q[3]));
-      }
-      return;
-    }
-    if (e.kind == lp::OUT_S32) {
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j) {
-          _mm512_mask_storeu_epi32(reinterpret_cast<int32_t*>(dst[i]) + 16 * j,
-                                   float_lanes(columns - 16 * j), acc[i][j]);
-        }
-      return;
-    }
-    if (is_plain(e)) {
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) {
-        const __m512 multiplier = _mm512_loadu_ps(scale + 16 * j);
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; ++i) {
-          _mm512_mask_storeu_ps(reinterpret_cast<float*>(dst[i]) + 16 * j,
-                                float_lanes(columns - 16 * j),
-                                _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier));
-        }
-      }
-      return;
-    }
-    alignas(64) float buffer[MR][16 * NV];
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) {
-      const __m512 multiplier = _mm512_loadu_ps(scale + 16 * j);
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; ++i) {
-        __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier);
-        if (e.addend) x = _mm512_add_ps(x, _mm512_loadu_ps(e.addend + panel.n0 + 16 * j));
-        _mm512_store_ps(buffer[i] + 16 * j, x);
-      }
-    }
-    finish_buffer(&buffer[0][0], MR, 16 * NV, columns, e, dst);
+    store_tile<MR, NV>(args.epilogue, panel, acc, rows.target + first);
   }
 
   template <int MR, int NV>

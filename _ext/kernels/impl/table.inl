@@ -2,12 +2,6 @@
 
 namespace {
 
-static void product_u8s8(const lp::ProductArgs* args, const lp::Piece* piece) {
-  product_int8<MicroInt8<uint8_t>>(*args, *piece);
-}
-static void product_s8s8(const lp::ProductArgs* args, const lp::Piece* piece) {
-  product_int8<MicroInt8<int8_t>>(*args, *piece);
-}
 static void product_f32(const lp::ProductArgs* args, const lp::Piece* piece) {
   product<MicroF32>(*args, *piece);
 }

@@ -243,7 +243,8 @@ static void apply_one(const lp::UnaryOp& op, const float* x, float* y, int64_t c
 
 // y = chain(x), block by block so that what one operator writes is still in the L1 cache for the
 // next.
-static void unary(const lp::UnaryOp* ops, int32_t n_ops, const float* x, float* y, int64_t n) {
+[[maybe_unused]] static void unary(const lp::UnaryOp* ops, int32_t n_ops, const float* x, float* y,
+                                   int64_t n) {
   constexpr int64_t BLOCK = 1024;
   if (n_ops == 0) {
     if (x != y) memcpy(y, x, static_cast<size_t>(n) * sizeof(float));

@@ -1,0 +1,60 @@
+// depthwise_f32.inl: per output one chain of FMAs over the taps in order, bias last.
+
+namespace {
+
+// One vector of channels for N pixels in a row: a weight is loaded once for all of them.
+template <int N>
+LP_INLINE void depthwise_vector(const lp::DepthwiseArgs& args, const float* src,
+                                const float* weights, int64_t stride, VF bias, int lanes,
+                                float (*tile)[DEPTHWISE_BLOCK], int64_t at) {
+  VF sum[N];
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) sum[i] = vset(0.0f);
+  for (int64_t t = 0; t < args.taps; ++t) {
+    const float* x = src + args.tap_offset[t];
+    const VF w = vload(weights + t * stride);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) sum[i] = fma(vload_any(x + i * args.src_col, lanes), w, sum[i]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) vstore(tile[i] + at, sum[i] + bias);
+}
+
+static void depthwise_f32(const lp::DepthwiseArgs* arguments, const lp::Piece* piece) {
+  const lp::DepthwiseArgs& args = *arguments;
+  const int64_t stride = rounded_channels(args.channels);
+  const int64_t out_bytes = output_bytes(args.epilogue);
+  alignas(64) float tile[TILE_PIXELS][DEPTHWISE_BLOCK] = {};
+  for (int64_t line = piece->row_begin; line < piece->row_end; ++line) {
+    const int64_t image = line / args.rows, y = line % args.rows;
+    const float* src_row =
+        static_cast<const float*>(args.src) + image * args.src_image + y * args.src_row;
+    uint8_t* dst_row =
+        static_cast<uint8_t*>(args.dst) + (image * args.dst_image + y * args.dst_row) * out_bytes;
+    for (int64_t c = piece->n_begin; c < piece->n_end; c += DEPTHWISE_BLOCK) {
+      const int64_t width = piece->n_end - c < DEPTHWISE_BLOCK ? piece->n_end - c : DEPTHWISE_BLOCK;
+      const float* weights = static_cast<const float*>(args.weights) + c;
+      const float* bias = static_cast<const float*>(args.bias) + c;
+      for (int64_t x = 0; x < args.cols; x += TILE_PIXELS) {
+        const int64_t pixels = args.cols - x < TILE_PIXELS ? args.cols - x : TILE_PIXELS;
+        const float* src = src_row + x * args.src_col + c;
+        for (int64_t at = 0; at < width; at += W) {
+          const int n = width - at < W ? static_cast<int>(width - at) : W;
+          const VF add = vload(bias + at);
+          if (pixels == TILE_PIXELS && n == W) {
+            depthwise_vector<TILE_PIXELS>(args, src + at, weights + at, stride, add, W, tile, at);
+            continue;
+          }
+          for (int64_t i = 0; i < pixels; ++i) {
+            depthwise_vector<1>(args, src + i * args.src_col + at, weights + at, stride, add, n,
+                                tile + i, at);
+          }
+        }
+        finish_tile(tile, pixels, width, args.epilogue,
+                    dst_row + (x * args.dst_col + c) * out_bytes, args.dst_col * out_bytes);
+      }
+    }
+  }
+}
+
+}  // namespace

@@ -1,0 +1,62 @@
+// depthwise_u8s8.inl: depthwise u8 x s8 without VNNI: widened to s16 by AVX2, plain C++ elsewhere.
+
+namespace {
+
+static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* piece) {
+  const lp::DepthwiseArgs& args = *arguments;
+  const int8_t* weights = static_cast<const int8_t*>(args.weights);
+  const int32_t* bias = static_cast<const int32_t*>(args.bias);
+  const int64_t stride = rounded_channels(args.channels);
+  const int64_t out_bytes = output_bytes(args.epilogue);
+  RowWalk walk = RowWalk::at_row(args, piece->row_begin * args.cols);
+  alignas(64) int32_t acc[DEPTHWISE_BLOCK];
+  alignas(64) float scratch[DEPTHWISE_BLOCK];
+  const int64_t end = piece->row_end * args.cols;
+  for (int64_t i = piece->row_begin * args.cols; i < end; ++i, walk.step()) {
+    const uint8_t* src = static_cast<const uint8_t*>(args.src) + walk.src(args);
+    uint8_t* dst = static_cast<uint8_t*>(args.dst) + walk.dst(args) * out_bytes;
+    for (int64_t c = piece->n_begin; c < piece->n_end; c += DEPTHWISE_BLOCK) {
+      const int64_t width = piece->n_end - c < DEPTHWISE_BLOCK ? piece->n_end - c : DEPTHWISE_BLOCK;
+      memcpy(acc, bias + c, sizeof(acc));
+#if defined(LP_ISA_AVX2)
+      // Two taps at a time as s16 pairs. Reads up to 15 bytes past the channels: the arena has
+      // slack.
+      for (int64_t at = 0; at < width; at += 16) {
+        __m256i low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
+        for (int64_t t = 0; t < args.taps; t += 2) {
+          const bool pair = t + 1 < args.taps;
+          const auto u8 = [&](int64_t tap) __attribute__((always_inline)) {
+            return _mm256_cvtepu8_epi16(_mm_loadu_si128(
+                reinterpret_cast<const __m128i*>(src + args.tap_offset[tap] + c + at)));
+          };
+          const auto s8 = [&](int64_t tap) __attribute__((always_inline)) {
+            return _mm256_cvtepi8_epi16(
+                _mm_loadu_si128(reinterpret_cast<const __m128i*>(weights + tap * stride + c + at)));
+          };
+          const __m256i x0 = u8(t), x1 = pair ? u8(t + 1) : _mm256_setzero_si256();
+          const __m256i w0 = s8(t), w1 = pair ? s8(t + 1) : _mm256_setzero_si256();
+          low = _mm256_add_epi32(
+              low, _mm256_madd_epi16(_mm256_unpacklo_epi16(x0, x1), _mm256_unpacklo_epi16(w0, w1)));
+          high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(x0, x1),
+                                                          _mm256_unpackhi_epi16(w0, w1)));
+        }
+        // low: channels 0-3, 8-11; high: 4-7, 12-15.
+        __m256i* out = reinterpret_cast<__m256i*>(acc + at);
+        _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out),
+                                                  _mm256_permute2x128_si256(low, high, 0x20)));
+        _mm256_storeu_si256(out + 1, _mm256_add_epi32(_mm256_loadu_si256(out + 1),
+                                                      _mm256_permute2x128_si256(low, high, 0x31)));
+      }
+#else
+      for (int64_t t = 0; t < args.taps; ++t) {
+        const uint8_t* x = src + args.tap_offset[t] + c;
+        const int8_t* w = weights + t * stride + c;
+        for (int64_t j = 0; j < width; ++j) acc[j] += x[j] * w[j];
+      }
+#endif
+      finish_s32(acc, c, width, args.epilogue, dst + c * out_bytes, scratch);
+    }
+  }
+}
+
+}  // namespace
