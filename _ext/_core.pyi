@@ -89,6 +89,26 @@ def matmul_f32(
     zero_point: int = 0,
     isa: str | None = None,
 ) -> str: ...
+def matmul_bf16(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    out: NDArray[Any],
+    *,
+    bias: NDArray[np.float32] | None = None,
+    scale: float = 1,
+    zero_point: int = 0,
+    isa: str | None = None,
+) -> str: ...
+def matmul_f16(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    out: NDArray[Any],
+    *,
+    bias: NDArray[np.float32] | None = None,
+    scale: float = 1,
+    zero_point: int = 0,
+    isa: str | None = None,
+) -> str: ...
 def count_bins(
     x: NDArray[np.float32],
     counts: NDArray[np.int64],

@@ -5,6 +5,7 @@
 # stated dtype.
 
 from libc.stdint cimport uintptr_t
+from libc.string cimport memset
 
 
 cdef extern from "conversions.h" namespace "lp" nogil:
@@ -218,6 +219,7 @@ cdef extern from "kernels/kernels.h" namespace "lp" nogil:
         OUT_F32
         OUT_U8
         OUT_S8
+        OUT_BF16
 
     cdef struct Epilogue:
         int32_t kind
@@ -251,13 +253,22 @@ cdef extern from "matrix_product.h" namespace "lp" nogil:
     void c_matmul_f32 "lp::matmul_f32"(
         const Kernels*, const float*, const float*, int64_t, int64_t, int64_t, const float*,
         const Epilogue&, void*) except +
+    void c_matmul_bf16 "lp::matmul_bf16"(
+        const Kernels*, const uint16_t*, const uint16_t*, int64_t, int64_t, int64_t, const float*,
+        const Epilogue&, void*) except +
+    void c_matmul_f16 "lp::matmul_f16"(
+        const Kernels*, const uint16_t*, const uint16_t*, int64_t, int64_t, int64_t, const float*,
+        const Epilogue&, void*) except +
 
 
 cdef Epilogue epilogue_for(cnp.ndarray out, float scale, int zero_point, bint fast) except *:
     cdef Epilogue epilogue
+    memset(&epilogue, 0, sizeof(epilogue))
     cdef bint is_signed = out.dtype.kind == "i"
     if cnp.PyArray_ITEMSIZE(out) == 1:
         epilogue.kind = OUT_S8 if is_signed else OUT_U8
+    elif cnp.PyArray_ITEMSIZE(out) == 2:  # bf16, by itself or as its bits
+        epilogue.kind = OUT_BF16
     else:
         epilogue.kind = OUT_S32 if is_signed else OUT_F32
     epilogue.zero_point = zero_point
@@ -265,10 +276,6 @@ cdef Epilogue epilogue_for(cnp.ndarray out, float scale, int zero_point, bint fa
     epilogue.qmax = 127 if is_signed else 255
     epilogue.fast = fast
     epilogue.scale = scale
-    epilogue.multiplier = NULL
-    epilogue.addend = NULL
-    epilogue.ops = NULL
-    epilogue.n_ops = 0
     return epilogue
 
 
@@ -333,6 +340,51 @@ def matmul_f32(
     with nogil:
         c_matmul_f32(kernels, rows, columns, m, k, n, start, epilogue, target)
     return kernels.name.decode()
+
+
+cdef str matmul_16bit(
+    bint is_bf16, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, bias, float scale,
+    int zero_point, isa
+):
+    cdef const Kernels* kernels = kernels_for(isa)
+    cdef Epilogue epilogue = epilogue_for(out, scale, zero_point, False)
+    cdef const uint16_t* rows = <const uint16_t*> cnp.PyArray_DATA(a)
+    cdef const uint16_t* columns = <const uint16_t*> cnp.PyArray_DATA(b)
+    cdef int64_t m = cnp.PyArray_DIM(a, 0)
+    cdef int64_t k = cnp.PyArray_DIM(a, 1)
+    cdef int64_t n = cnp.PyArray_DIM(b, 1)
+    cdef const float* start = <const float*> data_or_null(bias)
+    cdef void* target = cnp.PyArray_DATA(out)
+    with nogil:
+        if is_bf16:
+            c_matmul_bf16(kernels, rows, columns, m, k, n, start, epilogue, target)
+        else:
+            c_matmul_f16(kernels, rows, columns, m, k, n, start, epilogue, target)
+    return kernels.name.decode()
+
+
+def matmul_bf16(
+    cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, *, bias=None, float scale=1, int zero_point=0,
+    isa=None
+):
+    """Fill `out` (M, N) from bfloat16 `a` (M, K) @ `b` (K, N) + bias; see reference.gemm_bf16.
+
+    `a` and `b` are the bits (uint16) or bfloat16 arrays; `bias` float32 (N,), +0 if None. `out`:
+    float32, bfloat16 (or uint16: its bits), or codes by `scale`.
+    """
+    return matmul_16bit(True, a, b, out, bias, scale, zero_point, isa)
+
+
+def matmul_f16(
+    cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, *, bias=None, float scale=1, int zero_point=0,
+    isa=None
+):
+    """Fill `out` (M, N) from float16 `a` (M, K) @ `b` (K, N), in float32, + bias.
+
+    `a` and `b` are the bits (uint16) or float16 arrays; otherwise as matmul_bf16. Both sides are
+    widened exactly, then as matmul_f32.
+    """
+    return matmul_16bit(False, a, b, out, bias, scale, zero_point, isa)
 
 
 cdef class TensorObserver:

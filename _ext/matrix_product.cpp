@@ -22,6 +22,7 @@ std::vector<T> padded(const T* values, int64_t n) {
 }
 
 int64_t output_bytes(const Epilogue& epilogue) {
+  if (epilogue.kind == OUT_BF16) return 2;
   return epilogue.kind == OUT_U8 || epilogue.kind == OUT_S8 ? 1 : 4;
 }
 
@@ -85,18 +86,53 @@ void matmul_int8(const Kernels* kernels, const CodeOperands& operands, const int
   run(product, args);
 }
 
-void matmul_f32(const Kernels* kernels, const float* a, const float* b, int64_t m, int64_t k,
-                int64_t n, const float* bias, const Epilogue& epilogue, void* out) {
-  if (m == 0 || n == 0) return;
-  const FloatingPointState state;
-  std::vector<float> packed(static_cast<size_t>(padded_channels(n) * k) + 1);
-  pack_f32(b, {1, 0, n}, n, 1, k, packed.data());
+namespace {
+
+// f32, bf16 and f16: `packed` holds b as the kernel wants it.
+template <class T>
+void run_float(Product product, const T* a, const std::vector<T>& packed, int64_t m, int64_t k,
+               int64_t n, const float* bias, const Epilogue& epilogue, void* out) {
   const std::vector<float> starts = padded(bias, n);
   ProductArgs args = matrix_args(a, k, out, n, m, k, n);
   args.epilogue = epilogue;
   args.packed = packed.data();
   args.bias = starts.data();
-  run(kernels->product_f32, args);
+  run(product, args);
+}
+
+// Room for b, its k in groups of `group`.
+template <class T>
+std::vector<T> packed_room(int64_t k, int64_t n, int64_t group) {
+  return std::vector<T>(static_cast<size_t>(padded_channels(n) * packed_depth(1, k, group)) + 1);
+}
+
+}  // namespace
+
+void matmul_f32(const Kernels* kernels, const float* a, const float* b, int64_t m, int64_t k,
+                int64_t n, const float* bias, const Epilogue& epilogue, void* out) {
+  if (m == 0 || n == 0) return;
+  const FloatingPointState state;
+  std::vector<float> packed = packed_room<float>(k, n, 1);
+  pack_f32(b, {1, 0, n}, n, 1, k, packed.data());
+  run_float(kernels->product_f32, a, packed, m, k, n, bias, epilogue, out);
+}
+
+void matmul_bf16(const Kernels* kernels, const uint16_t* a, const uint16_t* b, int64_t m, int64_t k,
+                 int64_t n, const float* bias, const Epilogue& epilogue, void* out) {
+  if (m == 0 || n == 0) return;
+  const FloatingPointState state;
+  std::vector<uint16_t> packed = packed_room<uint16_t>(k, n, 2);
+  pack_bf16(b, {1, 0, n}, n, 1, k, packed.data());
+  run_float(kernels->product_bf16, a, packed, m, k, n, bias, epilogue, out);
+}
+
+void matmul_f16(const Kernels* kernels, const uint16_t* a, const uint16_t* b, int64_t m, int64_t k,
+                int64_t n, const float* bias, const Epilogue& epilogue, void* out) {
+  if (m == 0 || n == 0) return;
+  const FloatingPointState state;
+  std::vector<uint16_t> packed = packed_room<uint16_t>(k, n, 1);
+  pack_f16(b, {1, 0, n}, n, 1, k, packed.data());
+  run_float(kernels->product_f16, a, packed, m, k, n, bias, epilogue, out);
 }
 
 }  // namespace lp

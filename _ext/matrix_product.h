@@ -27,5 +27,10 @@ void matmul_int8(const Kernels* kernels, const CodeOperands& operands, const int
 // out (m, n) = epilogue(bias + a (m, k) * b (k, n)), the same way.
 void matmul_f32(const Kernels* kernels, const float* a, const float* b, int64_t m, int64_t k,
                 int64_t n, const float* bias, const Epilogue& epilogue, void* out);
+// The elements' bits.
+void matmul_bf16(const Kernels* kernels, const uint16_t* a, const uint16_t* b, int64_t m, int64_t k,
+                 int64_t n, const float* bias, const Epilogue& epilogue, void* out);
+void matmul_f16(const Kernels* kernels, const uint16_t* a, const uint16_t* b, int64_t m, int64_t k,
+                int64_t n, const float* bias, const Epilogue& epilogue, void* out);
 
 }  // namespace lp

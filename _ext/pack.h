@@ -1,7 +1,8 @@
 // pack.h: weights in the layout that the kernels read. Packed forms are never written to disk.
 //
 // Products: panels of 64 output channels. Codes: [N/64][runs * ceil(run/4)][64][4], the last group
-// of every run filled up with zeros; f32: [N/64][runs * run][64]. Columns past N are zero.
+// of every run filled up with zeros; bf16: [N/64][runs * ceil(run/2)][64][2], likewise; f32 and
+// f16: [N/64][runs * run][64]. Columns past N are zero.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -65,18 +66,40 @@ inline int64_t packed_s8_bytes(int64_t n, int64_t runs, int64_t run) {
   return padded_channels(n) * runs * ((run + 3) / 4) * 4;
 }
 
-inline void pack_f32(const float* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,
-                     float* packed) {
-  memset(packed, 0, static_cast<size_t>(padded_channels(n) * runs * run) * sizeof(float));
+// Elements of one packed column, where kernels take k in groups of `group`.
+inline int64_t packed_depth(int64_t runs, int64_t run, int64_t group) {
+  return runs * ((run + group - 1) / group) * group;
+}
+
+// [N/64][runs * ceil(run / GROUP)][64][GROUP]
+template <int GROUP, class T>
+inline void pack_groups(const T* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,
+                        T* packed) {
+  const int64_t groups = (run + GROUP - 1) / GROUP;
+  memset(packed, 0, static_cast<size_t>(padded_channels(n) * runs * groups * GROUP) * sizeof(T));
   for (int64_t column = 0; column < n; ++column) {
-    float* panel = packed + (column / PACK_PANEL) * runs * run * PACK_PANEL;
+    T* panel = packed + (column / PACK_PANEL) * runs * groups * PACK_PANEL * GROUP;
     for (int64_t r = 0; r < runs; ++r) {
       for (int64_t k = 0; k < run; ++k) {
-        panel[(r * run + k) * PACK_PANEL + column % PACK_PANEL] =
+        const int64_t group = r * groups + k / GROUP;
+        panel[(group * PACK_PANEL + column % PACK_PANEL) * GROUP + k % GROUP] =
             w[column * strides.n + r * strides.r + k * strides.k];
       }
     }
   }
+}
+
+inline void pack_f32(const float* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,
+                     float* packed) {
+  pack_groups<1>(w, strides, n, runs, run, packed);
+}
+inline void pack_bf16(const uint16_t* w, WeightStrides strides, int64_t n, int64_t runs,
+                      int64_t run, uint16_t* packed) {
+  pack_groups<2>(w, strides, n, runs, run, packed);
+}
+inline void pack_f16(const uint16_t* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,
+                     uint16_t* packed) {
+  pack_groups<1>(w, strides, n, runs, run, packed);
 }
 
 // [taps][C64] s8 -> [C64/64][ceil(taps/4)][4][16][4]: accumulator s, lane l holds channel

@@ -16,6 +16,8 @@
 //
 #include "kernels/impl/tile_avx512.inl"
 //
+#include "kernels/impl/product_bf16.inl"
+#include "kernels/impl/product_f16.inl"
 #include "kernels/impl/product_f32_avx512.inl"
 #include "kernels/impl/product_int8_avx512.inl"
 //

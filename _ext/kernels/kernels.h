@@ -244,6 +244,8 @@ struct Kernels {
   Product product_u8s8;
   Product product_s8s8;
   Product product_f32;
+  Product product_bf16;
+  Product product_f16;
   Depthwise depthwise_u8s8;
   Depthwise depthwise_f32;
 

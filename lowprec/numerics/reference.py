@@ -420,12 +420,11 @@ def qtable(q: Codes, table: Codes) -> Codes:
 # --- f32 in a fixed order -------------------------------------------------------------------------
 
 
-def fma(a: F32, b: F32, c: F32) -> F32:
-    """Return a * b + c rounded once to f32.
+def fma_to_odd(a: F32, b: F32, c: F32) -> NDArray[np.float64]:
+    """Return a * b + c in float64, rounded to odd: rounding that to f32 rounds the exact sum once.
 
-    The product of two f32 is exact in float64. The sum is rounded to odd there (to the neighbour
-    whose last bit is odd, if inexact), which keeps enough for the rounding to f32 to be the only
-    one that counts.
+    The product of two f32 is exact in float64. Rounding to odd takes the neighbour whose last bit
+    is odd, if inexact, so that no later rounding sees a tie that is none.
     """
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         product = np.asarray(a, np.float64) * np.asarray(b, np.float64)
@@ -437,7 +436,30 @@ def fma(a: F32, b: F32, c: F32) -> F32:
         inexact = np.isfinite(error) & (error != 0) & even
         outwards = np.where((error > 0) == (total > 0), 1, -1)
         odd = np.where(inexact, total.view(np.int64) + outwards, total.view(np.int64))
-        return odd.view(np.float64).astype(np.float32)
+        return odd.view(np.float64)
+
+
+def fma(a: F32, b: F32, c: F32) -> F32:
+    """Return a * b + c rounded once to f32."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return fma_to_odd(a, b, c).astype(np.float32)
+
+
+def flush(x: F32) -> F32:
+    """Return x, a denormal as the zero of its sign."""
+    return np.where(np.abs(x) < SMALLEST_SCALE, np.copysign(np.float32(0), x), x)
+
+
+def fma_flushed(a: F32, b: F32, c: F32) -> F32:
+    """Return a * b + c with denormals read as zero and flushed to zero, as x86 does it (DAZ, FTZ).
+
+    What counts as denormal is decided after rounding to 24 bits with an unbounded exponent: that
+    rounding is done a factor of 2^64 up, where there are no denormals.
+    """
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        odd = fma_to_odd(flush(a), flush(b), flush(c))
+        tiny = np.abs((odd * 2.0**64).astype(np.float32)) < np.float32(2.0**-62)
+        return np.where(tiny, np.copysign(0, odd), odd).astype(np.float32)
 
 
 def gemm_f32(a: F32, b: F32, bias: F32 | None = None) -> F32:
@@ -446,6 +468,34 @@ def gemm_f32(a: F32, b: F32, bias: F32 | None = None) -> F32:
     for k in range(a.shape[1]):
         acc = fma(a[:, k, None], b[None, k, :], acc)
     return acc if bias is None else acc + bias
+
+
+def gemm_bf16(
+    a: NDArray[ml_dtypes.bfloat16], b: NDArray[ml_dtypes.bfloat16], bias: F32 | None = None
+) -> F32:
+    """Return f32 a (M, K) @ b (K, N) + bias in the order and rounding of AVX-512's vdpbf16ps.
+
+    K is filled up to an even number with +0. From +0, for each pair (even, odd) of k: first the
+    product of the odd ones joins the sum, then that of the even ones, each by one fma_flushed. The
+    bias (N,), +0 if None, is added last, without flushing. The payload of a NaN is not defined.
+    """
+    odd_rest = a.shape[1] % 2
+    rows = np.pad(from_bf16(a), [(0, 0), (0, odd_rest)])
+    columns = np.pad(from_bf16(b), [(0, odd_rest), (0, 0)])
+    acc = np.zeros((a.shape[0], b.shape[1]), np.float32)
+    for even in range(0, rows.shape[1], 2):
+        for k in (even + 1, even):
+            acc = fma_flushed(rows[:, k, None], columns[None, k, :], acc)
+    return acc + (np.float32(0) if bias is None else bias)
+
+
+def gemm_f16(a: NDArray[np.float16], b: NDArray[np.float16], bias: F32 | None = None) -> F32:
+    """Return f32 a (M, K) @ b (K, N) + bias: both sides widened exactly, then gemm_f32.
+
+    The bias (N,), +0 if None, is added last. The payload of a NaN is not defined.
+    """
+    zero = np.zeros(b.shape[1], np.float32)
+    return gemm_f32(from_f16(a), from_f16(b), zero if bias is None else bias)
 
 
 def conv_f32(

@@ -11,15 +11,15 @@ constexpr int64_t DEPTHWISE_BLOCK = 64;  // channels handled at a time
 
 LP_INLINE int64_t rounded_channels(int64_t channels) { return (channels + 63) / 64 * 64; }
 
-// A tile of `pixels` rows of 64 floats to outputs: the chain runs once over all of it.
-LP_INLINE void finish_tile(float (*tile)[DEPTHWISE_BLOCK], int64_t pixels, int64_t width,
-                           const lp::Epilogue& e, uint8_t* dst, int64_t dst_step) {
-  if (e.n_ops > 0) apply_chain(e.ops, e.n_ops, tile[0], pixels * DEPTHWISE_BLOCK);
-  lp::Epilogue rest = e;
-  rest.n_ops = 0;
-  for (int64_t i = 0; i < pixels; ++i) finish_f32(tile[i], width, rest, dst + i * dst_step);
-}
-
 constexpr int64_t TILE_PIXELS = 8;
+
+// Up to 8 pixels of a line.
+LP_INLINE void place_pixels(RowBlock& block, const lp::DepthwiseArgs& args, int64_t line, int64_t x,
+                            int64_t pixels) {
+  block.m0 = line * args.cols + x;
+  block.count = static_cast<int>(pixels);
+  RowWalk walk = RowWalk::at_row(args, block.m0);
+  for (int64_t i = 0; i < pixels; ++i, walk.step()) block.place(args, i, walk);
+}
 
 }  // namespace

@@ -30,10 +30,11 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
   const lp::Epilogue& e = args.epilogue;
   const int64_t groups = (args.taps + 3) / 4;
   const int64_t out_bytes = output_bytes(e);
-  const bool to_codes = (e.kind == lp::OUT_U8 || e.kind == lp::OUT_S8) && is_plain(e);
+  const bool to_codes = is_requantisation(e);
   const Packer packer = Packer::from(e);
   const CodeRange range = code_range(e);
-  alignas(64) float tile[TILE_PIXELS][DEPTHWISE_BLOCK];
+  alignas(64) int32_t tile[TILE_PIXELS][DEPTHWISE_BLOCK];
+  RowBlock block;
   for (int64_t line = piece->row_begin; line < piece->row_end; ++line) {
     const int64_t image = line / args.rows, y = line % args.rows;
     const uint8_t* src_row =
@@ -83,25 +84,15 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
             q[s] = requantized(acc[s], _mm512_castsi512_ps(multiplier_bits[s]), range, e.fast != 0);
           }
           _mm512_mask_storeu_epi8(dst, mask, packer.interleaved(q[0], q[1], q[2], q[3]));
+          if (e.table != nullptr) apply_table(e.table, dst, width);
         } else {
           transpose_blocks(acc);
           const int64_t slot = x % TILE_PIXELS;
-          if (e.kind == lp::OUT_S32) {
 #pragma GCC unroll 4
-            for (int s = 0; s < 4; ++s) _mm512_store_si512(tile[slot] + 16 * s, acc[s]);
-            memcpy(dst, tile[slot], static_cast<size_t>(width) * 4);
-            continue;
-          }
-#pragma GCC unroll 4
-          for (int s = 0; s < 4; ++s) {
-            __m512 real = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[s]),
-                                        _mm512_loadu_ps(e.multiplier + c + 16 * s));
-            if (e.addend) real = _mm512_add_ps(real, _mm512_loadu_ps(e.addend + c + 16 * s));
-            _mm512_store_ps(tile[slot] + 16 * s, real);
-          }
+          for (int s = 0; s < 4; ++s) _mm512_store_si512(tile[slot] + 16 * s, acc[s]);
           if (slot == TILE_PIXELS - 1 || x == args.cols - 1) {
-            finish_tile(tile, slot + 1, width, e, dst - slot * args.dst_col * out_bytes,
-                        args.dst_col * out_bytes);
+            place_pixels(block, args, line, x - slot, slot + 1);
+            finish_sums(e, block, 0, block.count, c, width, tile[0], DEPTHWISE_BLOCK);
           }
         }
       }

@@ -23,14 +23,12 @@ LP_INLINE void depthwise_vector(const lp::DepthwiseArgs& args, const float* src,
 static void depthwise_f32(const lp::DepthwiseArgs* arguments, const lp::Piece* piece) {
   const lp::DepthwiseArgs& args = *arguments;
   const int64_t stride = rounded_channels(args.channels);
-  const int64_t out_bytes = output_bytes(args.epilogue);
+  RowBlock block;
   alignas(64) float tile[TILE_PIXELS][DEPTHWISE_BLOCK] = {};
   for (int64_t line = piece->row_begin; line < piece->row_end; ++line) {
     const int64_t image = line / args.rows, y = line % args.rows;
     const float* src_row =
         static_cast<const float*>(args.src) + image * args.src_image + y * args.src_row;
-    uint8_t* dst_row =
-        static_cast<uint8_t*>(args.dst) + (image * args.dst_image + y * args.dst_row) * out_bytes;
     for (int64_t c = piece->n_begin; c < piece->n_end; c += DEPTHWISE_BLOCK) {
       const int64_t width = piece->n_end - c < DEPTHWISE_BLOCK ? piece->n_end - c : DEPTHWISE_BLOCK;
       const float* weights = static_cast<const float*>(args.weights) + c;
@@ -50,8 +48,9 @@ static void depthwise_f32(const lp::DepthwiseArgs* arguments, const lp::Piece* p
                                 tile + i, at);
           }
         }
-        finish_tile(tile, pixels, width, args.epilogue,
-                    dst_row + (x * args.dst_col + c) * out_bytes, args.dst_col * out_bytes);
+        place_pixels(block, args, line, x, pixels);
+        finish_reals(args.epilogue, block, 0, block.count, c, static_cast<int>(width), tile[0],
+                     DEPTHWISE_BLOCK);
       }
     }
   }

@@ -7,14 +7,14 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
   const int8_t* weights = static_cast<const int8_t*>(args.weights);
   const int32_t* bias = static_cast<const int32_t*>(args.bias);
   const int64_t stride = rounded_channels(args.channels);
-  const int64_t out_bytes = output_bytes(args.epilogue);
+  RowBlock block;
   RowWalk walk = RowWalk::at_row(args, piece->row_begin * args.cols);
   alignas(64) int32_t acc[DEPTHWISE_BLOCK];
-  alignas(64) float scratch[DEPTHWISE_BLOCK];
   const int64_t end = piece->row_end * args.cols;
   for (int64_t i = piece->row_begin * args.cols; i < end; ++i, walk.step()) {
     const uint8_t* src = static_cast<const uint8_t*>(args.src) + walk.src(args);
-    uint8_t* dst = static_cast<uint8_t*>(args.dst) + walk.dst(args) * out_bytes;
+    block.m0 = i;
+    block.place(args, 0, walk);
     for (int64_t c = piece->n_begin; c < piece->n_end; c += DEPTHWISE_BLOCK) {
       const int64_t width = piece->n_end - c < DEPTHWISE_BLOCK ? piece->n_end - c : DEPTHWISE_BLOCK;
       memcpy(acc, bias + c, sizeof(acc));
@@ -54,7 +54,7 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
         for (int64_t j = 0; j < width; ++j) acc[j] += x[j] * w[j];
       }
 #endif
-      finish_s32(acc, c, width, args.epilogue, dst + c * out_bytes, scratch);
+      finish_sums(args.epilogue, block, 0, 1, c, static_cast<int>(width), acc, DEPTHWISE_BLOCK);
     }
   }
 }

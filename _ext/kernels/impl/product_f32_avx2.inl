@@ -4,8 +4,6 @@ namespace {
 
 struct MicroF32 {
   using Element = float;
-  using Weight = float;
-  using Bias = float;
   static int64_t padded_depth(const lp::ProductArgs& args) { return args.runs * args.run_length; }
 
   template <int MR>
@@ -34,38 +32,36 @@ struct MicroF32 {
     }
   }
 
-  static void rows(const lp::ProductArgs& args, const Panel& panel, const float* const* a,
-                   uint8_t* const* dst, int rows) {
-    const int64_t out_bytes = output_bytes(args.epilogue);
+  static void rows(const lp::ProductArgs& args, const Panel<float>& panel,
+                   const Rows<float>& rows) {
     alignas(64) float out[6][16];
     for (int column = 0; column < panel.columns; column += 16) {
-      const float* b = static_cast<const float*>(panel.weights) + column;
-      const float* bias = static_cast<const float*>(panel.bias) + column;
+      const float* b = panel.weights + column;
+      const float* bias = panel.bias + column;
       const int columns = panel.columns - column < 16 ? panel.columns - column : 16;
-      for (int i = 0; i < rows; i += 6) {
-        const int mr = rows - i < 6 ? rows - i : 6;
+      for (int i = 0; i < rows.count; i += 6) {
+        const float* const* a = rows.source + i;
+        const int mr = rows.count - i < 6 ? rows.count - i : 6;
         switch (mr) {
           case 6:
-            tile<6>(args, b, bias, a + i, out);
+            tile<6>(args, b, bias, a, out);
             break;
           case 5:
-            tile<5>(args, b, bias, a + i, out);
+            tile<5>(args, b, bias, a, out);
             break;
           case 4:
-            tile<4>(args, b, bias, a + i, out);
+            tile<4>(args, b, bias, a, out);
             break;
           case 3:
-            tile<3>(args, b, bias, a + i, out);
+            tile<3>(args, b, bias, a, out);
             break;
           case 2:
-            tile<2>(args, b, bias, a + i, out);
+            tile<2>(args, b, bias, a, out);
             break;
           default:
-            tile<1>(args, b, bias, a + i, out);
+            tile<1>(args, b, bias, a, out);
         }
-        for (int r = 0; r < mr; ++r) {
-          finish_f32(out[r], columns, args.epilogue, dst[i + r] + column * out_bytes);
-        }
+        finish_reals(args.epilogue, rows, i, mr, panel.n0 + column, columns, out[0], 16);
       }
     }
   }

@@ -4,15 +4,14 @@ namespace {
 
 struct MicroF32 {
   using Element = float;
-  using Weight = float;
-  using Bias = float;
   static int64_t padded_depth(const lp::ProductArgs& args) { return args.runs * args.run_length; }
 
   template <int MR, int NV>
-  static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const Panel& panel,
-                                             const float* const* a, uint8_t* const* dst) {
-    const float* b = static_cast<const float*>(panel.weights);
-    const float* bias = static_cast<const float*>(panel.bias);
+  static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const Panel<float>& panel,
+                                             const Rows<float>& rows, int first) {
+    const float* const* a = rows.source + first;
+    const float* b = panel.weights;
+    const float* bias = panel.bias;
     const lp::Epilogue& e = args.epilogue;
     __m512 acc[MR][NV];
 #pragma GCC unroll 8
@@ -36,14 +35,15 @@ struct MicroF32 {
       }
     }
     const int columns = panel.columns;
-    if (e.kind == lp::OUT_F32 && e.n_ops == 0) {
+    if (is_bare(e)) {
 #pragma GCC unroll 4
       for (int j = 0; j < NV; ++j) {
         const __m512 add = _mm512_loadu_ps(bias + 16 * j);
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
-          _mm512_mask_storeu_ps(reinterpret_cast<float*>(dst[i]) + 16 * j,
-                                float_lanes(columns - 16 * j), _mm512_add_ps(acc[i][j], add));
+          _mm512_mask_storeu_ps(
+              reinterpret_cast<float*>(rows.target[first + i]) + panel.n0 + 16 * j,
+              float_lanes(columns - 16 * j), _mm512_add_ps(acc[i][j], add));
         }
       }
       return;
@@ -57,41 +57,41 @@ struct MicroF32 {
         _mm512_store_ps(buffer[i] + 16 * j, _mm512_add_ps(acc[i][j], add));
       }
     }
-    finish_buffer(&buffer[0][0], MR, 16 * NV, columns, e, dst);
+    finish_reals(e, rows, first, MR, panel.n0, columns, buffer[0], 16 * NV);
   }
 
   template <int MR, int NV>
-  static void all_rows(const lp::ProductArgs& args, const Panel& panel, const float* const* a,
-                       uint8_t* const* dst, int rows) {
+  static void all_rows(const lp::ProductArgs& args, const Panel<float>& panel,
+                       const Rows<float>& rows) {
     int i = 0;
-    for (; i + MR <= rows; i += MR) tile<MR, NV>(args, panel, a + i, dst + i);
+    for (; i + MR <= rows.count; i += MR) tile<MR, NV>(args, panel, rows, i);
     if constexpr (MR > 4) {
-      if (i + 4 <= rows) {
-        tile<4, NV>(args, panel, a + i, dst + i);
+      if (i + 4 <= rows.count) {
+        tile<4, NV>(args, panel, rows, i);
         i += 4;
       }
     }
-    if (i + 2 <= rows) {
-      tile<2, NV>(args, panel, a + i, dst + i);
+    if (i + 2 <= rows.count) {
+      tile<2, NV>(args, panel, rows, i);
       i += 2;
     }
-    if (i < rows) tile<1, NV>(args, panel, a + i, dst + i);
+    if (i < rows.count) tile<1, NV>(args, panel, rows, i);
   }
 
-  static void rows(const lp::ProductArgs& args, const Panel& panel, const float* const* a,
-                   uint8_t* const* dst, int rows) {
+  static void rows(const lp::ProductArgs& args, const Panel<float>& panel,
+                   const Rows<float>& rows) {
     switch ((panel.columns + 15) / 16) {
       case 1:
-        all_rows<8, 1>(args, panel, a, dst, rows);
+        all_rows<8, 1>(args, panel, rows);
         break;
       case 2:
-        all_rows<8, 2>(args, panel, a, dst, rows);
+        all_rows<8, 2>(args, panel, rows);
         break;
       case 3:
-        all_rows<6, 3>(args, panel, a, dst, rows);
+        all_rows<6, 3>(args, panel, rows);
         break;
       default:
-        all_rows<6, 4>(args, panel, a, dst, rows);
+        all_rows<6, 4>(args, panel, rows);
     }
   }
 };

@@ -28,11 +28,8 @@ struct CodePanel {
   int columns;                    // 1..64
 };
 
-struct CodeRows {
-  int64_t m0;  // of the first one, counted over all rows
-  int count;
+struct CodeRows : RowBlock {
   const uint8_t* source[BLOCK_ROWS];  // s8 codes are read through this type too
-  uint8_t* target[BLOCK_ROWS];        // at output channel 0
   int32_t term[2][BLOCK_ROWS];
 };
 
@@ -129,14 +126,13 @@ LP_INLINE void product_int8(const lp::ProductArgs& args, const lp::Piece& piece)
   most = most < 8 ? 8 : most > BLOCK_ROWS ? BLOCK_ROWS : most / 8 * 8;
 
   CodeRows rows;
-  const int64_t out_bytes = output_bytes(args.epilogue);
   RowWalk walk = RowWalk::at_row(args, piece.row_begin);
   for (rows.m0 = piece.row_begin; rows.m0 < piece.row_end; rows.m0 += rows.count) {
     const int64_t left = piece.row_end - rows.m0;
     rows.count = static_cast<int>(left < most ? left : most);
     for (int i = 0; i < rows.count; ++i, walk.step()) {
       rows.source[i] = static_cast<const uint8_t*>(args.src) + walk.src(args);
-      rows.target[i] = static_cast<uint8_t*>(args.dst) + walk.dst(args) * out_bytes;
+      rows.place(args, i, walk);
     }
     row_terms<Micro>(args, rows);
     const typename Micro::Block block(args, rows);

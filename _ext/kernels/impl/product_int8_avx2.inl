@@ -61,9 +61,8 @@ struct MicroInt8 {
 
   static void rows(const lp::ProductArgs& args, const CodePanel& panel, const CodeRows& rows,
                    const Block&) {
-    const int64_t groups = (args.run_length + 3) / 4, out_bytes = output_bytes(args.epilogue);
+    const int64_t groups = (args.run_length + 3) / 4;
     alignas(64) int32_t acc[3][PANEL];
-    alignas(64) float scratch[PANEL];
     for (int i = 0; i < rows.count; i += 3) {
       const int mr = rows.count - i < 3 ? rows.count - i : 3;
       const uint8_t* const* a = rows.source + i;
@@ -77,10 +76,7 @@ struct MicroInt8 {
           tile<1>(args, panel.weights, a, acc, groups, column);
         }
       }
-      for (int r = 0; r < mr; ++r) {
-        finish_s32(acc[r], panel.n0, panel.columns, args.epilogue,
-                   rows.target[i + r] + panel.n0 * out_bytes, scratch);
-      }
+      finish_sums(args.epilogue, rows, i, mr, panel.n0, panel.columns, acc[0], PANEL);
     }
   }
 };

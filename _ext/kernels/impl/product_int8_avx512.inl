@@ -65,7 +65,7 @@ struct MicroInt8 {
         const __m512i sums = column_sums(half[i][2 * j], half[i][2 * j + 1]);
         acc[i][j] = _mm512_add_epi32(acc[i][j], sums);
       }
-    store_tile<MR, NV>(args.epilogue, panel, acc, rows.target + first);
+    store_tile<MR, NV>(args.epilogue, panel, rows, first, acc);
   }
 
   template <int NV>

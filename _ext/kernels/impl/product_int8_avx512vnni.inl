@@ -47,7 +47,7 @@ struct MicroInt8 {
         }
       }
     }
-    store_tile<MR, NV>(args.epilogue, panel, acc, rows.target + first);
+    store_tile<MR, NV>(args.epilogue, panel, rows, first, acc);
   }
 
   template <int MR, int NV>

@@ -65,20 +65,16 @@ struct MicroInt8 {
   template <int MR>
   static LP_MEMBER void some_rows(const lp::ProductArgs& args, const CodePanel& panel,
                                   const CodeRows& rows, int first) {
-    const int64_t groups = (args.run_length + 3) / 4, out_bytes = output_bytes(args.epilogue);
+    const int64_t groups = (args.run_length + 3) / 4;
     const uint8_t* const* a = rows.source + first;
     alignas(64) int32_t sums[MR][PANEL];
-    alignas(64) float scratch[PANEL];
     for (int i = 0; i < MR; ++i) start_sums(panel, rows, first + i, sums[i]);
     int column = 0;
     for (; column + 16 < panel.columns; column += 32) {
       tile<MR, 4>(args, panel.weights, a, groups, sums, column);
     }
     if (column < panel.columns) tile<MR, 2>(args, panel.weights, a, groups, sums, column);
-    for (int i = 0; i < MR; ++i) {
-      finish_s32(sums[i], panel.n0, panel.columns, args.epilogue,
-                 rows.target[first + i] + panel.n0 * out_bytes, scratch);
-    }
+    finish_sums(args.epilogue, rows, first, MR, panel.n0, panel.columns, sums[0], PANEL);
   }
 
   static void rows(const lp::ProductArgs& args, const CodePanel& panel, const CodeRows& rows,

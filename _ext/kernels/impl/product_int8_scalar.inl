@@ -10,8 +10,7 @@ struct MicroInt8 {
 
   static void rows(const lp::ProductArgs& args, const CodePanel& panel, const CodeRows& rows,
                    const Block&) {
-    const int64_t groups = (args.run_length + 3) / 4, out_bytes = output_bytes(args.epilogue);
-    float scratch[PANEL];
+    const int64_t groups = (args.run_length + 3) / 4;
     int32_t acc[PANEL];
     for (int i = 0; i < rows.count; ++i) {
       start_sums(panel, rows, i, acc);
@@ -27,8 +26,7 @@ struct MicroInt8 {
           }
         }
       }
-      finish_s32(acc, panel.n0, panel.columns, args.epilogue, rows.target[i] + panel.n0 * out_bytes,
-                 scratch);
+      finish_sums(args.epilogue, rows, i, 1, panel.n0, panel.columns, acc, PANEL);
     }
   }
 };

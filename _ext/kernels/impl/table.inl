@@ -2,6 +2,12 @@
 
 namespace {
 
+static void product_bf16(const lp::ProductArgs* args, const lp::Piece* piece) {
+  product<MicroBF16>(*args, *piece);
+}
+static void product_f16(const lp::ProductArgs* args, const lp::Piece* piece) {
+  product<MicroF16>(*args, *piece);
+}
 static void product_f32(const lp::ProductArgs* args, const lp::Piece* piece) {
   product<MicroF32>(*args, *piece);
 }
@@ -11,6 +17,8 @@ constexpr lp::Kernels kernel_table(const char* name) {
   k.name = name;
   k.product_u8s8 = product_u8s8;
   k.product_s8s8 = product_s8s8;
+  k.product_bf16 = product_bf16;
+  k.product_f16 = product_f16;
   k.product_f32 = product_f32;
   k.depthwise_u8s8 = depthwise_u8s8;
   k.depthwise_f32 = depthwise_f32;

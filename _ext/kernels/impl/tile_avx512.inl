@@ -61,18 +61,18 @@ LP_INLINE __m512i requantized(__m512i acc, __m512 multiplier, const CodeRange& r
   return _mm512_cvtps_epi32(x);
 }
 
-// Row i of the tile goes to row target[i] of the output, from panel.n0 on: 16 * NV columns, of
+// Row i of the tile is row first + i of the block; it has 16 * NV columns from panel.n0 on, of
 // which panel.columns exist.
 template <int MR, int NV>
-LP_INLINE void store_tile(const lp::Epilogue& e, const CodePanel& panel, __m512i (&acc)[MR][NV],
-                          uint8_t* const* target) {
+LP_INLINE void store_tile(const lp::Epilogue& e, const CodePanel& panel, const RowBlock& rows,
+                          int first, __m512i (&acc)[MR][NV]) {
   uint8_t* dst[MR];
   const int64_t out_bytes = output_bytes(e);
 #pragma GCC unroll 8
-  for (int i = 0; i < MR; ++i) dst[i] = target[i] + panel.n0 * out_bytes;
+  for (int i = 0; i < MR; ++i) dst[i] = rows.target[first + i] + panel.n0 * out_bytes;
   const int columns = panel.columns;
   const float* scale = e.multiplier + panel.n0;
-  if ((e.kind == lp::OUT_U8 || e.kind == lp::OUT_S8) && is_plain(e)) {
+  if (is_requantisation(e)) {
     const Packer packer = Packer::from(e);
     const CodeRange range = code_range(e);
     const __mmask64 mask = byte_lanes(columns);
@@ -88,6 +88,7 @@ LP_INLINE void store_tile(const lp::Epilogue& e, const CodePanel& panel, __m512i
         q[j] = requantized(acc[i][j], multiplier[j], range, e.fast != 0);
       }
       _mm512_mask_storeu_epi8(dst[i], mask, packer.ordered(q[0], q[1], q[2], q[3]));
+      if (e.table != nullptr) apply_table(e.table, dst[i], columns);
     }
     return;
   }
@@ -101,7 +102,7 @@ LP_INLINE void store_tile(const lp::Epilogue& e, const CodePanel& panel, __m512i
       }
     return;
   }
-  if (is_plain(e)) {
+  if (is_bare(e)) {
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) {
       const __m512 multiplier = _mm512_loadu_ps(scale + 16 * j);
@@ -114,18 +115,12 @@ LP_INLINE void store_tile(const lp::Epilogue& e, const CodePanel& panel, __m512i
     }
     return;
   }
-  alignas(64) float buffer[MR][16 * NV];
-#pragma GCC unroll 4
-  for (int j = 0; j < NV; ++j) {
-    const __m512 multiplier = _mm512_loadu_ps(scale + 16 * j);
+  alignas(64) int32_t sums[MR][16 * NV];
 #pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i) {
-      __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier);
-      if (e.addend) x = _mm512_add_ps(x, _mm512_loadu_ps(e.addend + panel.n0 + 16 * j));
-      _mm512_store_ps(buffer[i] + 16 * j, x);
-    }
-  }
-  finish_buffer(&buffer[0][0], MR, 16 * NV, columns, e, dst);
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) _mm512_store_si512(sums[i] + 16 * j, acc[i][j]);
+  finish_sums(e, rows, first, MR, panel.n0, columns, sums[0], 16 * NV);
 }
 
 }  // namespace
