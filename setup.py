@@ -65,8 +65,14 @@ ISA_FLAGS = {
         "avx512vnni": VNNI,
         "avx512bf16": BF16,
     },
+    "aarch64": {
+        "scalar": ["-fno-tree-vectorize"],
+        "neon": ["-march=armv8-a"],
+        "dotprod": ["-march=armv8.2-a+dotprod"],
+        "i8mm": ["-march=armv8.2-a+dotprod+i8mm"],
+    },
 }
-MACHINE = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
 if MACHINE not in ISA_FLAGS:
     known = ", ".join(ISA_FLAGS)
     sys.exit(f"lowprec builds on {known} in this version; this machine is {platform.machine()}")

@@ -1,5 +1,5 @@
 // cpu_other.cpp: the machine of an architecture that has no file of its own.
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) && !defined(__aarch64__)
 #include "cpu.h"
 
 namespace lp {

@@ -307,6 +307,10 @@ void add_avxvnni(Kernels*);
 void add_avx512vnni(Kernels*);
 void add_avx512bf16(Kernels*);
 void add_avxvnni_evex(Kernels*);  // for tests
+#elif defined(__aarch64__)
+const Kernels* kernels_neon();
+void add_dotprod(Kernels*);
+void add_i8mm(Kernels*);
 #endif
 
 }  // namespace lp

@@ -19,6 +19,8 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#elif defined(LP_ISA_NEON)
+#include <arm_neon.h>
 #endif
 
 #define LP_MEMBER inline __attribute__((always_inline))
@@ -248,6 +250,9 @@ LP_INLINE void store_b16(void* p, VI a) {  // low 16 bits of each lane
       reinterpret_cast<__m128i*>(p),
       _mm_unpacklo_epi64(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 }
+
+#elif defined(LP_ISA_NEON)
+#include "kernels/vec_neon.h"
 
 #else
 // ------------------------------------------------------------------------------------- scalar

@@ -11,30 +11,54 @@
 namespace lp::check {
 namespace {
 
-void matmul_u8s8(Case& c) {
+template <class A, class B>
+void matmul_codes(Case& c) {
   Random& random = c.random;
+  constexpr bool a_signed = static_cast<A>(-1) < 0, b_signed = static_cast<B>(-1) < 0;
   const int64_t m = random.size(40), k = random.between(0, 70), n = random.size(100);
-  const Guarded<uint8_t> a(m * k, random.side());
-  const Guarded<int8_t> b(k * n, random.side());
+  const int64_t stride = k + (random.chance(2) ? 0 : random.between(1, 5));
+  const Guarded<A> a((m - 1) * stride + k, random.side());
+  const Guarded<B> b(k * n, random.side());
   random.fill_codes(a);
   random.fill_codes(b);
-  Epilogue epilogue{};
-  epilogue.kind = OUT_S32;
-  const Guarded<int32_t> expected(m * n, Against::END), bias(n, random.side());
-  for (int64_t i = 0; i < n; ++i) bias[i] = static_cast<int32_t>(random.between(-9999, 9999));
+  const Guarded<int32_t> bias(n, random.side()), rows(m, random.side()), columns(n, random.side());
+  const auto fill = [&](const Guarded<int32_t>& values, int64_t low, int64_t high) {
+    for (int64_t i = 0; i < values.size(); ++i) {
+      values[i] = static_cast<int32_t>(random.between(low, high));
+    }
+  };
+  const int32_t zero_point = static_cast<int32_t>(random.between(0, 100));
+  const bool by_row = random.chance(3), by_column = random.chance(2);
+  fill(bias, -9999, 9999);
+  fill(rows, a_signed ? -128 : 0, a_signed ? 127 : 255);
+  fill(columns, b_signed ? -128 : 0, b_signed ? 127 : 255);
+  const Guarded<int32_t> expected(m * n, Against::END);
   for (int64_t i = 0; i < m; ++i) {
     for (int64_t j = 0; j < n; ++j) {
       int32_t acc = bias[j];
-      for (int64_t d = 0; d < k; ++d) acc += a[i * k + d] * b[d * n + j];
+      for (int64_t d = 0; d < k; ++d) {
+        acc += (a[i * stride + d] - (by_row ? rows[i] : zero_point)) *
+               (b[d * n + j] - (by_column ? columns[j] : 0));
+      }
       expected[i * n + j] = acc;
     }
   }
-  c.describe("m %d k %d n %d", static_cast<int>(m), static_cast<int>(k), static_cast<int>(n));
+  CodeOperands operands{};
+  operands.a = a.data(), operands.b = b.data();
+  operands.a_signed = a_signed, operands.b_signed = b_signed;
+  operands.m = m, operands.k = k, operands.n = n, operands.a_stride = stride;
+  operands.a_zero_point = zero_point;
+  operands.row_zero_points = by_row ? rows.data() : nullptr;
+  operands.column_zero_points = by_column ? columns.data() : nullptr;
+  c.describe("m %d k %d n %d stride %d zero points %d rows %d columns %d", static_cast<int>(m),
+             static_cast<int>(k), static_cast<int>(n), static_cast<int>(stride), zero_point, by_row,
+             by_column);
+  Epilogue epilogue{};
+  epilogue.kind = OUT_S32;
   const Against side = random.side();
   c.each_table([&](const Kernels& table) {
     const Guarded<int32_t> out(m * n, side);
-    lp::matmul_u8s8(&table, a.data(), b.data(), m, k, n, bias.data(), nullptr, nullptr, epilogue,
-                    out.data());
+    matmul_int8(&table, operands, bias.data(), nullptr, nullptr, epilogue, out.data());
     c.same("out", expected, out);
   });
 }
@@ -138,7 +162,10 @@ void observer(Case& c) {
 }  // namespace
 
 std::vector<Check> library_checks() {
-  return {{"matmul_u8s8", matmul_u8s8, 100, {}},
+  return {{"matmul_u8s8", matmul_codes<uint8_t, int8_t>, 60, {}},
+          {"matmul_u8u8", matmul_codes<uint8_t, uint8_t>, 40, {}},
+          {"matmul_s8s8", matmul_codes<int8_t, int8_t>, 40, {}},
+          {"matmul_s8u8", matmul_codes<int8_t, uint8_t>, 40, {}},
           {"matmul_f32", matmul_f32, 60, {}},
           {"quantize_rows", quantize_codes, 100, {}},
           {"observer", observer, 100, {}}};

@@ -1,4 +1,4 @@
-// random.h: seeded values: the same seed gives the same case on every machine.
+// random.h: seeded values: the same program draws the same cases again.
 #pragma once
 #include <math.h>
 #include <stdint.h>

@@ -1,4 +1,5 @@
-// depthwise_u8s8.inl: depthwise u8 x s8 without VNNI: widened to s16 by AVX2, plain C++ elsewhere.
+// depthwise_u8s8.inl: depthwise u8 x s8 without VNNI: widened to s16 by AVX2 and Advanced SIMD, plain
+// C++ elsewhere.
 
 namespace {
 
@@ -46,6 +47,25 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
                                                   _mm256_permute2x128_si256(low, high, 0x20)));
         _mm256_storeu_si256(out + 1, _mm256_add_epi32(_mm256_loadu_si256(out + 1),
                                                       _mm256_permute2x128_si256(low, high, 0x31)));
+      }
+#elif defined(LP_ISA_NEON)
+      for (int64_t at = 0; at < width; at += 16) {
+        int32x4_t sum[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) sum[j] = vld1q_s32(acc + at + 4 * j);
+        for (int64_t t = 0; t < args.taps; ++t) {
+          const uint8x16_t x = vld1q_u8(src + args.tap_offset[t] + c + at);
+          const int8x16_t w = vld1q_s8(weights + t * stride + c + at);
+          const int16x8_t x_low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x)));
+          const int16x8_t x_high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(x)));
+          const int16x8_t w_low = vmovl_s8(vget_low_s8(w)), w_high = vmovl_s8(vget_high_s8(w));
+          sum[0] = vmlal_s16(sum[0], vget_low_s16(x_low), vget_low_s16(w_low));
+          sum[1] = vmlal_s16(sum[1], vget_high_s16(x_low), vget_high_s16(w_low));
+          sum[2] = vmlal_s16(sum[2], vget_low_s16(x_high), vget_low_s16(w_high));
+          sum[3] = vmlal_s16(sum[3], vget_high_s16(x_high), vget_high_s16(w_high));
+        }
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) vst1q_s32(acc + at + 4 * j, sum[j]);
       }
 #else
       for (int64_t t = 0; t < args.taps; ++t) {

@@ -52,6 +52,13 @@ LP_INLINE VF f16_to_f32_value(VI half) {
   const __m128i low = _mm256_castsi256_si128(half.v), high = _mm256_extracti128_si256(half.v, 1);
   return {_mm256_cvtph_ps(_mm_packus_epi32(low, high))};
 }
+#elif defined(LP_ISA_NEON)
+LP_INLINE VI f16_bits(VF x) {
+  return {vreinterpretq_s32_u32(vmovl_u16(vreinterpret_u16_f16(vcvt_f16_f32(x.v))))};
+}
+LP_INLINE VF f16_to_f32_value(VI half) {
+  return {vcvt_f32_f16(vreinterpret_f16_s16(vmovn_s32(half.v)))};
+}
 #else
 LP_INLINE VI f16_bits(VF x) {
   const VI bits = as_s32(x);

@@ -13,7 +13,8 @@
 //
 // A microkernel is a type with
 //   static constexpr bool SIGNED     A holds s8
-//   static constexpr bool FLIPS      it reads the s8 code a as the u8 code a ^ 0x80 = a + 128
+//   static constexpr bool FLIPS      it reads the s8 code a as the u8 code a ^ 0x80 = a + 128, or
+//                                    (not SIGNED) the u8 code a as the s8 code a ^ 0x80 = a - 128
 //   Block                            what it prepares once for a block of rows: Block(args, rows)
 //   rows(args, panel, rows, block)   all rows of the block times one panel, down to the outputs
 
@@ -57,6 +58,9 @@ LP_INLINE int64_t sum_bytes(const uint8_t* x, int64_t n, uint8_t flip) {
   alignas(32) int64_t lanes[4];
   _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), sums);
   sum = lanes[0] + lanes[1] + lanes[2] + lanes[3];
+#elif defined(LP_ISA_NEON)
+  const uint8x16_t mask = vdupq_n_u8(flip);
+  for (; i + 16 <= n; i += 16) sum += vaddlvq_u8(veorq_u8(vld1q_u8(x + i), mask));
 #endif
   for (; i < n; ++i) sum += static_cast<uint8_t>(x[i] ^ flip);
   return sum;
@@ -69,25 +73,28 @@ LP_INLINE int32_t row_sum(const lp::ProductArgs& args, const uint8_t* row) {
   for (int64_t r = 0; r < args.runs; ++r) {
     sum += sum_bytes(row + args.run_offset[r], args.run_length, Micro::SIGNED ? 0x80 : 0);
   }
-  if (Micro::SIGNED && !Micro::FLIPS) sum -= 128 * args.runs * args.run_length;
+  if (Micro::SIGNED != Micro::FLIPS) sum -= 128 * args.runs * args.run_length;  // it reads s8
   return static_cast<int32_t>(sum);
 }
 
+// What reading a with its top bit flipped adds to it, and so to its zero point.
+template <class Micro>
+constexpr int32_t FLIP = !Micro::FLIPS ? 0 : Micro::SIGNED ? 128 : -128;
+
 template <class Micro>
 LP_INLINE void row_terms(const lp::ProductArgs& args, CodeRows& rows) {
-  constexpr int32_t FLIP = Micro::FLIPS ? 128 : 0;
   const int32_t depth = static_cast<int32_t>(args.runs * args.run_length);
   int terms = 0;
   if (args.row_zero_points != nullptr) {
     for (int i = 0; i < rows.count; ++i) {
-      rows.term[terms][i] = -(args.row_zero_points[rows.m0 + i] + FLIP);
+      rows.term[terms][i] = -(args.row_zero_points[rows.m0 + i] + FLIP<Micro>);
     }
     ++terms;
   }
   if (args.weight_zero_points != nullptr) {
     for (int i = 0; i < rows.count; ++i) {
       const int32_t za =
-          (args.row_zero_points ? args.row_zero_points[rows.m0 + i] : args.zero_point) + FLIP;
+          (args.row_zero_points ? args.row_zero_points[rows.m0 + i] : args.zero_point) + FLIP<Micro>;
       rows.term[terms][i] =
           wrapping_difference(wrapping_product(depth, za), row_sum<Micro>(args, rows.source[i]));
     }
@@ -104,7 +111,7 @@ LP_INLINE CodePanel code_panel(const lp::ProductArgs& args, int64_t n0, int64_t 
   panel.weights = static_cast<const int8_t*>(args.packed) + n0 * padded_codes(args);
   panel.start = static_cast<const int32_t*>(args.bias) + n0;
   panel.terms = 0;
-  const int32_t za = args.zero_point + (Micro::FLIPS ? 128 : 0);
+  const int32_t za = args.zero_point + FLIP<Micro>;
   if (args.row_zero_points != nullptr) {
     panel.column_term[panel.terms++] = args.sums + n0;
   } else if (za != 0) {
