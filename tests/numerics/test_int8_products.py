@@ -79,9 +79,10 @@ def zero_points(rng: np.random.Generator, size: int, dtype: type) -> np.ndarray:
 
 @every_isa
 @every_type
-@pytest.mark.parametrize("rows", ["none", "one", "each"])
-@pytest.mark.parametrize("columns", ["none", "each"])
-@given(shape=st.tuples(*map(st.sampled_from, (ROWS, DEPTHS, COLUMNS))), seed=seeds)
+@given(
+    rows=st.sampled_from(["none", "one", "each"]), columns=st.sampled_from(["none", "each"]),
+    shape=st.tuples(*map(st.sampled_from, (ROWS, DEPTHS, COLUMNS))), seed=seeds,
+)  # fmt: skip
 def test_every_zero_point_is_subtracted(isa, a_type, b_type, rows, columns, shape, seed):
     m, k, n = shape
     rng = np.random.default_rng(seed)
@@ -121,7 +122,7 @@ def test_long_sums(isa, a_type, b_type, depth, m):
 @every_isa
 @every_type
 def test_extreme_codes_at_every_place(isa, a_type, b_type):
-    depths = [1, 2, 3, 4, 8, 20]
+    depths = [1, 2, 4, 9]
     for a_side, b_side, depth in itertools.product((False, True), (False, True), depths):
         a = np.full((9, depth), np.iinfo(a_type).max if a_side else np.iinfo(a_type).min, a_type)
         b = np.full((depth, 33), np.iinfo(b_type).max if b_side else np.iinfo(b_type).min, b_type)
