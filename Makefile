@@ -25,7 +25,7 @@ CYTHON_FILES = $(shell git ls-files '_ext/*.pyx' '_ext/*.px[di]')
 help:
 	@echo "lowprec: low precision for neural networks on CPUs"
 	@echo
-	@awk -F ': .*## |: ## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ': .*## |: ## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # ---- Environments: each stamp is remade when what it was made from changes -------------------------------------
 
@@ -83,7 +83,8 @@ lint: $(STAMPS)/dev tree ## check style and the imports between packages
 types: $(STAMPS)/built $(STAMPS)/dev tree ## check the types (mypy --strict)
 	@MYPYPATH=$(TREE) $(BIN)/python -P -m mypy --config-file setup.cfg -p lowprec
 
-bench: $(STAMPS)/built $(STAMPS)/dev $(STAMPS)/materials ## accuracy, speed and operators of every real model
+bench: $(STAMPS)/built $(STAMPS)/dev $(STAMPS)/materials ## kernels beside the peers; accuracy and speed of every real model
+	@$(BIN)/python benchmarks/bench_core.py
 	@$(BIN)/python benchmarks/model_table.py
 
 sanitize: $(STAMPS)/dev ## run the numeric and engine tests under the address and undefined-behaviour sanitizers

@@ -43,11 +43,9 @@ void matmul_int8(const Kernels* kernels, const CodeOperands& operands, const int
   std::vector<int8_t> packed(static_cast<size_t>(packed_s8_bytes(n, 1, k)) + 1);
   std::vector<int32_t> sums(static_cast<size_t>(padded_channels(n)));
   std::vector<int32_t> zero_points = padded(operands.column_zero_points, n);
-  if (operands.b_signed) {
-    pack_s8(static_cast<const int8_t*>(operands.b), {1, 0, n}, n, 1, k, packed.data(), sums.data());
-  } else {
-    pack_u8(static_cast<const uint8_t*>(operands.b), {1, 0, n}, n, 1, k, packed.data(),
-            sums.data());
+  kernels->pack_rows_s8(operands.b, n, k, n, operands.b_signed ? 0 : 0x80, packed.data(),
+                        sums.data());
+  if (!operands.b_signed) {
     for (int32_t& zero_point : zero_points) zero_point = u8_zero_point(zero_point);
   }
   const std::vector<int32_t> starts = padded(bias, n);

@@ -26,6 +26,7 @@
 #include "kernels/impl/depthwise_u8s8.inl"
 //
 #include "kernels/impl/entries_int8.inl"
+#include "kernels/impl/pack.inl"
 #include "kernels/impl/table.inl"
 
 namespace lp {

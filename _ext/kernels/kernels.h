@@ -249,6 +249,11 @@ struct Kernels {
   Depthwise depthwise_u8s8;
   Depthwise depthwise_f32;
 
+  // Weights of one byte, row-major [k][n], to panels of 64 columns (pack.h) with the sums of their
+  // columns (impl/pack.inl). flip: 0 for s8; 0x80 makes s8 of u8, 128 less. Padding is zeros.
+  void (*pack_rows_s8)(const void* b, int64_t row_stride, int64_t k, int64_t n, int32_t flip,
+                       int8_t* packed, int32_t* sums);
+
   // Conversions (impl/convert.inl).
   void (*quantize_u8)(const float* x, uint8_t* q, int64_t n, float scale, int32_t zero_point);
   void (*quantize_s8)(const float* x, int8_t* q, int64_t n, float scale, int32_t zero_point);

@@ -78,6 +78,7 @@ struct Check {
 
 std::vector<Check> product_checks();
 std::vector<Check> depthwise_checks();
+std::vector<Check> packing_checks();
 std::vector<Check> conversion_checks();
 std::vector<Check> elementwise_checks();
 std::vector<Check> row_checks();

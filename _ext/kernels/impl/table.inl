@@ -22,6 +22,7 @@ constexpr lp::Kernels kernel_table(const char* name) {
   k.product_f32 = product_f32;
   k.depthwise_u8s8 = depthwise_u8s8;
   k.depthwise_f32 = depthwise_f32;
+  k.pack_rows_s8 = pack_rows_s8;
   k.quantize_u8 = quantize_u8;
   k.quantize_s8 = quantize_s8;
   k.dequantize_u8 = dequantize_u8;

@@ -123,4 +123,16 @@ LP_INLINE void store_tile(const lp::Epilogue& e, const CodePanel& panel, const R
   finish_sums(e, rows, first, MR, panel.n0, columns, sums[0], 16 * NV);
 }
 
+// The 4 x 4 blocks of 128 bits of four vectors, transposed.
+[[maybe_unused]] LP_INLINE void transpose_blocks(__m512i (&v)[4]) {
+  const __m512i a = _mm512_shuffle_i32x4(v[0], v[1], 0x44),
+                b = _mm512_shuffle_i32x4(v[0], v[1], 0xEE);
+  const __m512i c = _mm512_shuffle_i32x4(v[2], v[3], 0x44),
+                d = _mm512_shuffle_i32x4(v[2], v[3], 0xEE);
+  v[0] = _mm512_shuffle_i32x4(a, c, 0x88);
+  v[1] = _mm512_shuffle_i32x4(a, c, 0xDD);
+  v[2] = _mm512_shuffle_i32x4(b, d, 0x88);
+  v[3] = _mm512_shuffle_i32x4(b, d, 0xDD);
+}
+
 }  // namespace
