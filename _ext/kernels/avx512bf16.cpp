@@ -1,8 +1,21 @@
-// avx512bf16.cpp: what AVX512_BF16 makes faster than the avx512vnni table. Nothing yet: its own
-// unit already, so that vdpbf16ps and vcvtneps2bf16 have a place with the right flags.
+// avx512bf16.cpp: what AVX512_BF16 makes faster than the avx512vnni table. The only exported symbol
+// is add_.
 #define LP_ISA_AVX512
 #include "kernels/kernels.h"
+#include "kernels/vec.h"
+//
+#include "kernels/impl/finish.inl"
+#include "kernels/impl/product.inl"
+#include "kernels/impl/product_bf16_avx512.inl"
+
+namespace {
+
+static void product_bf16(const lp::ProductArgs* args, const lp::Piece* piece) {
+  product<MicroBF16>(*args, *piece);
+}
+
+}  // namespace
 
 namespace lp {
-void add_avx512bf16(Kernels*) {}
+void add_avx512bf16(Kernels* kernels) { kernels->product_bf16 = product_bf16; }
 }  // namespace lp

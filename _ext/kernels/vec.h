@@ -131,6 +131,10 @@ LP_INLINE void store_b16(void* p, VI a) {  // low 16 bits of each lane
   return static_cast<__mmask16>(n >= 16 ? 0xFFFF : n <= 0 ? 0 : (1u << n) - 1u);
 }
 
+[[maybe_unused]] LP_INLINE __mmask32 word_lanes(int n) {
+  return n >= 32 ? ~static_cast<__mmask32>(0) : n <= 0 ? 0 : (static_cast<__mmask32>(1) << n) - 1;
+}
+
 #elif defined(LP_ISA_AVX2)
 // --------------------------------------------------------------------------------------- AVX2
 constexpr int W = 8;

@@ -25,6 +25,29 @@ struct Rows : RowBlock {
   const Element* source[BLOCK_ROWS];
 };
 
+// Calls visit(height, first) for tiles of at most MOST rows, as equal as they can be: 7 rows are
+// 4 and 3. The height is a type, height::value.
+template <int N>
+struct Height {
+  static constexpr int value = N;
+};
+template <int N, class Visit>
+LP_INLINE void with_height(int height, int first, Visit visit) {
+  if constexpr (N > 1) {
+    if (height < N) return with_height<N - 1>(height, first, visit);
+  }
+  visit(Height<N>(), first);
+}
+template <int MOST, class Visit>
+LP_INLINE void split_rows(int count, Visit visit) {
+  int first = 0;
+  for (int tiles = (count + MOST - 1) / MOST; tiles > 0; --tiles) {
+    const int height = (count - first + tiles - 1) / tiles;
+    with_height<MOST>(height, first, visit);
+    first += height;
+  }
+}
+
 template <class Micro>
 LP_INLINE void product(const lp::ProductArgs& args, const lp::Piece& piece) {
   using Element = typename Micro::Element;
