@@ -25,44 +25,72 @@ def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
 def cgroup_cpus(root: str = "") -> float: ...
 
-# ---- _numerics.pxi
+# ---- _conversions.pxi
 
-def f32_to_bf16(
-    x: NDArray[np.float32], y: NDArray[np.uint16], *, isa: str | None = None
-) -> str: ...
-def bf16_to_f32(
-    x: NDArray[np.uint16], y: NDArray[np.float32], *, isa: str | None = None
-) -> str: ...
-def f32_to_f16(x: NDArray[np.float32], y: NDArray[np.uint16], *, isa: str | None = None) -> str: ...
-def f16_to_f32(x: NDArray[np.uint16], y: NDArray[np.float32], *, isa: str | None = None) -> str: ...
-def f32_to_tf32(
-    x: NDArray[np.float32], y: NDArray[np.float32], *, isa: str | None = None
+F32_TO_BF16: int
+BF16_TO_F32: int
+F32_TO_F16: int
+F16_TO_F32: int
+F32_TO_TF32: int
+F32_TO_E4M3: int
+E4M3_TO_F32: int
+F32_TO_E5M2: int
+E5M2_TO_F32: int
+PER_TENSOR: tuple[int, int, int, int, int]
+
+def cast(
+    code: int, x: NDArray[Any], y: NDArray[Any], *, saturate: bool = False, isa: str | None = None
 ) -> str: ...
 def quantize(
-    x: NDArray[np.float32],
+    x: NDArray[Any],
     q: NDArray[Any],
-    scales: NDArray[np.float32],
-    zero_points: NDArray[np.int32],
+    scale: NDArray[np.float32],
+    zero_point: NDArray[np.int32],
+    grid: tuple[int, ...] = ...,
     *,
     isa: str | None = None,
 ) -> str: ...
 def dequantize(
     q: NDArray[Any],
     x: NDArray[np.float32],
-    scales: NDArray[np.float32],
-    zero_points: NDArray[np.int32],
+    scale: NDArray[np.float32],
+    zero_point: NDArray[np.int32],
+    grid: tuple[int, ...] = ...,
     *,
     isa: str | None = None,
 ) -> str: ...
 def requantize(
     acc: NDArray[Any],
     q: NDArray[Any],
-    multipliers: NDArray[np.float32],
-    zero_points: NDArray[np.int32],
+    multiplier: NDArray[np.float32],
+    zero_point: NDArray[np.int32],
+    grid: tuple[int, ...] = ...,
     *,
     isa: str | None = None,
 ) -> str: ...
-def finite_range(x: NDArray[np.float32], *, isa: str | None = None) -> tuple[float, float, int]: ...
+def dynamic_quantize(
+    x: NDArray[Any],
+    q: NDArray[np.uint8],
+    scale: NDArray[np.float32],
+    zero_point: NDArray[np.uint8],
+    *,
+    isa: str | None = None,
+) -> int: ...
+def count_bins(
+    x: NDArray[np.float32],
+    counts: NDArray[np.int64],
+    *,
+    inverse_width: float,
+    origin: int,
+    isa: str | None = None,
+) -> str: ...
+
+class FloatState:
+    def __enter__(self) -> FloatState: ...
+    def __exit__(self, *exception: object) -> None: ...
+
+# ---- _numerics.pxi
+
 def matmul_int8(
     a: NDArray[Any],
     b: NDArray[Any],
@@ -109,18 +137,8 @@ def matmul_f16(
     zero_point: int = 0,
     isa: str | None = None,
 ) -> str: ...
-def count_bins(
-    x: NDArray[np.float32],
-    counts: NDArray[np.int64],
-    *,
-    inverse_width: float,
-    origin: int,
-    isa: str | None = None,
-) -> str: ...
 
-class FloatState:
-    def __enter__(self) -> FloatState: ...
-    def __exit__(self, *exception: object) -> None: ...
+# ---- _observer.pxi
 
 class TensorObserver:
     MIN_BINS: int

@@ -8,4 +8,6 @@ this file pointers are trusted.
 include "_cpu.pxi"
 include "_threads.pxi"
 include "_program.pxi"
+include "_conversions.pxi"
+include "_observer.pxi"
 include "_numerics.pxi"

@@ -227,6 +227,44 @@ struct PoolArgs {
   int64_t pad_bottom, pad_right;
 };
 
+// ---- conversions of n elements (impl/convert.inl: codes; impl/casts.inl: floats) ----
+enum ConversionCode : int32_t {
+  F32_TO_BF16,
+  BF16_TO_F32,
+  F32_TO_F16,
+  F16_TO_F32,
+  F32_TO_TF32,
+  F32_TO_E4M3,  // e4m3fn: no infinity, one NaN
+  E4M3_TO_F32,
+  F32_TO_E5M2,
+  E5M2_TO_F32,
+  QUANTIZE_U8,  // f32 -> codes
+  QUANTIZE_S8,
+  QUANTIZE_U16,
+  QUANTIZE_S16,
+  DEQUANTIZE_U8,  // codes -> f32
+  DEQUANTIZE_S8,
+  DEQUANTIZE_U16,
+  DEQUANTIZE_S16,
+  REQUANTIZE_U8,  // s32 -> codes
+  REQUANTIZE_S8,
+  REQUANTIZE_U16,
+  REQUANTIZE_S16,
+  CONVERSION_COUNT
+};
+struct ConvertArgs {
+  const void* x;
+  void* y;  // x itself only where the elements have the same size
+  int64_t n;
+  const float* scale;         // of codes; REQUANTIZE: the multiplier
+  const int32_t* zero_point;  // a value that the codes have
+  int32_t each;               // scale and zero_point hold 1: n values, 0: one
+  int32_t saturate;           // to E4M3, E5M2; 1: what is too large becomes the largest
+                              // number, 0: infinity (E4M3: NaN)
+  int32_t streaming;          // 1: past the caches; y is aligned to its own elements
+};
+using Convert = void (*)(const ConvertArgs*);
+
 using Product = void (*)(const ProductArgs*, const Piece*);
 using Depthwise = void (*)(const DepthwiseArgs*, const Piece*);
 
@@ -254,7 +292,8 @@ struct Kernels {
   void (*pack_rows_s8)(const void* b, int64_t row_stride, int64_t k, int64_t n, int32_t flip,
                        int8_t* packed, int32_t* sums);
 
-  // Conversions (impl/convert.inl).
+  // Conversions: all of them by ConversionCode; the most common also as functions.
+  Convert convert[CONVERSION_COUNT];
   void (*quantize_u8)(const float* x, uint8_t* q, int64_t n, float scale, int32_t zero_point);
   void (*quantize_s8)(const float* x, int8_t* q, int64_t n, float scale, int32_t zero_point);
   void (*dequantize_u8)(const uint8_t* q, float* x, int64_t n, float scale, int32_t zero_point);

@@ -16,6 +16,8 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 CODE_DTYPES = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "int32"))
 CODE_NAMES = "uint8, int8, uint16, int16 or int32"
 BYTE_DTYPES = CODE_DTYPES[:2]
+# Floats that the compiled functions read as they are.
+FLOAT_SOURCES = frozenset({np.dtype(name) for name in ("f4", "f2", "f8")} | {BFLOAT16})
 
 
 def real_array(x: ArrayLike, name: str) -> NDArray[np.float32]:
@@ -34,22 +36,52 @@ def real_array(x: ArrayLike, name: str) -> NDArray[np.float32]:
         return np.require(array, np.float32, "C")
 
 
+def float_source(x: ArrayLike, name: str) -> NDArray[Any]:
+    """Return `x` as an array of any strides that the compiled functions round to float32.
+
+    Raises:
+        InputError: `x` does not hold floats.
+    """
+    array = np.asarray(x)
+    return array if array.dtype in FLOAT_SOURCES else real_array(array, name)
+
+
+def typed_source(x: ArrayLike, name: str, dtypes: Sequence[np.dtype[Any]]) -> NDArray[Any]:
+    """Return `x` as an array of any strides whose dtype is one of `dtypes`, in native byte order.
+
+    Raises:
+        InputError: another dtype.
+    """
+    array = np.asarray(x)
+    if array.dtype.isnative and array.dtype in dtypes:
+        return array
+    native = array.dtype.newbyteorder("=")
+    if native not in dtypes:
+        accepted = " or ".join(str(dtype) for dtype in dtypes)
+        raise InputError(f"{name} holds {array.dtype}; expected {accepted}")
+    return array.astype(native)
+
+
 def typed_array(x: ArrayLike, name: str, dtypes: Sequence[np.dtype[Any]]) -> NDArray[Any]:
     """Return `x` as a C-contiguous array whose dtype is one of `dtypes`; no conversion of values.
 
     Raises:
         InputError: another dtype.
     """
-    array = np.asarray(x)
-    native = array.dtype.newbyteorder("=")
-    if native not in dtypes:
-        accepted = " or ".join(str(dtype) for dtype in dtypes)
-        raise InputError(f"{name} holds {array.dtype}; expected {accepted}")
-    return np.require(array, native, "C")
+    return np.require(typed_source(x, name, dtypes), None, "C")
 
 
 def code_array(x: ArrayLike, name: str) -> NDArray[Any]:
     """Return codes or a zero point as an array; its dtype says which kind of code.
+
+    Raises:
+        InputError: not an integer dtype that codes have.
+    """
+    return np.require(code_source(x, name), None, "C")
+
+
+def code_source(x: ArrayLike, name: str) -> NDArray[Any]:
+    """Return codes as an array of any strides, in native byte order.
 
     Raises:
         InputError: not an integer dtype that codes have.
@@ -60,7 +92,7 @@ def code_array(x: ArrayLike, name: str) -> NDArray[Any]:
             f"{name} holds {array.dtype}; expected {CODE_NAMES}, for example np.uint8(0): "
             "the dtype says which codes are meant"
         )
-    return typed_array(array, name, CODE_DTYPES)
+    return typed_source(array, name, CODE_DTYPES)
 
 
 def scale_array(scale: ArrayLike, name: str = "scale") -> NDArray[np.float32]:
@@ -71,6 +103,8 @@ def scale_array(scale: ArrayLike, name: str = "scale") -> NDArray[np.float32]:
         QuantizationError: a scale that is not finite or not above 0 (in float32).
     """
     array = real_array(scale if not isinstance(scale, int) else float(scale), name)
+    if array.size == 1 and 0 < array.item() < np.inf:
+        return array
     bad = ~(np.isfinite(array) & (array > 0))
     if bad.any():
         raise QuantizationError(
@@ -136,16 +170,29 @@ def check_out(out: NDArray[Any] | None, shape: tuple[int, ...], dtype: DTypeLike
 def result_array(
     out: NDArray[Any] | None, shape: tuple[int, ...], dtype: DTypeLike, *sources: NDArray[Any]
 ) -> NDArray[Any]:
-    """Return C-contiguous memory to compute into: `out` itself where that is safe, else new memory.
+    """Return memory of any strides to compute into: `out` where that is safe, else new memory.
+
+    Safe is an `out` that shares no memory with a source, or lies exactly on it.
 
     Raises:
         InputError: as check_out.
     """
     check_out(out, shape, dtype)
-    if out is None or not out.flags.c_contiguous:
+    if out is None:
         return np.empty(shape, dtype)
-    overlaps = any(np.may_share_memory(out, source) for source in sources)
-    return np.empty(shape, dtype) if overlaps else out
+    for source in sources:
+        if np.may_share_memory(out, source) and not _lies_on(out, source):
+            return np.empty(shape, dtype)
+    return out
+
+
+def _lies_on(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Say whether each element of `a` has the memory of the same element of `b`."""
+    return (
+        a.ctypes.data == b.ctypes.data
+        and (a.shape, a.strides, a.itemsize) == (b.shape, b.strides, b.itemsize)
+        and 0 not in a.strides
+    )
 
 
 def delivered(result: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
@@ -156,10 +203,21 @@ def delivered(result: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
     return out
 
 
-def channel_rows(x: NDArray[Any], axis: int | None) -> NDArray[Any]:
-    """Return `x` as a C-contiguous (channels, elements) matrix; copied unless `axis` is 0."""
-    if axis is None:
-        return x.reshape(1, -1)
-    channels = x.shape[axis]
-    rest = x.size // channels if channels else 0
-    return np.ascontiguousarray(np.moveaxis(x, axis, 0)).reshape(channels, rest)
+def per_block(
+    parameter: NDArray[Any], name: str, shape: tuple[int, ...], axis: int, block_size: int
+) -> NDArray[Any]:
+    """Return one parameter per block: `shape`, but ceil(shape[axis] / block_size) along `axis`.
+
+    Raises:
+        InputError: the parameter's shape does not fit.
+    """
+    blocks = -(-shape[axis] // block_size)
+    expected = (*shape[:axis], blocks, *shape[axis + 1 :])
+    if parameter.ndim == 0:
+        return np.broadcast_to(parameter, expected)
+    if parameter.shape != expected:
+        raise InputError(
+            f"{name} has shape {parameter.shape}; expected {expected}, one value per {block_size} "
+            f"elements along axis {axis} of an array of shape {shape}"
+        )
+    return parameter

@@ -26,13 +26,9 @@ def _own_errors(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-bf16_to_f32 = _own_errors(_core.bf16_to_f32)
+cast = _own_errors(_core.cast)
 dequantize = _own_errors(_core.dequantize)
-f16_to_f32 = _own_errors(_core.f16_to_f32)
-f32_to_bf16 = _own_errors(_core.f32_to_bf16)
-f32_to_f16 = _own_errors(_core.f32_to_f16)
-f32_to_tf32 = _own_errors(_core.f32_to_tf32)
-finite_range = _own_errors(_core.finite_range)
+dynamic_quantize = _own_errors(_core.dynamic_quantize)
 matmul_int8 = _own_errors(_core.matmul_int8)
 quantize = _own_errors(_core.quantize)
 requantize = _own_errors(_core.requantize)

@@ -1,34 +1,44 @@
 """Casts and conversions between reals and codes, on the kernels of this machine.
 
 Every function returns the bits of its namesake in `lowprec.numerics.reference`, on every
-instruction set. Arrays may have any strides; floats other than float32 are rounded to float32
-first. `out`, where given, must have the result's shape and dtype; it may overlap the source.
+instruction set and with any number of threads. Arrays may have any strides and are not copied;
+floats other than float32 are rounded to float32 first. `out`, where given, must have the result's
+shape and dtype; it may have any strides and may overlap the source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lowprec.errors import QuantizationError
+from lowprec._ext import _core
+from lowprec.errors import InputError, QuantizationError
 from lowprec.numerics import _kernels
 from lowprec.numerics._arguments import (
     BFLOAT16,
-    channel_rows,
     code_array,
+    code_source,
     delivered,
+    float_source,
     normalised_axis,
+    per_block,
     per_channel,
     real_array,
     result_array,
     scale_array,
     typed_array,
+    typed_source,
 )
-from lowprec.numerics.qparams import choose_qparams
+
+FLOAT16 = np.dtype(np.float16)
+FLOAT32 = np.dtype(np.float32)
+E4M3 = np.dtype(ml_dtypes.float8_e4m3fn)
+E5M2 = np.dtype(ml_dtypes.float8_e5m2)
+ACCUMULATORS = (np.dtype(np.int32), np.dtype(np.int64))
 
 
 def to_bf16(
@@ -38,13 +48,14 @@ def to_bf16(
 
     NaN becomes 0x7fc0 with its sign; denormals are kept; values beyond the largest become infinite.
 
+    Args:
+        x: float32, float16, bfloat16 or float64, any shape.
+        out: bfloat16 of `x`'s shape to write into.
+
     Raises:
         InputError: `x` does not hold floats, or `out` does not fit.
     """
-    source = real_array(x, "x")
-    result = result_array(out, source.shape, BFLOAT16, source)
-    _kernels.f32_to_bf16(source.reshape(-1), result.view(np.uint16).reshape(-1))
-    return delivered(result, out)
+    return _narrow(_core.F32_TO_BF16, x, BFLOAT16, out)
 
 
 def from_bf16(x: ArrayLike, *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -53,10 +64,7 @@ def from_bf16(x: ArrayLike, *, out: NDArray[np.float32] | None = None) -> NDArra
     Raises:
         InputError: `x` is not ml_dtypes.bfloat16, or `out` does not fit.
     """
-    source = typed_array(x, "x", [BFLOAT16])
-    result = result_array(out, source.shape, np.float32, source)
-    _kernels.bf16_to_f32(source.view(np.uint16).reshape(-1), result.reshape(-1))
-    return delivered(result, out)
+    return _widen(_core.BF16_TO_F32, x, BFLOAT16, out)
 
 
 def to_f16(x: ArrayLike, *, out: NDArray[np.float16] | None = None) -> NDArray[np.float16]:
@@ -67,10 +75,7 @@ def to_f16(x: ArrayLike, *, out: NDArray[np.float16] | None = None) -> NDArray[n
     Raises:
         InputError: `x` does not hold floats, or `out` does not fit.
     """
-    source = real_array(x, "x")
-    result = result_array(out, source.shape, np.float16, source)
-    _kernels.f32_to_f16(source.reshape(-1), result.view(np.uint16).reshape(-1))
-    return delivered(result, out)
+    return _narrow(_core.F32_TO_F16, x, FLOAT16, out)
 
 
 def from_f16(x: ArrayLike, *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -79,10 +84,7 @@ def from_f16(x: ArrayLike, *, out: NDArray[np.float32] | None = None) -> NDArray
     Raises:
         InputError: `x` is not float16, or `out` does not fit.
     """
-    source = typed_array(x, "x", [np.dtype(np.float16)])
-    result = result_array(out, source.shape, np.float32, source)
-    _kernels.f16_to_f32(source.view(np.uint16).reshape(-1), result.reshape(-1))
-    return delivered(result, out)
+    return _widen(_core.F16_TO_F32, x, FLOAT16, out)
 
 
 def to_tf32(x: ArrayLike, *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -91,10 +93,67 @@ def to_tf32(x: ArrayLike, *, out: NDArray[np.float32] | None = None) -> NDArray[
     Raises:
         InputError: `x` does not hold floats, or `out` does not fit.
     """
-    source = real_array(x, "x")
-    result = result_array(out, source.shape, np.float32, source)
-    _kernels.f32_to_tf32(source.reshape(-1), result.reshape(-1))
-    return delivered(result, out)
+    return _narrow(_core.F32_TO_TF32, x, FLOAT32, out)
+
+
+def to_e4m3(
+    x: ArrayLike, *, saturate: bool = True, out: NDArray[ml_dtypes.float8_e4m3fn] | None = None
+) -> NDArray[ml_dtypes.float8_e4m3fn]:
+    """Return `x` rounded to ml_dtypes.float8_e4m3fn (largest number 448, no infinity).
+
+    Half to even, denormals kept; NaN becomes 0x7f with its sign.
+
+    Args:
+        x: float32, float16, bfloat16 or float64, any shape.
+        saturate: As in ONNX's Cast. True: what would round beyond 448, infinity too, becomes 448
+            with its sign. False: it becomes NaN, as ml_dtypes does bit for bit.
+        out: float8_e4m3fn of `x`'s shape to write into.
+
+    Raises:
+        InputError: `x` does not hold floats, or `out` does not fit.
+
+    Example:
+        >>> to_e4m3([0.3, 1000.0]).tolist(), to_e4m3([1000.0], saturate=False).tolist()
+        ([0.3125, 448.0], [nan])
+    """
+    return _narrow(_core.F32_TO_E4M3, x, E4M3, out, saturate)
+
+
+def from_e4m3(x: ArrayLike, *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Return float8_e4m3fn `x` as float32, exactly.
+
+    Raises:
+        InputError: `x` is not ml_dtypes.float8_e4m3fn, or `out` does not fit.
+    """
+    return _widen(_core.E4M3_TO_F32, x, E4M3, out)
+
+
+def to_e5m2(
+    x: ArrayLike, *, saturate: bool = True, out: NDArray[ml_dtypes.float8_e5m2] | None = None
+) -> NDArray[ml_dtypes.float8_e5m2]:
+    """Return `x` rounded to ml_dtypes.float8_e5m2 (largest number 57344, with infinity).
+
+    Half to even, denormals kept; NaN becomes 0x7e with its sign.
+
+    Args:
+        x: float32, float16, bfloat16 or float64, any shape.
+        saturate: As in ONNX's Cast. True: what would round beyond 57344, infinity too, becomes
+            57344 with its sign. False: it becomes infinite, as ml_dtypes does bit for bit.
+        out: float8_e5m2 of `x`'s shape to write into.
+
+    Raises:
+        InputError: `x` does not hold floats, or `out` does not fit.
+    """
+    return _narrow(_core.F32_TO_E5M2, x, E5M2, out, saturate)
+
+
+def from_e5m2(x: ArrayLike, *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Return float8_e5m2 `x` as float32, exactly; NaN becomes the quiet one with its sign.
+
+    Raises:
+        InputError: `x` is not ml_dtypes.float8_e5m2, or `out` does not fit.
+    """
+    return _widen(_core.E5M2_TO_F32, x, E5M2, out)
 
 
 def quantize_linear(
@@ -103,6 +162,7 @@ def quantize_linear(
     zero_point: ArrayLike,
     *,
     axis: int | None = None,
+    block_size: int | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Return codes: saturate(rint(x / scale) + zero_point), rounding half to even.
@@ -110,25 +170,28 @@ def quantize_linear(
     NaN becomes the smallest code; infinities saturate.
 
     Args:
-        x: Reals, any shape.
-        scale: Real units per code, above 0; shape () or, with `axis`, (C,).
-        zero_point: The code of real 0.0, shape () or (C,); its dtype is that of the codes: uint8,
-            int8, uint16, int16 or int32.
+        x: Reals, any shape: float32, float16, bfloat16 or float64.
+        scale: Real units per code, above 0; shape () or, with `axis`, (C,), or, with `block_size`,
+            `x`'s with ceil(C / block_size) along `axis`.
+        zero_point: The code of real 0.0, of `scale`'s shape or (); its dtype is that of the codes:
+            uint8, int8, uint16, int16 or int32.
         axis: The axis of `x` that `scale` and `zero_point` run along; None for one scale.
+        block_size: So many elements along `axis` share a scale (ONNX's blocked quantisation).
         out: Codes are written here if given: `x`'s shape, `zero_point`'s dtype.
 
     Raises:
-        InputError: wrong dtype, shape, axis or `out`.
+        InputError: wrong dtype, shape, axis, block size or `out`.
         QuantizationError: a scale that is not finite or not above 0.
 
     Example:
         >>> quantize_linear([0.5, 1.5, 2.5], 1.0, np.uint8(10))
         array([10, 12, 12], dtype=uint8)
     """
-    source = real_array(x, "x")
+    source = float_source(x, "x")
     zeros = code_array(zero_point, "zero_point")
+    grid = _grid(source.shape, scale_array(scale), "scale", zeros, axis, block_size)
     result = result_array(out, source.shape, zeros.dtype, source)
-    _by_channel(_kernels.quantize, source, result, scale_array(scale), "scale", zeros, axis)
+    _kernels.quantize(source, result, *grid)
     return delivered(result, out)
 
 
@@ -138,26 +201,30 @@ def dequantize_linear(
     zero_point: ArrayLike | None = None,
     *,
     axis: int | None = None,
+    block_size: int | None = None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Return reals: f32(q - zero_point) * scale.
 
     Args:
         q: Codes, any shape: uint8, int8, uint16, int16 or int32.
-        scale: Real units per code, above 0; shape () or, with `axis`, (C,).
-        zero_point: Of `q`'s dtype, shape () or (C,); 0 if None.
+        scale: Real units per code, above 0; shape () or, with `axis`, (C,), or, with `block_size`,
+            `q`'s with ceil(C / block_size) along `axis`.
+        zero_point: Of `q`'s dtype, of `scale`'s shape or (); 0 if None.
         axis: The axis of `q` that `scale` and `zero_point` run along; None for one scale.
+        block_size: So many elements along `axis` share a scale (ONNX's blocked quantisation).
         out: float32 of `q`'s shape to write into.
 
     Raises:
-        InputError: wrong dtype, shape, axis or `out`.
+        InputError: wrong dtype, shape, axis, block size or `out`.
         QuantizationError: a scale that is not finite or not above 0.
     """
-    source = code_array(q, "q")
+    source = code_source(q, "q")
     zeros = source.dtype.type(0) if zero_point is None else zero_point
     zeros = typed_array(zeros, "zero_point", [source.dtype])
-    result = result_array(out, source.shape, np.float32, source)
-    _by_channel(_kernels.dequantize, source, result, scale_array(scale), "scale", zeros, axis)
+    grid = _grid(source.shape, scale_array(scale), "scale", zeros, axis, block_size)
+    result = result_array(out, source.shape, FLOAT32, source)
+    _kernels.dequantize(source, result, *grid)
     return delivered(result, out)
 
 
@@ -183,72 +250,121 @@ def requantize(
         InputError: wrong dtype, shape, axis or `out`.
         QuantizationError: a multiplier that is not finite.
     """
-    source = typed_array(acc, "acc", [np.dtype(np.int32), np.dtype(np.int64)])
+    source = typed_source(acc, "acc", ACCUMULATORS)
     zeros = code_array(zero_point, "zero_point")
     factors = real_array(multiplier, "multiplier")
     if not np.isfinite(factors).all():
         raise QuantizationError(
             "multiplier is not finite; expected s_a * s_b / s_y of three finite scales in float32"
         )
+    grid = _grid(source.shape, factors, "multiplier", zeros, axis, None)
     result = result_array(out, source.shape, zeros.dtype, source)
-    _by_channel(_kernels.requantize, source, result, factors, "multiplier", zeros, axis)
+    _kernels.requantize(source, result, *grid)
     return delivered(result, out)
 
 
 def dynamic_quantize_linear(
-    x: ArrayLike, *, out: NDArray[np.uint8] | None = None
-) -> tuple[NDArray[np.uint8], np.float32, np.uint8]:
+    x: ArrayLike, *, per_row: bool = False, out: NDArray[np.uint8] | None = None
+) -> tuple[NDArray[np.uint8], Any, Any]:
     """Return `x` as uint8 codes with the scale and zero point of its own range.
 
     The range is widened to hold 0. All zeros (or nothing at all) give scale 1 and zero point 0.
 
+    Args:
+        x: Reals, any shape: float32, float16, bfloat16 or float64.
+        per_row: Give each vector along the last axis a range of its own.
+        out: uint8 of `x`'s shape to write into.
+
+    Returns:
+        The codes, a float32 scale and a uint8 zero point: numbers or, per row, arrays of shape
+        x.shape[:-1].
+
     Raises:
-        InputError: `x` does not hold floats, or `out` does not fit.
+        InputError: `x` does not hold floats, or, per row, has no axis; `out` does not fit.
         QuantizationError: `x` holds NaN or infinity.
     """
-    source = real_array(x, "x")
-    rmin, rmax, nonfinite = _kernels.finite_range(source.reshape(-1))
+    source = float_source(x, "x")
+    if per_row and source.ndim == 0:
+        raise InputError("x is a single number; per_row needs an axis: pass an array of rows")
+    shape = source.shape[:-1] if per_row else ()
+    scale, zero_point = np.empty(shape, np.float32), np.empty(shape, np.uint8)
+    result = result_array(out, source.shape, np.uint8, source)
+    nonfinite = _kernels.dynamic_quantize(source, result, scale, zero_point)
     if nonfinite:
         raise QuantizationError(
             f"x holds {nonfinite} NaN or infinite values of {source.size}; only finite values have "
             "a range to quantise by: clean them, or use quantize_linear with a scale"
         )
-    qparams = choose_qparams(min(rmin, 0.0), max(rmax, 0.0), qmin=0, qmax=255)
-    codes = quantize_linear(source, qparams.scale, qparams.zero_point, out=out)
-    return codes, np.float32(qparams.scale), np.uint8(qparams.zero_point)
+    return delivered(result, out), scale[()], zero_point[()]
 
 
-def _by_channel(
-    kernel: Callable[..., object],
-    source: NDArray[Any],
-    result: NDArray[Any],
+def _narrow(
+    code: int, x: ArrayLike, dtype: np.dtype[Any], out: NDArray[Any] | None, saturate: bool = False
+) -> NDArray[Any]:
+    source = float_source(x, "x")
+    result = result_array(out, source.shape, dtype, source)
+    _kernels.cast(code, source, result, saturate=saturate)
+    return delivered(result, out)
+
+
+def _widen(
+    code: int, x: ArrayLike, dtype: np.dtype[Any], out: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    source = typed_source(x, "x", (dtype,))
+    result = result_array(out, source.shape, FLOAT32, source)
+    _kernels.cast(code, source, result)
+    return delivered(result, out)
+
+
+def _grid(
+    shape: tuple[int, ...],
     factors: NDArray[np.float32],
     name: str,
     zeros: NDArray[Any],
     axis: int | None,
-) -> None:
-    """Run `kernel(rows, out rows, factors, zero points)`, one row per channel along `axis`."""
-    if axis is not None:
-        axis = normalised_axis(axis, source.ndim)
-    factors = per_channel(factors, name, source.shape, axis)
-    zeros = per_channel(zeros, "zero_point", source.shape, axis).astype(np.int32)
-    rows = channel_rows(source, axis)
-    target = channel_rows(result, axis) if axis in (None, 0) else np.empty(rows.shape, result.dtype)
-    kernel(rows, target, np.ascontiguousarray(factors), zeros)
-    if axis not in (None, 0):
+    block_size: int | None,
+) -> tuple[NDArray[np.float32], NDArray[np.int32], tuple[int, ...]]:
+    """Return factors, zero points and how they lie on an array, as the compiled functions ask."""
+    if block_size is not None:
+        if axis is None:
+            raise InputError("block_size is given without axis; expected axis=, the blocks' axis")
+        if block_size < 1:
+            raise InputError(f"block_size is {block_size}; expected 1 or more")
+    elif axis is None and factors.size == zeros.size == 1 and factors.ndim <= 1 >= zeros.ndim:
+        return factors, zeros.astype(np.int32), _core.PER_TENSOR
+    axis = None if axis is None else normalised_axis(axis, len(shape))
+    if axis is None:
+        kind, outer, depth, inner, block = _core.PER_TENSOR
+    else:
+        kind, depth, block = 1, shape[axis], 1
+        outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    if block_size is not None:
         assert axis is not None
-        moved = np.moveaxis(result, axis, 0)
-        moved[...] = target.reshape(moved.shape)
+        kind, block = 2, block_size
+        factors = per_block(factors, name, shape, axis, block_size)
+        zeros = per_block(zeros, "zero_point", shape, axis, block_size)
+    else:
+        factors = per_channel(factors, name, shape, axis)
+        zeros = per_channel(zeros, "zero_point", shape, axis)
+    return (
+        np.ascontiguousarray(factors),
+        np.ascontiguousarray(zeros, np.int32),
+        (kind, outer, depth, inner, block),
+    )
 
 
 __all__ = [
     "dequantize_linear",
     "dynamic_quantize_linear",
     "from_bf16",
+    "from_e4m3",
+    "from_e5m2",
     "from_f16",
     "quantize_linear",
     "requantize",
     "to_bf16",
+    "to_e4m3",
+    "to_e5m2",
     "to_f16",
     "to_tf32",
 ]

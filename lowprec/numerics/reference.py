@@ -70,6 +70,12 @@ def dequantize_linear(q: Codes, scale: F32, zero_point: Codes, axis: int | None 
     return real
 
 
+def blocked(parameter: NDArray[Any], shape: tuple[int, ...], axis: int, size: int) -> NDArray[Any]:
+    """Repeat one parameter per `size` elements along `axis` for each element of `shape`."""
+    repeated = np.repeat(parameter, size, axis)
+    return repeated.take(np.arange(shape[axis]), axis)
+
+
 def choose_qparams(
     rmin: F32, rmax: F32, qmin: int, qmax: int, symmetric: bool = False
 ) -> tuple[F32, I64]:
@@ -170,6 +176,60 @@ def to_tf32(x: F32) -> F32:
     nan = bits | 0x400000
     kept = np.where(np.isnan(x), nan, rounded) & ~0x1FFF
     return kept.astype(np.uint32).view(np.float32)
+
+
+def to_f8(x: F32, fraction: int, bias: int, largest: int, beyond: int, nan: int) -> NDArray[Any]:
+    """Return the bits of the nearest 8-bit float, ties to even.
+
+    `fraction` bits below an exponent of bias `bias`; codes above `largest` become `beyond`.
+    """
+    smallest = 2.0 ** (1 - bias)  # normal number
+    with np.errstate(invalid="ignore"):
+        magnitude = np.abs(x).astype(np.float64)
+        exponent = np.frexp(np.where(np.isfinite(magnitude), magnitude, 1))[1] - 1
+        step = np.ldexp(1.0, np.maximum(exponent, 1 - bias) - fraction)
+        rounded = np.rint(magnitude / step) * step  # exact but for the rounding
+    # The code of a number: steps of the smallest exponent, then 2^fraction codes per exponent.
+    power = np.frexp(np.where((rounded >= smallest) & np.isfinite(rounded), rounded, smallest))[1]
+    finite = np.where(np.isfinite(rounded), rounded, 0)
+    code = np.rint(finite / 2.0 ** (power - 1 - fraction)) + ((power - 2 + bias) << fraction)
+    code = np.where((code > largest) | np.isinf(x), beyond, code)
+    code = np.where(np.isnan(x), nan, code).astype(np.uint8)
+    return code | (x.view(np.uint32) >> 24 & 0x80).astype(np.uint8)
+
+
+def to_e4m3(x: F32, saturate: bool = True) -> NDArray[ml_dtypes.float8_e4m3fn]:
+    """Round to float8_e4m3fn; too large: 448 or, unless `saturate`, NaN; NaN -> 0x7f | sign."""
+    beyond = 0x7E if saturate else 0x7F
+    return to_f8(x, 3, 7, 0x7E, beyond, 0x7F).view(ml_dtypes.float8_e4m3fn)
+
+
+def to_e5m2(x: F32, saturate: bool = True) -> NDArray[ml_dtypes.float8_e5m2]:
+    """Round to float8_e5m2; too large: 57344 or, unless `saturate`, infinity; NaN: 0x7e | sign."""
+    beyond = 0x7B if saturate else 0x7C
+    return to_f8(x, 2, 15, 0x7B, beyond, 0x7E).view(ml_dtypes.float8_e5m2)
+
+
+def from_f8(code: NDArray[np.uint8], fraction: int, bias: int) -> NDArray[np.float64]:
+    """Return what the bits of a finite 8-bit float stand for, without its sign."""
+    exponent, rest = (code >> fraction & (0x7F >> fraction)).astype(int), code % (1 << fraction)
+    hidden = np.where(exponent > 0, 1 << fraction, 0)
+    return (hidden + rest) * 2.0 ** (np.maximum(exponent, 1) - bias - fraction)
+
+
+def from_e4m3(x: NDArray[ml_dtypes.float8_e4m3fn]) -> F32:
+    """Widen exactly; 0x7f is NaN."""
+    code = x.view(np.uint8)
+    value = np.where(code & 0x7F == 0x7F, np.nan, from_f8(code, 3, 7))
+    return np.copysign(value, np.where(code & 0x80, -1, 1)).astype(np.float32)
+
+
+def from_e5m2(x: NDArray[ml_dtypes.float8_e5m2]) -> F32:
+    """Widen exactly; 0x7c is infinity, what lies above NaN."""
+    code = x.view(np.uint8)
+    value = np.where(code & 0x7F > 0x7C, np.nan, from_f8(code, 2, 15))
+    value = np.where(code & 0x7F == 0x7C, np.inf, value)
+    return np.copysign(value, np.where(code & 0x80, -1, 1)).astype(np.float32)
 
 
 # --- integer products -----------------------------------------------------------------------------

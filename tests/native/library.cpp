@@ -113,7 +113,11 @@ void quantize_as(Case& c, CodeType type) {
   const Against side = random.side();
   c.each_table([&](const Kernels& table) {
     const Guarded<T> q(rows * n, side);
-    quantize_rows(&table, x.data(), q.data(), type, rows, n, scales.data(), zero_points.data());
+    constexpr int64_t item = sizeof(T);
+    const int64_t shape[] = {rows, n}, wide[] = {4 * n, 4}, narrow[] = {item * n, item};
+    quantize(&table, FLOAT_F32, {x.data(), 4, 2, shape, wide}, type,
+             {q.data(), static_cast<int>(item), 2, shape, narrow},
+             {Granularity::PER_CHANNEL, scales.data(), zero_points.data(), 1, rows, n, 1});
     c.same("q", expected, q);
   });
 }
@@ -167,7 +171,7 @@ std::vector<Check> library_checks() {
           {"matmul_s8s8", matmul_codes<int8_t, int8_t>, 40, {}},
           {"matmul_s8u8", matmul_codes<int8_t, uint8_t>, 40, {}},
           {"matmul_f32", matmul_f32, 60, {}},
-          {"quantize_rows", quantize_codes, 100, {}},
+          {"quantize", quantize_codes, 100, {}},
           {"observer", observer, 100, {}}};
 }
 

@@ -8,13 +8,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from guarded import guarded
 from hypothesis import given
 from hypothesis import strategies as st
 from number_strategies import (
     EDGE_VALUES,
     ISAS,
     assert_same_bits,
-    before_a_guard_page,
     float_arrays,
     float_mode,
 )
@@ -121,7 +121,7 @@ def test_order_and_cutting_do_not_matter(isa, parts, random):
 @pytest.mark.parametrize("size", [1, 7, 15, 17, 33, 4099])
 def test_observing_reads_nothing_behind_the_array(isa, size):
     x = np.random.default_rng(size).standard_normal(size).astype(np.float32)
-    observer = observe([before_a_guard_page(x)], isa)
+    observer = observe([guarded(x)], isa)
     assert (observer.minimum, observer.maximum) == (x.min(), x.max())
     assert observer.histogram()[0].sum() == size
 

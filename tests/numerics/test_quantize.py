@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from guarded import guarded
 from hypothesis import given
 from hypothesis import strategies as st
 from number_strategies import (
     EDGE_VALUES,
     ISAS,
     assert_same_bits,
-    before_a_guard_page,
     byte_zero_points,
     float_arrays,
     float_mode,
@@ -118,11 +118,11 @@ def test_requantize_rounds_half_to_even(isa, zero_point, exponent):
 @every_isa
 @pytest.mark.parametrize("size", [1, 7, 15, 17, 33])
 def test_conversions_touch_nothing_behind_their_arrays(isa, size):
-    reals = before_a_guard_page(np.linspace(-1, 1, size, dtype=np.float32).reshape(1, -1))
-    acc = before_a_guard_page(np.arange(size, dtype=np.int32).reshape(1, -1))
+    reals = guarded(np.linspace(-1, 1, size, dtype=np.float32).reshape(1, -1))
+    acc = guarded(np.arange(size, dtype=np.int32).reshape(1, -1))
     scales, zero_points = np.float32([0.1]), np.int32([3])
     for dtype in (np.uint8, np.int8, np.uint16, np.int32):
-        codes = before_a_guard_page(np.zeros((1, size), dtype))
+        codes = guarded(np.zeros((1, size), dtype))
         _core.quantize(reals, codes, scales, zero_points, isa=isa)
         _core.dequantize(codes, reals, scales, zero_points, isa=isa)
         _core.requantize(acc, codes, scales, zero_points, isa=isa)

@@ -1,13 +1,23 @@
-// convert.inl: between f32 and codes, bf16, f16, tf32. Written once over vec.h, compiled per ISA.
+// convert.inl: between f32 (or s32 accumulators) and codes. Written once over vec.h, compiled per
+// ISA.
 //
 // Definition   lowprec/numerics/reference.py, bit for bit
-// Contract     n elements, no alignment needed; source and destination may be the same memory only
-//              where their elements have the same size; MXCSR holds its default (float_state.h)
-// Rounding     Quantize divides: a product with 1 / scale is one ulp off for 27 % of the quotients
-//              and then wrong at ties. No step may be contracted (-ffp-contract=off).
+// Contract     kernels.h, ConvertArgs: n elements, no alignment needed but that of an element of y
+//              where `streaming`; MXCSR holds its default (float_state.h)
+// Rounding     Quantize divides: a product with r = 1 / scale is one ulp off for 27 % of the
+//              quotients and then wrong at ties. For 8-bit codes and ordinary scales the quotient
+//              is corrected instead (Markstein): q = x * r, q + (x - q * scale) * r. What that
+//              rounds to a whole number is what the division rounds to: tests/numerics/
+//              test_division.py enumerates every pair of a quotient near a tie and a scale that
+//              the error could reach. No step may be contracted (-ffp-contract=off).
 // NaN          vmax(NaN, low) is low: a NaN becomes the smallest code
-// Tails        one element at a time through a buffer of W: every lane does the same arithmetic
+// Saturation   by clamping the steps to +-2^30, adding the zero point in s32, clamping (or packing
+//              with saturation) to the code
+// Stores       the wide loops fill whole vectors of y, aligned and past the caches if asked to
+// Tails        one vector at a time through masks: every lane does the same arithmetic
 #include "kernels/impl/elements.inl"
+#include "kernels/impl/wide_stores.inl"
+#include "kernels/kernels.h"
 #include "kernels/vec.h"
 
 namespace {
@@ -22,100 +32,223 @@ template <>
 struct CodeLimits<int8_t> {
   static constexpr int32_t qmin = -128, qmax = 127;
 };
+template <>
+struct CodeLimits<uint16_t> {
+  static constexpr int32_t qmin = 0, qmax = 65535;
+};
+template <>
+struct CodeLimits<int16_t> {
+  static constexpr int32_t qmin = -32768, qmax = 32767;
+};
 
-// saturate(rint(x) + zero_point). Clamping to whole numbers first gives the same code, and keeps
-// the conversion to s32 in range.
+LP_INLINE VI load_codes(const uint16_t* p, int n) { return load_u16_any(p, n); }
+LP_INLINE VI load_codes(const int16_t* p, int n) {
+  const VI words = load_u16_any(reinterpret_cast<const uint16_t*>(p), n);
+  return shift_right_signed<16>(shift_left<16>(words));
+}
 template <class T>
-LP_INLINE VI to_code(VF x, int32_t zero_point) {
-  const VF low = vset(static_cast<float>(CodeLimits<T>::qmin - zero_point));
-  const VF high = vset(static_cast<float>(CodeLimits<T>::qmax - zero_point));
-  return cvt_s32(vmin(vmax(x, low), high)) + vset_s32(zero_point);
+LP_INLINE void store_clamped(T* p, VI codes, int n) {
+  const VI low = vset_s32(CodeLimits<T>::qmin), high = vset_s32(CodeLimits<T>::qmax);
+  const VI clamped = vmin(vmax(codes, low), high);
+  if constexpr (sizeof(T) == 1) {
+    store_codes(p, clamped, n);
+  } else {
+    store_u16_any(reinterpret_cast<uint16_t*>(p), clamped, n);
+  }
+}
+
+// rint(x), within +-2^30; NaN becomes the smallest.
+LP_INLINE VI to_steps(VF x) {
+  return cvt_s32(vmin(vmax(x, vset(-1073741824.0f)), vset(1073741824.0f)));
+}
+
+// c - a * b, rounded once.
+LP_INLINE VF remainder_of(VF a, VF b, VF c) {
+#if defined(__AVX512BW__)
+  return {_mm512_fnmadd_ps(a.v, b.v, c.v)};
+#elif defined(__AVX2__)
+  return {_mm256_fnmadd_ps(a.v, b.v, c.v)};
+#else
+  return fma(vset(0.0f) - a, b, c);
+#endif
+}
+
+// y[i] = saturate(codes(i, lanes)), codes in s32. The whole vectors of y may use a cheaper but
+// equal form of the same: `full(i)`.
+template <class T, class Full, class Codes>
+LP_INLINE void write_codes(T* y, int64_t n, bool streaming, Full full, Codes codes) {
+  const auto some = [&](int64_t i, int lanes_left)
+                        LP_LAMBDA { store_clamped(y + i, codes(i, lanes_left), lanes_left); };
+  const auto packed = [&](int64_t i) LP_LAMBDA {
+    if constexpr (sizeof(T) == 1) {
+      return pack_codes<T>(full(i), full(i + W), full(i + 2 * W), full(i + 3 * W));
+    } else {
+      return pack_words<T>(full(i), full(i + W));
+    }
+  };
+  write_vectors<4 / static_cast<int>(sizeof(T))>(y, n, streaming, packed, some);
+}
+
+// Where x, the reciprocal and the products stay normal numbers by a wide margin.
+LP_INLINE bool ordinary(float scale) { return scale >= 0x1p-100f && scale <= 0x1p100f; }
+
+template <class T>
+LP_INLINE void quantize(const lp::ConvertArgs& args) {
+  const float* x = static_cast<const float*>(args.x);
+  T* y = static_cast<T*>(args.y);
+  const bool streaming = args.streaming != 0;
+  if (args.each) {
+    const float* scale = args.scale;
+    const int32_t* zero_point = args.zero_point;
+    const auto codes = [&](int64_t i, int some) LP_LAMBDA {
+      const VF divisor = some == W ? vload(scale + i) : vload_n(scale + i, some);
+      return to_steps(load_any(x + i, some) / divisor) + load_any(zero_point + i, some);
+    };
+    return write_codes(
+        y, args.n, streaming, [&](int64_t i) LP_LAMBDA { return codes(i, W); }, codes);
+  }
+  const VF divisor = vset(*args.scale);
+  const VI zero_point = vset_s32(*args.zero_point);
+  const auto codes = [&](int64_t i, int some) LP_LAMBDA {
+    return to_steps(load_any(x + i, some) / divisor) + zero_point;
+  };
+  if (W > 1 && sizeof(T) == 1 && ordinary(*args.scale)) {
+    const VF reciprocal = vset(1.0f / *args.scale);
+    // Nothing further out than this has another code.
+    const VF low = vset(-1024.0f * *args.scale), high = vset(1024.0f * *args.scale);
+    return write_codes(
+        y, args.n, streaming,
+        [&](int64_t i) LP_LAMBDA {
+          const VF value = vmin(vmax(vload(x + i), low), high);
+          const VF quotient = value * reciprocal;
+          const VF remainder = remainder_of(quotient, divisor, value);
+          return cvt_s32(fma(remainder, reciprocal, quotient)) + zero_point;
+        },
+        codes);
+  }
+  write_codes(y, args.n, streaming, [&](int64_t i) LP_LAMBDA { return codes(i, W); }, codes);
 }
 
 template <class T>
-LP_INLINE void quantize(const float* x, T* q, int64_t n, float scale, int32_t zero_point) {
-  const VF divisor = vset(scale);
-  for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
-    store_codes(q + i, to_code<T>(load_any(x + i, lanes_left) / divisor, zero_point), lanes_left);
+LP_INLINE void dequantize(const lp::ConvertArgs& args) {
+  const T* x = static_cast<const T*>(args.x);
+  float* y = static_cast<float*>(args.y);
+  if (args.each) {
+    const float* scale = args.scale;
+    const int32_t* zero_point = args.zero_point;
+    return write_floats(y, args.n, args.streaming != 0, [&](int64_t i, int some) LP_LAMBDA {
+      const VI steps = load_codes(x + i, some) - load_any(zero_point + i, some);
+      return cvt_f32(steps) * load_any(scale + i, some);
+    });
+  }
+  const VF factor = vset(*args.scale);
+  const VI zero_point = vset_s32(*args.zero_point);
+  write_floats(y, args.n, args.streaming != 0, [&](int64_t i, int some) LP_LAMBDA {
+    return cvt_f32(load_codes(x + i, some) - zero_point) * factor;
   });
 }
 
 template <class T>
-LP_INLINE void dequantize(const T* q, float* x, int64_t n, float scale, int32_t zero_point) {
-  const VF factor = vset(scale);
-  const VI zero = vset_s32(zero_point);
-  for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
-    vstore_any(x + i, cvt_f32(load_codes(q + i, lanes_left) - zero) * factor, lanes_left);
-  });
+LP_INLINE void requantize(const lp::ConvertArgs& args) {
+  const int32_t* x = static_cast<const int32_t*>(args.x);
+  T* y = static_cast<T*>(args.y);
+  const bool streaming = args.streaming != 0;
+  if (args.each) {
+    const float* multiplier = args.scale;
+    const int32_t* zero_point = args.zero_point;
+    const auto codes = [&](int64_t i, int some) LP_LAMBDA {
+      const VF product = cvt_f32(load_any(x + i, some)) * load_any(multiplier + i, some);
+      return to_steps(product) + load_any(zero_point + i, some);
+    };
+    return write_codes(
+        y, args.n, streaming, [&](int64_t i) LP_LAMBDA { return codes(i, W); }, codes);
+  }
+  const VF multiplier = vset(*args.scale);
+  const VI zero_point = vset_s32(*args.zero_point);
+  const auto codes = [&](int64_t i, int some) LP_LAMBDA {
+    return to_steps(cvt_f32(load_any(x + i, some)) * multiplier) + zero_point;
+  };
+  write_codes(y, args.n, streaming, [&](int64_t i) LP_LAMBDA { return codes(i, W); }, codes);
 }
 
 template <class T>
-LP_INLINE void requantize(const int32_t* acc, T* q, int64_t n, float multiplier,
-                          int32_t zero_point) {
-  const VF factor = vset(multiplier);
-  for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
-    const VF product = cvt_f32(load_any(acc + i, lanes_left)) * factor;
-    store_codes(q + i, to_code<T>(product, zero_point), lanes_left);
-  });
+void quantize_to(const lp::ConvertArgs* args) {
+  quantize<T>(*args);
+}
+template <class T>
+void dequantize_from(const lp::ConvertArgs* args) {
+  dequantize<T>(*args);
+}
+template <class T>
+void requantize_to(const lp::ConvertArgs* args) {
+  requantize<T>(*args);
 }
 
+// The plain forms.
+LP_INLINE lp::ConvertArgs one_scale(const void* x, void* y, int64_t n, const float* scale,
+                                    const int32_t* zero_point) {
+  return {x, y, n, scale, zero_point, 0, 0, 0};
+}
 void quantize_u8(const float* x, uint8_t* q, int64_t n, float scale, int32_t zero_point) {
-  quantize(x, q, n, scale, zero_point);
+  quantize<uint8_t>(one_scale(x, q, n, &scale, &zero_point));
 }
 void quantize_s8(const float* x, int8_t* q, int64_t n, float scale, int32_t zero_point) {
-  quantize(x, q, n, scale, zero_point);
+  quantize<int8_t>(one_scale(x, q, n, &scale, &zero_point));
 }
 void dequantize_u8(const uint8_t* q, float* x, int64_t n, float scale, int32_t zero_point) {
-  dequantize(q, x, n, scale, zero_point);
+  dequantize<uint8_t>(one_scale(q, x, n, &scale, &zero_point));
 }
 void dequantize_s8(const int8_t* q, float* x, int64_t n, float scale, int32_t zero_point) {
-  dequantize(q, x, n, scale, zero_point);
+  dequantize<int8_t>(one_scale(q, x, n, &scale, &zero_point));
 }
 void requantize_u8(const int32_t* acc, uint8_t* q, int64_t n, float multiplier,
                    int32_t zero_point) {
-  requantize(acc, q, n, multiplier, zero_point);
+  requantize<uint8_t>(one_scale(acc, q, n, &multiplier, &zero_point));
 }
 void requantize_s8(const int32_t* acc, int8_t* q, int64_t n, float multiplier, int32_t zero_point) {
-  requantize(acc, q, n, multiplier, zero_point);
+  requantize<int8_t>(one_scale(acc, q, n, &multiplier, &zero_point));
 }
 
-// ------------------------------------------------------------------------------------- bf16, tf32
+}  // namespace
 
-void f32_to_bf16(const float* x, uint16_t* y, int64_t n) {
-  for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
-    store_u16_any(y + i, bf16_bits(load_any(x + i, lanes_left)), lanes_left);
-  });
-}
+#include "kernels/impl/casts.inl"
 
-void bf16_to_f32(const uint16_t* x, float* y, int64_t n) {
-  for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
-    vstore_any(y + i, as_f32(shift_left<16>(load_u16_any(x + i, lanes_left))), lanes_left);
-  });
-}
+namespace {
 
-void f32_to_tf32(const float* x, float* y, int64_t n) {
-  for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
-    const VF value = load_any(x + i, lanes_left);
-    const VI bits = as_s32(value);
-    const VI rounded = bits + vset_s32(0xFFF) + (shift_right<13>(bits) & vset_s32(1));
-    const VI quiet = bits | vset_s32(0x400000);
-    const VI kept = select(is_nan(value), quiet, rounded) & vset_s32(~0x1FFF);
-    vstore_any(y + i, as_f32(kept), lanes_left);
-  });
-}
-
-// ------------------------------------------------------------------------------------------- f16
-
-void f32_to_f16(const float* x, uint16_t* y, int64_t n) {
-  for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
-    store_u16_any(y + i, f16_bits(load_any(x + i, lanes_left)), lanes_left);
-  });
-}
-
-void f16_to_f32(const uint16_t* x, float* y, int64_t n) {
-  for_lanes(n, [&](int64_t i, int lanes_left) __attribute__((always_inline)) {
-    vstore_any(y + i, f16_to_f32_value(load_u16_any(x + i, lanes_left)), lanes_left);
-  });
+constexpr void add_conversions(lp::Kernels& k) {
+  lp::Convert* c = k.convert;
+  c[lp::F32_TO_BF16] = cast_f32_to_bf16;
+  c[lp::BF16_TO_F32] = cast_bf16_to_f32;
+  c[lp::F32_TO_F16] = cast_f32_to_f16;
+  c[lp::F16_TO_F32] = cast_f16_to_f32;
+  c[lp::F32_TO_TF32] = cast_f32_to_tf32;
+  c[lp::F32_TO_E4M3] = cast_f32_to_e4m3;
+  c[lp::E4M3_TO_F32] = cast_e4m3_to_f32;
+  c[lp::F32_TO_E5M2] = cast_f32_to_e5m2;
+  c[lp::E5M2_TO_F32] = cast_e5m2_to_f32;
+  c[lp::QUANTIZE_U8] = quantize_to<uint8_t>;
+  c[lp::QUANTIZE_S8] = quantize_to<int8_t>;
+  c[lp::QUANTIZE_U16] = quantize_to<uint16_t>;
+  c[lp::QUANTIZE_S16] = quantize_to<int16_t>;
+  c[lp::DEQUANTIZE_U8] = dequantize_from<uint8_t>;
+  c[lp::DEQUANTIZE_S8] = dequantize_from<int8_t>;
+  c[lp::DEQUANTIZE_U16] = dequantize_from<uint16_t>;
+  c[lp::DEQUANTIZE_S16] = dequantize_from<int16_t>;
+  c[lp::REQUANTIZE_U8] = requantize_to<uint8_t>;
+  c[lp::REQUANTIZE_S8] = requantize_to<int8_t>;
+  c[lp::REQUANTIZE_U16] = requantize_to<uint16_t>;
+  c[lp::REQUANTIZE_S16] = requantize_to<int16_t>;
+  k.quantize_u8 = quantize_u8;
+  k.quantize_s8 = quantize_s8;
+  k.dequantize_u8 = dequantize_u8;
+  k.dequantize_s8 = dequantize_s8;
+  k.requantize_u8 = requantize_u8;
+  k.requantize_s8 = requantize_s8;
+  k.f32_to_bf16 = f32_to_bf16;
+  k.bf16_to_f32 = bf16_to_f32;
+  k.f32_to_f16 = f32_to_f16;
+  k.f16_to_f32 = f16_to_f32;
+  k.f32_to_tf32 = f32_to_tf32;
 }
 
 }  // namespace

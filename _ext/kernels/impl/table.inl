@@ -23,17 +23,7 @@ constexpr lp::Kernels kernel_table(const char* name) {
   k.depthwise_u8s8 = depthwise_u8s8;
   k.depthwise_f32 = depthwise_f32;
   k.pack_rows_s8 = pack_rows_s8;
-  k.quantize_u8 = quantize_u8;
-  k.quantize_s8 = quantize_s8;
-  k.dequantize_u8 = dequantize_u8;
-  k.dequantize_s8 = dequantize_s8;
-  k.requantize_u8 = requantize_u8;
-  k.requantize_s8 = requantize_s8;
-  k.f32_to_bf16 = f32_to_bf16;
-  k.bf16_to_f32 = bf16_to_f32;
-  k.f32_to_f16 = f32_to_f16;
-  k.f16_to_f32 = f16_to_f32;
-  k.f32_to_tf32 = f32_to_tf32;
+  add_conversions(k);
   k.range = range;
   k.histogram = histogram;
   k.unary = unary;
