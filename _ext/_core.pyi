@@ -171,6 +171,74 @@ class TensorObserver:
     @property
     def nonfinite(self) -> int: ...
 
+# ---- _matrix.pxi
+
+class PackedWeights:
+    def __init__(
+        self,
+        b: NDArray[Any],
+        dtype: np.dtype[Any],
+        zero_point: NDArray[Any] | None = None,
+        scale: NDArray[np.float32] | None = None,
+        bias: NDArray[Any] | None = None,
+    ) -> None: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def zero_point(self) -> NDArray[Any] | None: ...
+    @property
+    def scale(self) -> NDArray[np.float32] | None: ...
+    @property
+    def bias(self) -> NDArray[Any] | None: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def fits_s32(self) -> bool: ...
+
+def know_bfloat16(dtype: np.dtype[Any]) -> None: ...
+def multiply_codes(
+    a: object,
+    b: object,
+    a_zero_point: object = None,
+    b_zero_point: object = None,
+    out: object = None,
+) -> NDArray[np.int32] | None: ...
+def multiply_requantised(
+    a: object,
+    a_scale: object,
+    a_zero_point: object,
+    b: object,
+    b_scale: object,
+    b_zero_point: object,
+    y_scale: object,
+    y_zero_point: object,
+    bias: object = None,
+    out: object = None,
+) -> NDArray[Any] | None: ...
+def multiply_floats(
+    a: object, b: object, bias: object, out: object, out_number: int, number: int
+) -> NDArray[Any] | None: ...
+def linear(
+    a: NDArray[Any],
+    weights: PackedWeights,
+    y: NDArray[Any],
+    *,
+    a_scale: float = 1,
+    row_scales: NDArray[np.float32] | None = None,
+    a_zero_point: int = 0,
+    row_zero_points: NDArray[np.int32] | None = None,
+    y_scale: float = 1,
+    y_zero_point: int = 0,
+    ops: Sequence[tuple[int, float, float]] = (),
+    residual: NDArray[Any] | None = None,
+    residual_scale: float = 1,
+    residual_zero_point: int = 0,
+    with_bias: bool = True,
+    isa: str | None = None,
+) -> int: ...
+
 # ---- _program.pxi
 
 class EngineError(Exception): ...

@@ -2,6 +2,9 @@
 #include "cpu.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+#include "threads.h"
 
 namespace lp {
 
@@ -98,6 +101,20 @@ const Kernels* chosen_kernels(std::string* problem) {
     return nullptr;
   }
   return best;
+}
+
+const Kernels* usual_kernels() {
+  // By the value of LOWPREC_ISA when the table was chosen last.
+  thread_local char chosen_by[32] = {0};
+  thread_local const Kernels* chosen = nullptr;
+  const char* limit = getenv("LOWPREC_ISA");
+  if (limit == nullptr) limit = "";
+  if (chosen != nullptr && strcmp(limit, chosen_by) == 0) return chosen;
+  std::string problem;
+  chosen = thread_count_problem().empty() ? chosen_kernels(&problem) : nullptr;
+  if (strlen(limit) >= sizeof(chosen_by)) return chosen = nullptr;
+  strcpy(chosen_by, limit);
+  return chosen;
 }
 
 }  // namespace lp

@@ -28,6 +28,8 @@ const CpuInfo& cpu_info();
 const Kernels* kernels_named(const std::string& isa);
 // The best table; LOWPREC_ISA limits it. An unknown or missing name is an error: `problem` says it.
 const Kernels* chosen_kernels(std::string* problem);
+// The same without a word: nullptr for an error. Cheap enough to ask at every call.
+const Kernels* usual_kernels();
 
 // ---- per architecture ----
 struct Feature {

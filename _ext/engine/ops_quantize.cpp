@@ -9,10 +9,10 @@
 #include <string.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "engine/views.h"
 #include "engine/windows.h"
+#include "own_range.h"
 
 namespace lp {
 namespace {
@@ -177,22 +177,7 @@ void build_dequantize(Planner& planner, const Node& node) {
   });
 }
 
-// u8 codes by the data's own range; scale and zero point are outputs too
-// (reference.choose_qparams).
-Affine range_of(float low, float high) {
-  constexpr float SMALLEST_SCALE = 0x1p-126f;
-  low = std::min(low, 0.0f);
-  high = std::max(high, 0.0f);
-  const float width = high - low;
-  const float scale =
-      width <= std::numeric_limits<float>::max() ? width / 255.0f : high / 255.0f - low / 255.0f;
-  if (width == 0.0f) return {1.0f, 0};
-  Affine affine = {std::max(scale, SMALLEST_SCALE), 0};
-  const float zero = 0.0f - low / affine.scale;
-  affine.zero_point = static_cast<int32_t>(rintf(std::min(std::max(zero, 0.0f), 255.0f)));
-  return affine;
-}
-
+// u8 codes by the data's own range; scale and zero point are outputs too.
 void build_dynamic_quantize(Planner& planner, const Node& node) {
   const int x = planner.operand_as_is(node, 0);
   const Tensor tensor = planner.tensor(x);
@@ -207,7 +192,8 @@ void build_dynamic_quantize(Planner& planner, const Node& node) {
     float low = 0.0f, high = 0.0f;
     int64_t nonfinite = 0;
     kernels.range(src, n, &low, &high, &nonfinite);
-    const Affine affine = range_of(low, high);
+    const OwnRange range = own_range(low, high);
+    const Affine affine = {range.scale, range.zero_point};
     quantize(kernels, DType::U8, src, t[y], n, affine);
     memcpy(t[scale], &affine.scale, 4);
     *t[zero_point] = static_cast<uint8_t>(affine.zero_point);

@@ -21,13 +21,21 @@ from lowprec.numerics.convert import (
     to_f16,
     to_tf32,
 )
-from lowprec.numerics.gemm import matmul_integer, qlinear_matmul
+from lowprec.numerics.gemm import (
+    gemm_bf16,
+    gemm_f16,
+    gemm_f32,
+    matmul_integer,
+    qlinear_matmul,
+)
 from lowprec.numerics.histogram import Histogram
+from lowprec.numerics.packed import PackedWeights, linear, pack_weights
 from lowprec.numerics.qparams import QParams, choose_qparams
 from lowprec.threads import register_with_threadpoolctl
 
 __all__ = [
     "Histogram",
+    "PackedWeights",
     "QParams",
     "choose_qparams",
     "dequantize_linear",
@@ -36,7 +44,12 @@ __all__ = [
     "from_e4m3",
     "from_e5m2",
     "from_f16",
+    "gemm_bf16",
+    "gemm_f16",
+    "gemm_f32",
+    "linear",
     "matmul_integer",
+    "pack_weights",
     "qlinear_matmul",
     "quantize_linear",
     "requantize",

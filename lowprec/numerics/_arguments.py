@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 import ml_dtypes
 import numpy as np
@@ -221,3 +221,50 @@ def per_block(
             f"elements along axis {axis} of an array of shape {shape}"
         )
     return parameter
+
+
+class MatrixLike(Protocol):
+    """Something with a shape: an array, or packed weights."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+Right = TypeVar("Right", bound=MatrixLike)
+
+
+def matrices(a: NDArray[Any], b: Right) -> tuple[NDArray[Any], Right, tuple[int, ...]]:
+    """Return both operands with at least two axes, and the shape of numpy.matmul's result.
+
+    Raises:
+        InputError: an operand without axes, or shapes that do not fit together.
+    """
+    if a.ndim == 0 or len(b.shape) == 0:
+        raise InputError(f"a has shape {a.shape} and b {b.shape}; expected at least one axis each")
+    rows = a[None, :] if a.ndim == 1 else a
+    columns = cast("Right", b[:, None]) if isinstance(b, np.ndarray) and b.ndim == 1 else b
+    if rows.shape[-1] != columns.shape[-2]:
+        raise InputError(
+            f"a has shape {a.shape} and b {b.shape}; expected (..., M, K) and (..., K, N)"
+        )
+    try:
+        batch = np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2])
+    except ValueError:
+        raise InputError(
+            f"a has shape {a.shape} and b {b.shape}; their batch axes do not broadcast"
+        ) from None
+    kept_rows = rows.shape[-2:-1] if a.ndim > 1 else ()
+    kept_columns = columns.shape[-1:] if len(b.shape) > 1 else ()
+    return rows, columns, (*batch, *kept_rows, *kept_columns)
+
+
+def one_or_each(parameter: NDArray[Any], name: str, size: int) -> NDArray[Any]:
+    """Return `parameter` if its shape is (), (1,) or (size,).
+
+    Raises:
+        InputError: another shape.
+    """
+    if parameter.shape in ((), (1,), (size,)):
+        return parameter
+    accepted = "()" if size == 1 else f"() or ({size},)"
+    raise InputError(f"{name} has shape {parameter.shape}; expected {accepted}")

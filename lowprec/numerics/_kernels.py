@@ -27,9 +27,9 @@ def _own_errors(function: Callable[P, R]) -> Callable[P, R]:
 
 
 cast = _own_errors(_core.cast)
+chosen_isa = _own_errors(_core.chosen_isa)
 dequantize = _own_errors(_core.dequantize)
 dynamic_quantize = _own_errors(_core.dynamic_quantize)
-matmul_int8 = _own_errors(_core.matmul_int8)
 quantize = _own_errors(_core.quantize)
 requantize = _own_errors(_core.requantize)
 new_observer = _own_errors(_core.TensorObserver)
