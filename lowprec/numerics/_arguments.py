@@ -186,6 +186,21 @@ def result_array(
     return out
 
 
+def product_array(
+    out: NDArray[Any] | None, shape: tuple[int, ...], dtype: DTypeLike, *sources: NDArray[Any]
+) -> NDArray[Any]:
+    """Return C-contiguous memory to compute into that no source shares: `out`, else new memory.
+
+    Raises:
+        InputError: as check_out.
+    """
+    check_out(out, shape, dtype)
+    if out is None or not out.flags.c_contiguous:
+        return np.empty(shape, dtype)
+    shared = any(np.may_share_memory(out, source) for source in sources)
+    return np.empty(shape, dtype) if shared else out
+
+
 def _lies_on(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Say whether each element of `a` has the memory of the same element of `b`."""
     return (

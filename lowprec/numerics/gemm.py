@@ -27,8 +27,8 @@ from lowprec.numerics._arguments import (
     delivered,
     matrices,
     one_or_each,
+    product_array,
     real_array,
-    result_array,
     scale_array,
     typed_array,
 )
@@ -377,7 +377,7 @@ def _float_product(
     start = None
     if bias is not None:
         start = one_or_each(real_array(bias, "bias"), "bias", n)
-    result = result_array(out, shape, wanted, left, *([] if right is b else [np.asarray(right)]))
+    result = product_array(out, shape, wanted, left, *([] if right is b else [np.asarray(right)]))
     if isinstance(columns, PackedWeights) or columns.ndim == 2:
         if isinstance(columns, PackedWeights):
             packed = columns

@@ -26,7 +26,7 @@ from lowprec.numerics._arguments import (
     delivered,
     matrices,
     one_or_each,
-    result_array,
+    product_array,
     scale_array,
     typed_array,
 )
@@ -202,7 +202,7 @@ def linear(
     elif residual_scale is not None or residual_zero_point is not None:
         raise InputError("residual is None; a residual_scale or residual_zero_point needs one")
     check_out(out, shape, y_dtype)
-    result = result_array(out, shape, y_dtype, *others)
+    result = product_array(out, shape, y_dtype, *others)
     unfit = _core.linear(
         rows.reshape(1, count, k), weights, result.reshape(1, count, n), ops=ops, **parameters
     )

@@ -239,6 +239,9 @@ def test_results_go_where_out_says():
     overlapping = memory[: 6 * 5 * 4].view(np.int32).reshape(6, 5)
     source = memory[: a.size].reshape(a.shape)
     np.testing.assert_array_equal(numerics.matmul_integer(source, b, out=overlapping), expected)
+    square = np.float32([[1, 2], [3, 4]])
+    assert numerics.gemm_f32(square, numerics.pack_weights(square), out=square) is square
+    np.testing.assert_array_equal(square, [[7, 10], [15, 22]])
     real = np.zeros((6, 5), np.float32)
     assert numerics.linear(a, packed, a_scale=1.0, out=real) is real
     np.testing.assert_array_equal(real, expected.astype(np.float32) * np.float32(0.1))
