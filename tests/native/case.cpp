@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "plain.h"
+
 namespace lp::check {
 namespace {
 
@@ -99,6 +101,24 @@ void Case::same_floats(const char* what, const float* expected, const float* act
     if (memcmp(expected + i, actual + i, 4) == 0) continue;
     if (isnan(expected[i]) && isnan(actual[i])) continue;
     fail(what, i, with_value(expected[i]), with_value(actual[i]));
+  }
+}
+
+void Case::same_outputs(const char* what, int32_t kind, const Guarded<uint8_t>& expected,
+                        const Guarded<uint8_t>& actual) {
+  const int64_t item = bytes_of(kind), count = expected.size() / item;
+  if (kind == OUT_F32) {
+    return same_floats(what, reinterpret_cast<const float*>(expected.data()),
+                       reinterpret_cast<const float*>(actual.data()), count);
+  }
+  if (kind != OUT_BF16) return same_bytes(what, expected.data(), actual.data(), count, item);
+  tally_->elements += count;
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t a, b;
+    memcpy(&a, expected.data() + 2 * i, 2);
+    memcpy(&b, actual.data() + 2 * i, 2);
+    if (a == b || (isnan(plain_from_bf16(a)) && isnan(plain_from_bf16(b)))) continue;
+    fail(what, i, with_value(plain_from_bf16(a)), with_value(plain_from_bf16(b)));
   }
 }
 

@@ -48,6 +48,9 @@ class Case {
                   int64_t item);
   // Any NaN equals any NaN: which one an operation makes differs between architectures.
   void same_floats(const char* what, const float* expected, const float* actual, int64_t count);
+  // Outputs of a product, gaps between rows included; NaN in f32 and bf16 as above.
+  void same_outputs(const char* what, int32_t kind, const Guarded<uint8_t>& expected,
+                    const Guarded<uint8_t>& actual);
   template <class T>
   void same(const char* what, const Guarded<T>& expected, const Guarded<T>& actual) {
     same_bytes(what, expected.data(), actual.data(), expected.size(), sizeof(T));
@@ -76,7 +79,8 @@ struct Check {
 };
 #define LP_ENTRY(member) offsetof(lp::Kernels, member)
 
-std::vector<Check> product_checks();
+std::vector<Check> product_code_checks();
+std::vector<Check> product_float_checks();
 std::vector<Check> depthwise_checks();
 std::vector<Check> packing_checks();
 std::vector<Check> conversion_checks();

@@ -2,9 +2,13 @@
 #include "epilogues.h"
 
 #include "pack.h"
-#include "plain.h"
 
 namespace lp::check {
+namespace {
+
+constexpr int64_t CHANNEL_LISTS = 2;
+
+}  // namespace
 
 UnaryOp draw_unary(Random& random) {
   UnaryOp op;
@@ -15,28 +19,51 @@ UnaryOp draw_unary(Random& random) {
   return op;
 }
 
-EpilogueDraw::EpilogueDraw(Case& c, bool integer, int64_t channels, float reach)
-    : multiplier_(padded_channels(channels), c.random.side()),
-      addend_(padded_channels(channels), c.random.side()),
-      integer_(integer) {
-  Random& random = c.random;
-  Epilogue& e = epilogue_;
-  e.kind = integer ? random.one_of<int32_t>({OUT_S32, OUT_F32, OUT_U8, OUT_S8})
-                   : random.one_of<int32_t>({OUT_F32, OUT_U8, OUT_S8});
-  const int32_t low = code_min(e.kind), high = code_max(e.kind);
-  e.zero_point = static_cast<int32_t>(random.between(low, high));
-  e.qmin = low;
-  e.qmax = high;
-  if (random.chance(3)) e.qmin = static_cast<int32_t>(random.between(low, high));
-  if (random.chance(3)) e.qmax = static_cast<int32_t>(random.between(e.qmin, high));
-  if (!random.chance(3)) {
-    const int64_t count = random.between(1, 3);
-    for (int64_t i = 0; i < count; ++i) ops_.push_back(draw_unary(random));
+UnaryOp EpilogueDraw::draw_operator(Random& random) {
+  if (random.chance(2)) return draw_unary(random);
+  UnaryOp op;
+  op.code = static_cast<int32_t>(random.between(UNARY_ADD_RESIDUAL, UNARY_THROUGH_S8));
+  op.a = op.b = 0.0f;
+  if (op.code == UNARY_ADD_CHANNEL || op.code == UNARY_MUL_CHANNEL) {
+    op.a = static_cast<float>(random.between(0, CHANNEL_LISTS - 1));
+  } else if (op.code != UNARY_ADD_RESIDUAL) {
+    const int32_t low = op.code == UNARY_THROUGH_U8 ? 0 : -128;
+    op.a = random.chance(2) ? 0.25f : random.uniform(0.01f, 1.0f);
+    op.b = static_cast<float>(random.between(low, low + 255));
   }
-  e.ops = ops_.data();
-  e.n_ops = static_cast<int32_t>(ops_.size());
+  return op;
+}
 
-  // Codes spread over their range, or (seldom) everything saturates.
+void EpilogueDraw::draw_residual(Random& random, const Shape& s) {
+  Epilogue& e = epilogue_;
+  e.residual_kind = random.one_of<int32_t>({OUT_F32, OUT_U8, OUT_S8, OUT_BF16});
+  e.residual_col = s.n + random.between(0, 5);
+  e.residual_row = s.cols * e.residual_col + random.between(0, 5);
+  e.residual_image = random.chance(3) ? 0 : s.rows * e.residual_row;
+  const int64_t count = (s.images - 1) * e.residual_image + (s.rows - 1) * e.residual_row +
+                        (s.cols - 1) * e.residual_col + s.n;
+  const int64_t item = bytes_of(e.residual_kind);
+  residual_ = std::make_unique<Guarded<uint8_t>>(count * item, random.side());
+  for (int64_t i = 0; i < count; ++i) {
+    const float x = random.value(30.0f, 60);
+    const uint16_t half = plain_bf16(x);
+    const uint8_t code = static_cast<uint8_t>(random.bits());
+    const void* value = is_codes(e.residual_kind)     ? static_cast<const void*>(&code)
+                        : e.residual_kind == OUT_BF16 ? static_cast<const void*>(&half)
+                                                      : &x;
+    memcpy(residual_->data() + i * item, value, static_cast<size_t>(item));
+  }
+  e.residual = residual_->data();
+  if (is_codes(e.residual_kind)) {
+    e.residual_zero_point =
+        static_cast<int32_t>(random.between(code_min(e.residual_kind), code_max(e.residual_kind)));
+    e.residual_scale = random.uniform(0.01f, 0.5f);
+  }
+}
+
+// Codes spread over their range, or (seldom) everything saturates.
+void EpilogueDraw::draw_scales(Random& random, bool integer, float reach) {
+  Epilogue& e = epilogue_;
   const float size = random.chance(10) ? 1e30f : random.uniform(20.0f, 400.0f) / reach;
   e.scale = random.chance(4) ? 0x1p-3f : random.uniform(0.001f, 1.0f);
   for (int64_t i = 0; i < multiplier_.size(); ++i) {
@@ -45,11 +72,56 @@ EpilogueDraw::EpilogueDraw(Case& c, bool integer, int64_t channels, float reach)
   }
   e.multiplier = multiplier_.data();
   e.addend = integer && random.chance(3) ? addend_.data() : nullptr;
-  c.describe(" -> kind %d zero point %d clamp %d..%d scale %a%s, operators", e.kind, e.zero_point,
-             e.qmin, e.qmax, static_cast<double>(e.scale), e.addend ? " with addend" : "");
+  for (int64_t i = 0; i < row_multiplier_.size(); ++i) {
+    row_multiplier_[i] = random.uniform(0.01f, 2.0f);
+  }
+  const bool real = e.kind == OUT_F32 || e.kind == OUT_BF16;
+  if (integer && real && random.chance(3)) e.row_multiplier = row_multiplier_.data();
+  random.fill(channel_values_, 3.0f, 60);
+  const int64_t wide = channel_values_.size() / CHANNEL_LISTS;
+  for (int64_t i = 0; i < CHANNEL_LISTS; ++i) {
+    channel_lists_.push_back(channel_values_.data() + i * wide);
+  }
+  e.channel_values = channel_lists_.data();
+}
+
+EpilogueDraw::EpilogueDraw(Case& c, bool integer, const Shape& s, float reach)
+    : multiplier_(padded_channels(s.n), c.random.side()),
+      addend_(padded_channels(s.n), c.random.side()),
+      row_multiplier_(s.m(), c.random.side()),
+      channel_values_(CHANNEL_LISTS * padded_channels(s.n), c.random.side()),
+      table_(256, c.random.side()),
+      integer_(integer) {
+  Random& random = c.random;
+  Epilogue& e = epilogue_;
+  e.kind = static_cast<int32_t>(random.between(integer ? OUT_S32 : OUT_F32, OUT_BF16));
+  const int32_t low = code_min(e.kind), high = code_max(e.kind);
+  e.zero_point = static_cast<int32_t>(random.between(low, high));
+  e.qmin = low;
+  e.qmax = high;
+  if (random.chance(3)) e.qmin = static_cast<int32_t>(random.between(low, high));
+  if (random.chance(3)) e.qmax = static_cast<int32_t>(random.between(e.qmin, high));
+  draw_scales(random, integer, reach);
+  if (!random.chance(3)) {
+    const int64_t count = random.between(1, 3);
+    for (int64_t i = 0; i < count; ++i) ops_.push_back(draw_operator(random));
+  }
+  e.ops = ops_.data();
+  e.n_ops = static_cast<int32_t>(ops_.size());
+  for (const UnaryOp& op : ops_) {
+    if (op.code == UNARY_ADD_RESIDUAL && e.residual == nullptr) draw_residual(random, s);
+  }
+  random.fill_codes(table_);
+  if (is_codes(e.kind) && random.chance(4)) e.table = table_.data();
+
+  c.describe(" -> kind %d zero point %d clamp %d..%d scale %a%s%s%s, operators", e.kind,
+             e.zero_point, e.qmin, e.qmax, static_cast<double>(e.scale),
+             e.addend ? " with addend" : "", e.row_multiplier ? " with row multiplier" : "",
+             e.table ? " with table" : "");
   for (const UnaryOp& op : ops_) {
     c.describe(" %d(%a, %a)", op.code, static_cast<double>(op.a), static_cast<double>(op.b));
   }
+  if (e.residual) c.describe(", residual kind %d", e.residual_kind);
 }
 
 void EpilogueDraw::settle_fast(Case& c, double largest_acc) {

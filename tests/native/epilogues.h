@@ -1,8 +1,9 @@
 // epilogues.h: draws what happens to an accumulator: every output kind, chain and clamp.
 #pragma once
+#include <memory>
 #include <vector>
 
-#include "case.h"
+#include "shapes.h"
 
 namespace lp::check {
 
@@ -10,17 +11,25 @@ UnaryOp draw_unary(Random& random);  // an operator that has no need of a row or
 
 class EpilogueDraw {
  public:
-  // For accumulators of about `reach`; `channels` output channels.
-  EpilogueDraw(Case& c, bool integer, int64_t channels, float reach);
+  // For accumulators of about `reach`, s32 where `integer`.
+  EpilogueDraw(Case& c, bool integer, const Shape& s, float reach);
 
   // The accumulators are not larger than this: whether clamping can be left out is known now.
   void settle_fast(Case& c, double largest_acc);
   const Epilogue& get() const { return epilogue_; }
 
  private:
+  UnaryOp draw_operator(Random& random);
+  void draw_residual(Random& random, const Shape& s);
+  void draw_scales(Random& random, bool integer, float reach);
+
   Epilogue epilogue_{};
   std::vector<UnaryOp> ops_;
-  Guarded<float> multiplier_, addend_;
+  Guarded<float> multiplier_, addend_, row_multiplier_;
+  Guarded<float> channel_values_;  // CHANNEL_LISTS lists
+  std::vector<const float*> channel_lists_;
+  Guarded<uint8_t> table_;
+  std::unique_ptr<Guarded<uint8_t>> residual_;
   bool integer_;
 };
 

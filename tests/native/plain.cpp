@@ -13,6 +13,39 @@ void store_codes(int32_t code, const Epilogue& e, void* dst) {
   *static_cast<uint8_t*>(dst) = e.table != nullptr ? e.table[byte] : byte;
 }
 
+float residual_value(const Epilogue& e, int64_t at) {
+  switch (e.residual_kind) {
+    case OUT_F32:
+      return static_cast<const float*>(e.residual)[at];
+    case OUT_BF16:
+      return plain_from_bf16(static_cast<const uint16_t*>(e.residual)[at]);
+    default: {
+      const int32_t code = e.residual_kind == OUT_U8 ? static_cast<const uint8_t*>(e.residual)[at]
+                                                     : static_cast<const int8_t*>(e.residual)[at];
+      return static_cast<float>(code - e.residual_zero_point) * e.residual_scale;
+    }
+  }
+}
+
+float placed_operator(const Epilogue& e, const UnaryOp& op, float x, const Place& place) {
+  switch (op.code) {
+    case UNARY_ADD_RESIDUAL:
+      return x + residual_value(e, place.residual);
+    case UNARY_ADD_CHANNEL:
+      return x + e.channel_values[static_cast<int>(op.a)][place.n];
+    case UNARY_MUL_CHANNEL:
+      return x * e.channel_values[static_cast<int>(op.a)][place.n];
+    default: {
+      const int32_t low = op.code == UNARY_THROUGH_U8 ? 0 : -128;
+      const int32_t zero_point = static_cast<int32_t>(op.b);
+      return static_cast<float>(plain_code(x / op.a, zero_point, low, low + 255) - zero_point) *
+             op.a;
+    }
+  }
+}
+
+float flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x; }
+
 }  // namespace
 
 int32_t plain_code(float steps, int32_t zero_point, int32_t low, int32_t high) {
@@ -27,10 +60,12 @@ float plain_unary(const Kernels& scalar, const UnaryOp& op, float x) {
   return y;
 }
 
-void plain_finish_f32(const Kernels& scalar, float x, int64_t n, int64_t m, const Epilogue& e,
+void plain_finish_f32(const Kernels& scalar, float x, const Place& place, const Epilogue& e,
                       void* dst) {
-  (void)n, (void)m;
-  for (int32_t i = 0; i < e.n_ops; ++i) x = plain_unary(scalar, e.ops[i], x);
+  for (int32_t i = 0; i < e.n_ops; ++i) {
+    x = e.ops[i].code >= UNARY_ADD_RESIDUAL ? placed_operator(e, e.ops[i], x, place)
+                                            : plain_unary(scalar, e.ops[i], x);
+  }
   if (is_codes(e.kind)) {
     store_codes(plain_code(x / e.scale, e.zero_point, code_min(e.kind), code_max(e.kind)), e, dst);
   } else if (e.kind == OUT_BF16) {
@@ -41,21 +76,21 @@ void plain_finish_f32(const Kernels& scalar, float x, int64_t n, int64_t m, cons
   }
 }
 
-void plain_finish_s32(const Kernels& scalar, int32_t acc, int64_t n, int64_t m, const Epilogue& e,
+void plain_finish_s32(const Kernels& scalar, int32_t acc, const Place& place, const Epilogue& e,
                       void* dst) {
   if (e.kind == OUT_S32) {
     memcpy(dst, &acc, 4);
     return;
   }
-  float multiplier = e.multiplier[n];
-  if (e.row_multiplier != nullptr) multiplier = e.row_multiplier[m] * multiplier;
+  float multiplier = e.multiplier[place.n];
+  if (e.row_multiplier != nullptr) multiplier = e.row_multiplier[place.m] * multiplier;
   float x = static_cast<float>(acc) * multiplier;
   if (is_codes(e.kind) && e.n_ops == 0 && e.addend == nullptr) {
     store_codes(plain_code(x, e.zero_point, code_min(e.kind), code_max(e.kind)), e, dst);
     return;
   }
-  if (e.addend != nullptr) x = x + e.addend[n];
-  plain_finish_f32(scalar, x, n, m, e, dst);
+  if (e.addend != nullptr) x = x + e.addend[place.n];
+  plain_finish_f32(scalar, x, place, e, dst);
 }
 
 uint16_t plain_bf16(float x) {
@@ -98,6 +133,17 @@ float plain_tf32(float x) {
   const uint32_t below = bits & 0x1FFFu, kept = bits & ~0x1FFFu;
   const bool up = below > 0x1000u || (below == 0x1000u && (bits >> 13 & 1) != 0);
   return float_of(kept + (up ? 0x2000u : 0));
+}
+
+float plain_flushed_fma(float a, float b, float c) {
+  a = flushed(a), b = flushed(b), c = flushed(c);
+  const float sum = fmaf(a, b, c);
+  if (!(fabsf(sum) <= 0x1p-126f)) return sum;
+  // As if exponents had no limit: the same a factor of 2^64 up. Where the sum is that small and not
+  // zero, so are c and a * b, and the larger of a and b is below 2^47.
+  const bool first = fabsf(a) < fabsf(b);
+  const float above = fmaf(first ? a * 0x1p64f : a, first ? b : b * 0x1p64f, c * 0x1p64f);
+  return fabsf(above) < 0x1p-62f ? copysignf(0.0f, above) : sum;
 }
 
 }  // namespace lp::check

@@ -31,16 +31,22 @@ int32_t plain_code(float steps, int32_t zero_point, int32_t low, int32_t high);
 // One operator, by the scalar table.
 float plain_unary(const Kernels& scalar, const UnaryOp& op, float x);
 
-// The element of output channel n in row m (counted over all rows) from its accumulator, to dst.
-void plain_finish_s32(const Kernels& scalar, int32_t acc, int64_t n, int64_t m, const Epilogue& e,
+// An output: its row (counted over all rows), its channel, and the element of the residual there.
+struct Place {
+  int64_t m, n, residual;
+};
+// The output from its accumulator, to dst.
+void plain_finish_s32(const Kernels& scalar, int32_t acc, const Place& place, const Epilogue& e,
                       void* dst);
 // x: the accumulator with its bias.
-void plain_finish_f32(const Kernels& scalar, float x, int64_t n, int64_t m, const Epilogue& e,
+void plain_finish_f32(const Kernels& scalar, float x, const Place& place, const Epilogue& e,
                       void* dst);
 
 uint16_t plain_bf16(float x);
 uint16_t plain_f16(float x);
 float plain_tf32(float x);
+// a * b + c, denormals read as zero and (decided after rounding) flushed to zero; a and b are bf16.
+float plain_flushed_fma(float a, float b, float c);
 float plain_from_f16(uint16_t half);
 inline float plain_from_bf16(uint16_t x) { return float_of(static_cast<uint32_t>(x) << 16); }
 
