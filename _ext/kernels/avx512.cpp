@@ -19,7 +19,7 @@
 #include "kernels/impl/product_bf16.inl"
 #include "kernels/impl/product_f16.inl"
 #include "kernels/impl/product_f32_avx512.inl"
-#include "kernels/impl/product_int8_avx512.inl"
+#include "kernels/impl/product_int8_widened.inl"
 //
 #include "kernels/impl/depthwise.inl"
 #include "kernels/impl/depthwise_f32.inl"
