@@ -25,8 +25,8 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("objdump"), reason="needs binutils"),
 ]
 
-# What must not occur in code compiled for each set; a leading v is every AVX instruction's mark, and
-# a first byte 62 that of every EVEX encoding (AVX-512).
+# What must not occur in code compiled for each set; a leading v is every AVX instruction's mark,
+# and a first byte 62 that of every EVEX encoding (AVX-512).
 ANY_AVX = re.compile(r"\tv[a-z]|\{vex\}")
 ANY_EVEX = re.compile(r":\t62 ")
 VNNI = re.compile(r"\bvpdp[bw]")
