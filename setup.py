@@ -64,6 +64,8 @@ ISA_FLAGS = {
         "avx512": AVX512,
         "avx512vnni": VNNI,
         "avx512bf16": BF16,
+        "amx": [*BF16, "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
+        "amx_model": AVX512,
     },
     "aarch64": {
         "scalar": ["-fno-tree-vectorize"],
@@ -85,7 +87,8 @@ LIBRARIES = [
         f"lowprec_{isa}",
         {
             "sources": [f"_ext/kernels/{isa}.cpp"],
-            "cflags": COMMON + flags,
+            # Kernels throw nothing, and what unwinding needs is a weak symbol.
+            "cflags": [*COMMON, "-fno-exceptions", *flags],
             "include_dirs": ["_ext"],
             "obj_deps": {"": ["setup.py", *HEADERS]},
         },

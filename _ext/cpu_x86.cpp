@@ -2,6 +2,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <string.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "cpu.h"
 
@@ -28,6 +32,17 @@ uint64_t saved_state(const Registers& leaf1) {
   return (static_cast<uint64_t>(high) << 32) | low;
 }
 
+// Tiles are 8 KB more to save in every signal frame: Linux wants to be asked, once per process
+// (Documentation/arch/x86/xstate.rst). Other systems grant them with XCR0.
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
+  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+  return true;
+#endif
+}
+
 }  // namespace
 
 Machine detect_machine() {
@@ -48,8 +63,9 @@ Machine detect_machine() {
   const uint64_t state = saved_state(l1);
   const bool avx = (state & 0x6) == 0x6;
   const bool avx512 = avx && (state & 0xE0) == 0xE0;
-  const bool amx = avx512 && (state & 0x60000) == 0x60000;
   const auto bit = [](unsigned word, int n) { return ((word >> n) & 1) != 0; };
+  const bool tiles = avx512 && (state & 0x60000) == 0x60000;
+  const bool amx = tiles && bit(l7.edx, 24) && may_use_tiles();
   machine.features = {
       {"avx2", bit(l7.ebx, 5), avx},           {"fma", bit(l1.ecx, 12), avx},
       {"f16c", bit(l1.ecx, 29), avx},          {"avxvnni", bit(l71.eax, 4), avx},
@@ -90,7 +106,9 @@ std::vector<IsaTable> isa_tables() {
       all("avx512", avx512, kernels_avx512),
       over("avx512", "avx512vnni", vnni, add_avx512vnni),
       over("avx512vnni", "avx512bf16", bf16, add_avx512bf16),
+      over("avx512bf16", "amx", plus(bf16, {"amx-tile", "amx-int8", "amx-bf16"}), add_amx),
       model("avx2", "avxvnni-evex", vnni, add_avxvnni_evex),
+      model("avx512vnni", "amx-model", vnni, add_amx_model),
   };
 }
 

@@ -42,6 +42,8 @@ FORBIDDEN = {
     "avx512": [VNNI, BF16, AMX],
     "avx512vnni": [BF16, AMX],
     "avx512bf16": [AMX],
+    "amx": [],
+    "amx_model": [VNNI, BF16, AMX],
     "avxvnni_evex": [re.compile(r":\t62 .*\t(?!\{evex\} vpdpbusd|vpdpbusd)")],
 }
 # What must occur, or the library is not what its name says.
@@ -49,6 +51,7 @@ NEEDED = {
     "avxvnni": re.compile(r"\{vex\} vpdpbusd"),
     "avx512": re.compile(r"%zmm"),
     "avx512vnni": re.compile(r"\bvpdpbusd .*%zmm"),
+    "amx": re.compile(r"\ttdpbusd +%tmm6,%tmm4,%tmm0$"),
     "avxvnni_evex": re.compile(r":\t62 .*vpdpbusd"),
 }
 

@@ -350,7 +350,9 @@ const Kernels* kernels_avx512();
 void add_avxvnni(Kernels*);
 void add_avx512vnni(Kernels*);
 void add_avx512bf16(Kernels*);
+void add_amx(Kernels*);
 void add_avxvnni_evex(Kernels*);  // for tests
+void add_amx_model(Kernels*);
 #elif defined(__aarch64__)
 const Kernels* kernels_neon();
 void add_dotprod(Kernels*);

@@ -549,6 +549,30 @@ def gemm_bf16(
     return acc + (np.float32(0) if bias is None else bias)
 
 
+def gemm_bf16_amx(
+    a: NDArray[ml_dtypes.bfloat16], b: NDArray[ml_dtypes.bfloat16], bias: F32 | None = None
+) -> F32:
+    """Return f32 a (M, K) @ b (K, N) + bias in the order and rounding of AMX's tdpbf16ps.
+
+    K is filled up to a multiple of 32 with +0. For each 32 of k, two chains of fma_flushed from
+    +0: one over the even ones, one over the odd ones; even + odd is added to the sum so far, which
+    is +0 at first, and both additions flush, too. The bias (N,), +0 if None, is added last,
+    without flushing. The payload of a NaN is not defined. (Intel SDM, volume 2, TDPBF16PS.)
+    """
+    rest = -a.shape[1] % 32
+    rows = np.pad(from_bf16(a), [(0, 0), (0, rest)])
+    columns = np.pad(from_bf16(b), [(0, rest), (0, 0)])
+    one = np.ones((), np.float32)
+    acc = np.zeros((a.shape[0], b.shape[1]), np.float32)
+    for chunk in range(0, rows.shape[1], 32):
+        even, odd = np.zeros_like(acc), np.zeros_like(acc)
+        for k in range(chunk, chunk + 32, 2):
+            even = fma_flushed(rows[:, k, None], columns[None, k, :], even)
+            odd = fma_flushed(rows[:, k + 1, None], columns[None, k + 1, :], odd)
+        acc = fma_flushed(one, fma_flushed(one, even, odd), acc)
+    return acc + (np.float32(0) if bias is None else bias)
+
+
 def gemm_f16(a: NDArray[np.float16], b: NDArray[np.float16], bias: F32 | None = None) -> F32:
     """Return f32 a (M, K) @ b (K, N) + bias: both sides widened exactly, then gemm_f32.
 

@@ -48,13 +48,14 @@ LP_INLINE void split_rows(int count, Visit visit) {
   }
 }
 
-template <class Micro>
+// Blocks are multiples of STEP rows, except for the last one.
+template <class Micro, int STEP = 8>
 LP_INLINE void product(const lp::ProductArgs& args, const lp::Piece& piece) {
   using Element = typename Micro::Element;
   const int64_t depth = Micro::padded_depth(args);
   const int64_t row_bytes = args.runs * args.run_length * static_cast<int64_t>(sizeof(Element));
   int64_t most = row_bytes > 0 ? BLOCK_BYTES / row_bytes : BLOCK_ROWS;
-  most = most < 8 ? 8 : most > BLOCK_ROWS ? BLOCK_ROWS : most / 8 * 8;
+  most = most < STEP ? STEP : most > BLOCK_ROWS ? BLOCK_ROWS : most / STEP * STEP;
 
   Rows<Element> rows;
   RowWalk walk = RowWalk::at_row(args, piece.row_begin);

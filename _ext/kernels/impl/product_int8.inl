@@ -126,11 +126,12 @@ LP_INLINE CodePanel code_panel(const lp::ProductArgs& args, int64_t n0, int64_t 
   return panel;
 }
 
-template <class Micro>
+// Blocks are multiples of STEP rows, except for the last one.
+template <class Micro, int STEP = 8>
 LP_INLINE void product_int8(const lp::ProductArgs& args, const lp::Piece& piece) {
   const int64_t row_bytes = args.runs * args.run_length;
   int64_t most = row_bytes > 0 ? BLOCK_BYTES / row_bytes : BLOCK_ROWS;
-  most = most < 8 ? 8 : most > BLOCK_ROWS ? BLOCK_ROWS : most / 8 * 8;
+  most = most < STEP ? STEP : most > BLOCK_ROWS ? BLOCK_ROWS : most / STEP * STEP;
 
   CodeRows rows;
   RowWalk walk = RowWalk::at_row(args, piece.row_begin);
