@@ -1,4 +1,9 @@
 // product_floats.cpp: f32, bf16 and f16 matrix products and convolutions by runs.
+#include <string.h>
+
+#include <optional>
+#include <type_traits>
+
 #include "epilogues.h"
 #include "pack.h"
 #include "shapes.h"
@@ -72,6 +77,23 @@ struct BF16 {
     }
     return acc;
   }
+  // AMX: the even and the odd k of each 32 of a run are a chain each, which then join the sum.
+  static float chain_amx(const Shape& s, const uint16_t* a, const uint16_t* w) {
+    float acc = 0.0f;
+    for (const int64_t offset : s.offsets) {
+      for (int64_t k0 = 0; k0 < s.length; k0 += 32) {
+        float sums[2] = {0.0f, 0.0f};
+        for (int64_t k = k0; k < k0 + 32; ++k) {
+          const bool real = k < s.length;
+          sums[k % 2] = plain_flushed_fma(real ? plain_from_bf16(a[offset + k]) : 0.0f,
+                                          real ? plain_from_bf16(w[k]) : 0.0f, sums[k % 2]);
+        }
+        acc = plain_flushed_fma(1.0f, plain_flushed_fma(1.0f, sums[0], sums[1]), acc);
+      }
+      w += s.length;
+    }
+    return acc;
+  }
   static constexpr int TINY = -1;
 };
 
@@ -102,15 +124,29 @@ void product_floats(Case& c) {
   args.packed = packed.data();
   args.bias = bias.data();
   const int64_t out = bytes_of(args.epilogue.kind);
+  const auto finish = [&](const Guarded<uint8_t>& expected, auto chain) {
+    for_rows(s, args.epilogue, [&](const Row& row) {
+      for (int64_t n = 0; n < s.n; ++n) {
+        const float sum = chain(s, a.data() + row.src, w.data() + n * s.depth()) + bias[n];
+        plain_finish_f32(c.scalar(), sum, {row.m, n, row.residual + n}, args.epilogue,
+                         expected.data() + (row.dst + n) * out);
+      }
+    });
+  };
   const Guarded<uint8_t> expected(s.dst_extent() * out, Against::END);
-  for_rows(s, args.epilogue, [&](const Row& row) {
-    for (int64_t n = 0; n < s.n; ++n) {
-      const float sum = Format::chain(s, a.data() + row.src, w.data() + n * s.depth()) + bias[n];
-      plain_finish_f32(c.scalar(), sum, {row.m, n, row.residual + n}, args.epilogue,
-                       expected.data() + (row.dst + n) * out);
-    }
-  });
-  run_tables(c, Format::entry, args, expected);
+  finish(expected, Format::chain);
+  std::optional<Guarded<uint8_t>> with_amx;
+  run_tables_for(c, Format::entry, args, expected.size(),
+                 [&](const Kernels& table) -> const Guarded<uint8_t>& {
+                   if constexpr (std::is_same_v<Format, BF16>) {
+                     if (strncmp(table.name, "amx", 3) == 0) {
+                       if (!with_amx)
+                         finish(with_amx.emplace(expected.size(), Against::END), Format::chain_amx);
+                       return *with_amx;
+                     }
+                   }
+                   return expected;
+                 });
 }
 
 }  // namespace

@@ -12,7 +12,8 @@ from number_strategies import ISAS, assert_same_bits, before_a_guard_page, float
 from lowprec._ext import _core
 from lowprec.numerics import reference
 
-every_isa = pytest.mark.parametrize("isa", ISAS)
+# AMX sums bf16 in another order: test_amx.py.
+every_isa = pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "amx"])
 
 BF16 = ml_dtypes.bfloat16
 ROWS = [*range(1, 10), 12, 13, 127, 128, 129]
