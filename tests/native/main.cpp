@@ -93,7 +93,7 @@ int run(const Options& options) {
     if (!options.isa.empty() && options.isa != isa.name) continue;
     if (isa.available) {
       run.tables.push_back({kernels_named(isa.name)});
-    } else {
+    } else if (!options.list) {
       printf("%-12s not on this machine: %s\n", isa.name.c_str(), isa.missing.c_str());
     }
   }

@@ -24,7 +24,7 @@ struct MicroBF16 {
 #endif
   static constexpr int WIDTH = NV * W;
 
-  template <int ROWS>
+  template <bool EMULATED, int ROWS>
   static LP_MEMBER void pair(VF (&acc)[ROWS][NV], const int32_t (&a)[ROWS], const uint16_t* b) {
     VI w[NV];
 #pragma GCC unroll 16
@@ -34,17 +34,21 @@ struct MicroBF16 {
     for (int i = 0; i < ROWS; ++i) {
       const VF x = as_f32(vset_s32(a[i]) & upper);
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) acc[i][j] = fma(x, as_f32(w[j] & upper), acc[i][j]);
+      for (int j = 0; j < NV; ++j) {
+        acc[i][j] = flushing_fma<EMULATED>(x, as_f32(w[j] & upper), acc[i][j]);
+      }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
       const VF x = as_f32(shift_left<16>(vset_s32(a[i])));
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) acc[i][j] = fma(x, as_f32(shift_left<16>(w[j])), acc[i][j]);
+      for (int j = 0; j < NV; ++j) {
+        acc[i][j] = flushing_fma<EMULATED>(x, as_f32(shift_left<16>(w[j])), acc[i][j]);
+      }
     }
   }
 
-  template <int ROWS>
+  template <bool EMULATED, int ROWS>
   static LP_OPAQUE void chains(const lp::ProductArgs& args, const uint16_t* b,
                                const uint16_t* const* a, float (*out)[WIDTH]) {
     VF acc[ROWS][NV];
@@ -59,12 +63,12 @@ struct MicroBF16 {
       for (; k + 2 <= args.run_length; k += 2, b += 2 * PANEL) {
 #pragma GCC unroll 8
         for (int i = 0; i < ROWS; ++i) memcpy(&x[i], a[i] + offset + k, 4);
-        pair<ROWS>(acc, x, b);
+        pair<EMULATED, ROWS>(acc, x, b);
       }
       if (k < args.run_length) {
 #pragma GCC unroll 8
         for (int i = 0; i < ROWS; ++i) x[i] = a[i][offset + k];
-        pair<ROWS>(acc, x, b);
+        pair<EMULATED, ROWS>(acc, x, b);
         b += 2 * PANEL;
       }
     }
@@ -79,8 +83,10 @@ struct MicroBF16 {
                     const Rows<uint16_t>& rows, int first, int column) {
     alignas(64) float out[ROWS][WIDTH];
     const FloatMode mode = start_flushing();
-    chains<ROWS>(args, panel.weights + 2 * column, rows.source + first, out);
-    restore_mode(mode);
+    chains<false, ROWS>(args, panel.weights + 2 * column, rows.source + first, out);
+    if (stop_flushing(mode)) {
+      chains<true, ROWS>(args, panel.weights + 2 * column, rows.source + first, out);
+    }
     const float* bias = panel.bias + column;
     const int columns = panel.columns - column < WIDTH ? panel.columns - column : WIDTH;
     for (int i = 0; i < ROWS; ++i) {
