@@ -89,6 +89,23 @@ class FloatState:
     def __enter__(self) -> FloatState: ...
     def __exit__(self, *exception: object) -> None: ...
 
+# ---- _epilogue.pxi
+
+class ProductEpilogue:
+    def __init__(
+        self,
+        operators: Sequence[tuple[int, float, float]] = (),
+        *,
+        row_multiplier: NDArray[np.float32] | None = None,
+        table: NDArray[np.uint8] | None = None,
+        channel_values: Sequence[NDArray[np.float32]] = (),
+        residual: NDArray[Any] | None = None,
+        residual_scale: float = 1,
+        residual_zero_point: int = 0,
+        qmin: int | None = None,
+        qmax: int | None = None,
+    ) -> None: ...
+
 # ---- _numerics.pxi
 
 def matmul_int8(
@@ -105,6 +122,7 @@ def matmul_int8(
     scale: float = 1,
     zero_point: int = 0,
     fast: bool = False,
+    epilogue: ProductEpilogue | None = None,
     isa: str | None = None,
 ) -> str: ...
 def matmul_f32(
@@ -115,6 +133,7 @@ def matmul_f32(
     bias: NDArray[np.float32] | None = None,
     scale: float = 1,
     zero_point: int = 0,
+    epilogue: ProductEpilogue | None = None,
     isa: str | None = None,
 ) -> str: ...
 def matmul_bf16(
@@ -125,6 +144,7 @@ def matmul_bf16(
     bias: NDArray[np.float32] | None = None,
     scale: float = 1,
     zero_point: int = 0,
+    epilogue: ProductEpilogue | None = None,
     isa: str | None = None,
 ) -> str: ...
 def matmul_f16(
@@ -135,6 +155,7 @@ def matmul_f16(
     bias: NDArray[np.float32] | None = None,
     scale: float = 1,
     zero_point: int = 0,
+    epilogue: ProductEpilogue | None = None,
     isa: str | None = None,
 ) -> str: ...
 

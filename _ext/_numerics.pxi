@@ -4,28 +4,7 @@
 # LOWPREC_ISA allows), and returns the name of the table that ran. Arrays are C-contiguous, of the
 # stated dtype.
 
-from libc.string cimport memset
 
-
-cdef extern from "kernels/kernels.h" namespace "lp" nogil:
-    ctypedef enum OutputKind:
-        OUT_S32
-        OUT_F32
-        OUT_U8
-        OUT_S8
-        OUT_BF16
-
-    cdef struct Epilogue:
-        int32_t kind
-        int32_t zero_point
-        int32_t qmin
-        int32_t qmax
-        int32_t fast
-        float scale
-        const float* multiplier
-        const float* addend
-        const void* ops
-        int32_t n_ops
 
 cdef extern from "matrix_product.h" namespace "lp" nogil:
     cdef struct CodeOperands:
@@ -55,32 +34,10 @@ cdef extern from "matrix_product.h" namespace "lp" nogil:
         const Epilogue&, void*) except +
 
 
-cdef Epilogue epilogue_for(cnp.ndarray out, float scale, int zero_point, bint fast) except *:
-    cdef Epilogue epilogue
-    memset(&epilogue, 0, sizeof(epilogue))
-    cdef bint is_signed = out.dtype.kind == "i"
-    if cnp.PyArray_ITEMSIZE(out) == 1:
-        epilogue.kind = OUT_S8 if is_signed else OUT_U8
-    elif cnp.PyArray_ITEMSIZE(out) == 2:  # bf16, by itself or as its bits
-        epilogue.kind = OUT_BF16
-    else:
-        epilogue.kind = OUT_S32 if is_signed else OUT_F32
-    epilogue.zero_point = zero_point
-    epilogue.qmin = -128 if is_signed else 0
-    epilogue.qmax = 127 if is_signed else 255
-    epilogue.fast = fast
-    epilogue.scale = scale
-    return epilogue
-
-
-cdef const void* data_or_null(array):
-    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray> array)
-
-
 def matmul_int8(
     cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, *, int a_zero_point=0, row_zero_points=None,
     column_zero_points=None, bias=None, multiplier=None, addend=None, float scale=1,
-    int zero_point=0, bint fast=False, isa=None
+    int zero_point=0, bint fast=False, ProductEpilogue epilogue=None, isa=None
 ):
     """Fill `out` (M, N) from acc = bias + (a - za) (M, K) times (b - zb) (K, N), by its dtype.
 
@@ -92,7 +49,7 @@ def matmul_int8(
     (N,). `fast` promises that every |acc * multiplier| is below 2**31.
     """
     cdef const Kernels* kernels = kernels_for(isa)
-    cdef Epilogue epilogue = epilogue_for(out, scale, zero_point, fast)
+    cdef Epilogue ending = epilogue_for(out, scale, zero_point, fast, epilogue)
     cdef CodeOperands operands
     operands.a = cnp.PyArray_DATA(a)
     operands.b = cnp.PyArray_DATA(b)
@@ -110,20 +67,20 @@ def matmul_int8(
     cdef const float* added = <const float*> data_or_null(addend)
     cdef void* target = cnp.PyArray_DATA(out)
     with nogil:
-        c_matmul_int8(kernels, operands, start, factor, added, epilogue, target)
+        c_matmul_int8(kernels, operands, start, factor, added, ending, target)
     return kernels.name.decode()
 
 
 def matmul_f32(
     cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, *, bias=None, float scale=1, int zero_point=0,
-    isa=None
+    ProductEpilogue epilogue=None, isa=None
 ):
     """Fill `out` (M, N), float32 or codes by `scale`, from float32 `a` (M, K) @ `b` (K, N) + bias.
 
     Every element is one chain of FMAs from +0 over k; `bias` (N,), +0 if None, is added last.
     """
     cdef const Kernels* kernels = kernels_for(isa)
-    cdef Epilogue epilogue = epilogue_for(out, scale, zero_point, False)
+    cdef Epilogue ending = epilogue_for(out, scale, zero_point, False, epilogue)
     cdef const float* rows = <const float*> cnp.PyArray_DATA(a)
     cdef const float* columns = <const float*> cnp.PyArray_DATA(b)
     cdef int64_t m = cnp.PyArray_DIM(a, 0)
@@ -132,16 +89,16 @@ def matmul_f32(
     cdef const float* start = <const float*> data_or_null(bias)
     cdef void* target = cnp.PyArray_DATA(out)
     with nogil:
-        c_matmul_f32(kernels, rows, columns, m, k, n, start, epilogue, target)
+        c_matmul_f32(kernels, rows, columns, m, k, n, start, ending, target)
     return kernels.name.decode()
 
 
 cdef str matmul_16bit(
     bint is_bf16, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, bias, float scale,
-    int zero_point, isa
+    int zero_point, ProductEpilogue epilogue, isa
 ):
     cdef const Kernels* kernels = kernels_for(isa)
-    cdef Epilogue epilogue = epilogue_for(out, scale, zero_point, False)
+    cdef Epilogue ending = epilogue_for(out, scale, zero_point, False, epilogue)
     cdef const uint16_t* rows = <const uint16_t*> cnp.PyArray_DATA(a)
     cdef const uint16_t* columns = <const uint16_t*> cnp.PyArray_DATA(b)
     cdef int64_t m = cnp.PyArray_DIM(a, 0)
@@ -151,31 +108,31 @@ cdef str matmul_16bit(
     cdef void* target = cnp.PyArray_DATA(out)
     with nogil:
         if is_bf16:
-            c_matmul_bf16(kernels, rows, columns, m, k, n, start, epilogue, target)
+            c_matmul_bf16(kernels, rows, columns, m, k, n, start, ending, target)
         else:
-            c_matmul_f16(kernels, rows, columns, m, k, n, start, epilogue, target)
+            c_matmul_f16(kernels, rows, columns, m, k, n, start, ending, target)
     return kernels.name.decode()
 
 
 def matmul_bf16(
     cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, *, bias=None, float scale=1, int zero_point=0,
-    isa=None
+    ProductEpilogue epilogue=None, isa=None
 ):
     """Fill `out` (M, N) from bfloat16 `a` (M, K) @ `b` (K, N) + bias; see reference.gemm_bf16.
 
     `a` and `b` are the bits (uint16) or bfloat16 arrays; `bias` float32 (N,), +0 if None. `out`:
     float32, bfloat16 (or uint16: its bits), or codes by `scale`.
     """
-    return matmul_16bit(True, a, b, out, bias, scale, zero_point, isa)
+    return matmul_16bit(True, a, b, out, bias, scale, zero_point, epilogue, isa)
 
 
 def matmul_f16(
     cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, *, bias=None, float scale=1, int zero_point=0,
-    isa=None
+    ProductEpilogue epilogue=None, isa=None
 ):
     """Fill `out` (M, N) from float16 `a` (M, K) @ `b` (K, N), in float32, + bias.
 
     `a` and `b` are the bits (uint16) or float16 arrays; otherwise as matmul_bf16. Both sides are
     widened exactly, then as matmul_f32.
     """
-    return matmul_16bit(False, a, b, out, bias, scale, zero_point, isa)
+    return matmul_16bit(False, a, b, out, bias, scale, zero_point, epilogue, isa)

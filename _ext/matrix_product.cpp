@@ -21,9 +21,8 @@ std::vector<T> padded(const T* values, int64_t n) {
   return result;
 }
 
-int64_t output_bytes(const Epilogue& epilogue) {
-  if (epilogue.kind == OUT_BF16) return 2;
-  return epilogue.kind == OUT_U8 || epilogue.kind == OUT_S8 ? 1 : 4;
+int64_t element_bytes(int32_t kind) {
+  return kind == OUT_U8 || kind == OUT_S8 ? 1 : kind == OUT_BF16 ? 2 : 4;
 }
 
 void run(Product product, const ProductArgs& args) {
@@ -75,11 +74,16 @@ void matmul_int8(const Kernels* kernels, const CodeOperands& operands, const int
   args.epilogue.addend = addend == nullptr ? nullptr : addends.data();
   if (args.cols > 0) run(product, args);
   if (copied == 0) return;
-  args.dst = static_cast<uint8_t*>(out) + args.cols * n * output_bytes(epilogue);
+  args.dst = static_cast<uint8_t*>(out) + args.cols * n * element_bytes(epilogue.kind);
   args.src = last.data();
   args.src_col = k;
   if (args.row_zero_points) args.row_zero_points += args.cols;
   if (args.epilogue.row_multiplier) args.epilogue.row_multiplier += args.cols;
+  if (args.epilogue.residual) {
+    const int64_t skipped = args.cols * args.epilogue.residual_col;
+    args.epilogue.residual = static_cast<const uint8_t*>(args.epilogue.residual) +
+                             skipped * element_bytes(args.epilogue.residual_kind);
+  }
   args.cols = copied;
   run(product, args);
 }

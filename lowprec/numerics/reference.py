@@ -127,6 +127,28 @@ def dequantize_accumulator(acc: NDArray[Any], scale: F32, axis: int | None = Non
     return real
 
 
+# --- what follows a product: steps of an epilogue, each as if it ran by itself --------------------
+
+
+def dequantize_rows(acc: NDArray[Any], row_scale: F32, scale: F32) -> F32:
+    """Return f32(acc) * (row_scale[m] * scale[n]) for acc (M, N): rows quantised one by one."""
+    with np.errstate(over="ignore", under="ignore"):
+        real: F32 = acc.astype(np.float32) * (row_scale[:, None] * scale)
+    return real
+
+
+def add_residual(x: F32, residual: NDArray[Any], scale: F32, zero_point: Codes) -> F32:
+    """Return x + residual: codes (u8, s8) are dequantised, bf16 is widened, f32 taken as it is."""
+    if residual.dtype.kind in "iu":
+        return x + dequantize_linear(residual, scale, zero_point)
+    return x + (residual if residual.dtype == np.float32 else from_bf16(residual))
+
+
+def through_codes(x: F32, scale: F32, zero_point: Codes) -> F32:
+    """Return dequantize(quantize(x)): what is left of x after a QuantizeLinear, DequantizeLinear."""
+    return dequantize_linear(quantize_linear(x, scale, zero_point), scale, zero_point)
+
+
 # --- casts, on the bits ---------------------------------------------------------------------------
 
 

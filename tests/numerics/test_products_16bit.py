@@ -26,7 +26,22 @@ seeds = st.integers(0, 2**32 - 1)
 # bf16 bits: zero, denormals, the normal border, 1 and its neighbour, the largest, infinity, and
 # factors whose products fall around 2^-126.
 EDGES = np.array(
-    [0, 1, 0x7F, 0x80, 0x81, 0x3F80, 0x3F81, 0x7F7F, 0x7F80, 0x0100, 0x2000, 0x1F80, 0x2080, 0x5F80],
+    [
+        0,
+        1,
+        0x7F,
+        0x80,
+        0x81,
+        0x3F80,
+        0x3F81,
+        0x7F7F,
+        0x7F80,
+        0x0100,
+        0x2000,
+        0x1F80,
+        0x2080,
+        0x5F80,
+    ],
     np.uint16,
 )
 

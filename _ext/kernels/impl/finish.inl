@@ -8,6 +8,7 @@
 // path of its own where `is_requantisation` or `is_bare` says what little there is to do.
 //
 // Included inside a per-ISA translation unit, after vec.h.
+#include "kernels/impl/byte_table.inl"
 #include "kernels/impl/elements.inl"
 #include "kernels/impl/unary.inl"
 
@@ -104,10 +105,6 @@ LP_INLINE VI to_code(VF x, const CodeRange& range) {
   return vmin(vmax(code, range.qmin), range.qmax);
 }
 
-[[maybe_unused]] static void apply_table(const uint8_t* table, uint8_t* codes, int count) {
-  for (int i = 0; i < count; ++i) codes[i] = table[codes[i]];
-}
-
 // ---- operators that know the row and the column ----
 
 LP_INLINE VF residual_value(const lp::Epilogue& e, const uint8_t* residual, int64_t i, int n) {
@@ -127,106 +124,177 @@ LP_INLINE VF residual_value(const lp::Epilogue& e, const uint8_t* residual, int6
   }
 }
 
-// x[i] = f(x[i], i) for `columns` elements of every row.
-template <class F>
-LP_INLINE void for_rows(float* x, int rows, int stride, int columns, F f) {
-  for (int r = 0; r < rows; ++r) {
-    float* row = x + r * stride;
-    for_lanes(columns, [&](int64_t i, int n) __attribute__((always_inline)) {
-      vstore_any(row + i, f(vload_any(row + i, n), r, i, n), n);
-    });
-  }
+LP_INLINE VF through_codes(VF x, const lp::UnaryOp& op) {
+  const float low = op.code == lp::UNARY_THROUGH_U8 ? 0.0f : -128.0f;
+  const VF least = vset(low - op.b), most = vset(low + 255.0f - op.b), scale = vset(op.a);
+  return cvt_f32(cvt_s32(vmin(vmax(x / scale, least), most))) * scale;
 }
 
-struct Tile {
-  float* x;
-  int rows, stride, columns;
+// One row of a tile: where it goes, and where it finds what belongs to its columns.
+struct OutputRow {
   int64_t n0;
-  const uint8_t* const* residual;  // per row
+  uint8_t* dst;             // its element of channel n0
+  const uint8_t* residual;  // its element of channel 0
 };
 
-static __attribute__((noinline)) void apply_placed(const lp::Epilogue& e, const lp::UnaryOp& op,
-                                                   const Tile& tile) {
+// x: V vectors of neighbouring columns from n0 + at on, `n` lanes of each. False, and nothing done,
+// where the operator is neither placed nor simple.
+template <int V>
+LP_INLINE bool apply_in_registers(const lp::Epilogue& e, const lp::UnaryOp& op,
+                                  const OutputRow& row, int64_t at, int n, VF (&x)[V]) {
   switch (op.code) {
     case lp::UNARY_ADD_RESIDUAL:
-      for_rows(tile.x, tile.rows, tile.stride, tile.columns, [&](VF x, int r, int64_t i, int n) {
-        return x + residual_value(e, tile.residual[r], tile.n0 + i, n);
-      });
-      return;
+#pragma GCC unroll 8
+      for (int j = 0; j < V; ++j) {
+        x[j] = x[j] + residual_value(e, row.residual, row.n0 + at + j * W, n);
+      }
+      return true;
     case lp::UNARY_ADD_CHANNEL:
     case lp::UNARY_MUL_CHANNEL: {
-      const float* values = e.channel_values[static_cast<int>(op.a)] + tile.n0;
-      const bool add = op.code == lp::UNARY_ADD_CHANNEL;
-      for_rows(tile.x, tile.rows, tile.stride, tile.columns, [&](VF x, int, int64_t i, int n) {
-        const VF value = vload_any(values + i, n);
-        return add ? x + value : x * value;
-      });
-      return;
+      const float* values = e.channel_values[static_cast<int>(op.a)] + row.n0 + at;
+#pragma GCC unroll 8
+      for (int j = 0; j < V; ++j) {
+        const VF value = vload_any(values + j * W, n);
+        x[j] = op.code == lp::UNARY_ADD_CHANNEL ? x[j] + value : x[j] * value;
+      }
+      return true;
     }
-    default: {  // UNARY_THROUGH_U8, UNARY_THROUGH_S8
-      const float low = op.code == lp::UNARY_THROUGH_U8 ? 0.0f : -128.0f;
-      const VF least = vset(low - op.b), most = vset(low + 255.0f - op.b), scale = vset(op.a);
-      for_rows(tile.x, tile.rows, tile.stride, tile.columns, [&](VF x, int, int64_t, int) {
-        return cvt_f32(cvt_s32(vmin(vmax(x / scale, least), most))) * scale;
+    case lp::UNARY_THROUGH_U8:
+    case lp::UNARY_THROUGH_S8:
+#pragma GCC unroll 8
+      for (int j = 0; j < V; ++j) x[j] = through_codes(x[j], op);
+      return true;
+    default:
+      return with_simple(op, [&](auto f) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+        for (int j = 0; j < V; ++j) x[j] = f(x[j]);
       });
-    }
   }
 }
 
 LP_INLINE bool is_placed(const lp::UnaryOp& op) { return op.code >= lp::UNARY_ADD_RESIDUAL; }
-
-// In order; element-wise operators run over the whole tile, columns past the end included.
-static void apply_operators(const lp::Epilogue& e, const Tile& tile) {
-  for (int i = 0; i < e.n_ops;) {
-    int end = i;
-    while (end < e.n_ops && !is_placed(e.ops[end])) ++end;
-    apply_chain(e.ops + i, end - i, tile.x, static_cast<int64_t>(tile.rows) * tile.stride);
-    if (end < e.n_ops) apply_placed(e, e.ops[end], tile);
-    i = end + 1;
+LP_INLINE bool is_simple_chain(const lp::Epilogue& e) {
+  for (int i = 0; i < e.n_ops; ++i) {
+    if (!is_placed(e.ops[i]) && !with_simple(e.ops[i], [](auto) {})) return false;
   }
+  return true;
 }
 
 // ---- outputs ----
 
-static void store_row(const float* x, int64_t count, const lp::Epilogue& e, uint8_t* dst) {
+template <int V>
+LP_INLINE void store_outputs(const lp::Epilogue& e, const CodeRange& range, const OutputRow& row,
+                             int64_t at, int n, const VF (&x)[V]) {
   if (e.kind == lp::OUT_F32) {
-    memcpy(dst, x, static_cast<size_t>(count) * sizeof(float));
-    return;
+#pragma GCC unroll 8
+    for (int j = 0; j < V; ++j) {
+      vstore_any(reinterpret_cast<float*>(row.dst) + at + j * W, x[j], n);
+    }
+  } else if (e.kind == lp::OUT_BF16) {
+#pragma GCC unroll 8
+    for (int j = 0; j < V; ++j) {
+      store_u16_any(reinterpret_cast<uint16_t*>(row.dst) + at + j * W, bf16_bits(x[j]), n);
+    }
+  } else {
+    const VF scale = vset(e.scale);
+#pragma GCC unroll 8
+    for (int j = 0; j < V; ++j) {
+      store_codes(row.dst + at + j * W, to_code(x[j] / scale, range), n);
+    }
   }
-  if (e.kind == lp::OUT_BF16) {
-    uint16_t* bits = reinterpret_cast<uint16_t*>(dst);
-    for_lanes(count, [&](int64_t i, int n) __attribute__((always_inline)) {
-      store_u16_any(bits + i, bf16_bits(vload_any(x + i, n)), n);
-    });
-    return;
-  }
-  const CodeRange range = code_range(e);
-  const VF scale = vset(e.scale);
-  for_lanes(count, [&](int64_t i, int n) __attribute__((always_inline)) {
-    store_codes(dst + i, to_code(vload_any(x + i, n) / scale, range), n);
+}
+
+// Calls body(V, at, n) over `columns` columns: V vectors at a time, then one by one.
+template <int V>
+struct Vectors {
+  static constexpr int value = V;
+};
+template <class Body>
+LP_INLINE void for_vectors(int columns, Body body) {
+  constexpr int V = W == 1 ? 8 : 4;
+  int at = 0;
+  for (; at + V * W <= columns; at += V * W) body(Vectors<V>(), at, W);
+  for (; at < columns; at += W) body(Vectors<1>(), at, columns - at < W ? columns - at : W);
+}
+
+// The last steps of one row: `load(at, n)` gives real values.
+template <class Load>
+LP_INLINE void finish_row(const lp::Epilogue& e, const CodeRange& range, const OutputRow& row,
+                          int columns, Load load) {
+  for_vectors(columns, [&](auto vectors, int64_t at, int n) __attribute__((always_inline)) {
+    constexpr int V = decltype(vectors)::value;
+    VF x[V];
+#pragma GCC unroll 8
+    for (int j = 0; j < V; ++j) x[j] = load(at + j * W, n);
+    for (int i = 0; i < e.n_ops; ++i) apply_in_registers<V>(e, e.ops[i], row, at, n, x);
+    store_outputs<V>(e, range, row, at, n, x);
   });
-  if (e.table != nullptr) apply_table(e.table, dst, static_cast<int>(count));
+  if (gives_codes(e) && e.table != nullptr) apply_table(e.table, row.dst, columns);
+}
+
+// Operators of many instructions run over the whole tile, columns past the end included; those that
+// know their place, row by row.
+static void apply_long_chain(const lp::Epilogue& e, const RowBlock& block, int first, int count,
+                             int64_t n0, int columns, float* x, int stride) {
+  for (int i = 0; i < e.n_ops;) {
+    int end = i;
+    while (end < e.n_ops && !is_placed(e.ops[end])) ++end;
+    apply_chain(e.ops + i, end - i, x, static_cast<int64_t>(count) * stride);
+    for (int r = 0; end < e.n_ops && r < count; ++r) {
+      const OutputRow row = {n0, nullptr, block.residual[first + r]};
+      float* values = x + r * stride;
+      for_vectors(columns, [&](auto vectors, int64_t at, int n) __attribute__((always_inline)) {
+        constexpr int V = decltype(vectors)::value;
+        VF v[V];
+#pragma GCC unroll 8
+        for (int j = 0; j < V; ++j) v[j] = vload_any(values + at + j * W, n);
+        apply_in_registers<V>(e, e.ops[end], row, at, n, v);
+#pragma GCC unroll 8
+        for (int j = 0; j < V; ++j) vstore_any(values + at + j * W, v[j], n);
+      });
+    }
+    i = end + 1;
+  }
 }
 
 // x: real values after the bias (or the multiplier); overwritten.
-static __attribute__((noinline)) void finish_reals(const lp::Epilogue& e, const RowBlock& block,
-                                                   int first, int count, int64_t n0, int columns,
-                                                   float* x, int stride) {
-  if (e.n_ops > 0) apply_operators(e, {x, count, stride, columns, n0, block.residual + first});
-  const int64_t offset = n0 * output_bytes(e);
-  for (int i = 0; i < count; ++i) {
-    store_row(x + i * stride, columns, e, block.target[first + i] + offset);
+[[maybe_unused]] static __attribute__((noinline)) void finish_reals(const lp::Epilogue& e,
+                                                                    const RowBlock& block,
+                                                                    int first, int count,
+                                                                    int64_t n0, int columns,
+                                                                    float* x, int stride) {
+  lp::Epilogue rest = e;
+  if (!is_simple_chain(e)) {
+    apply_long_chain(e, block, first, count, n0, columns, x, stride);
+    rest.n_ops = 0;
+  }
+  const CodeRange range = code_range(e);
+  for (int r = 0; r < count; ++r) {
+    const OutputRow row = {n0, block.target[first + r] + n0 * output_bytes(e),
+                           block.residual[first + r]};
+    const float* values = x + r * stride;
+    finish_row(rest, range, row, columns, [&](int64_t at, int n) __attribute__((always_inline)) {
+      return vload_any(values + at, n);
+    });
   }
 }
 
-static void requantise_row(const int32_t* acc, const float* multiplier, int64_t count,
-                           const lp::Epilogue& e, uint8_t* dst) {
-  const CodeRange range = code_range(e);
-  for_lanes(count, [&](int64_t i, int n) __attribute__((always_inline)) {
-    const VF x = cvt_f32(load_any(acc + i, n)) * vload_any(multiplier + i, n);
-    store_codes(dst + i, to_code(x, range), n);
-  });
-  if (e.table != nullptr) apply_table(e.table, dst, static_cast<int>(count));
+// Calls use(r, real) for each row, where real(at, n) is acc * multiplier + addend.
+template <class Use>
+LP_INLINE void with_reals(const lp::Epilogue& e, int64_t m, int count, int64_t n0,
+                          const int32_t* acc, int stride, Use use) {
+  const float* multiplier = e.multiplier + n0;
+  const float* addend = e.addend ? e.addend + n0 : nullptr;
+  for (int r = 0; r < count; ++r) {
+    const int32_t* sums = acc + r * stride;
+    const VF scale = vset(e.row_multiplier ? e.row_multiplier[m + r] : 1.0f);
+    use(r, [&](int64_t at, int n) __attribute__((always_inline)) {
+      VF factor = vload_any(multiplier + at, n);
+      if (e.row_multiplier) factor = scale * factor;
+      const VF x = cvt_f32(load_any(sums + at, n)) * factor;
+      return addend ? x + vload_any(addend + at, n) : x;
+    });
+  }
 }
 
 [[maybe_unused]] static __attribute__((noinline)) void finish_sums(const lp::Epilogue& e,
@@ -234,38 +302,41 @@ static void requantise_row(const int32_t* acc, const float* multiplier, int64_t 
                                                                    int count, int64_t n0,
                                                                    int columns, const int32_t* acc,
                                                                    int stride) {
-  uint8_t* const* dst = block.target + first;
-  const int64_t offset = n0 * output_bytes(e);
+  uint8_t* const* target = block.target + first;
+  const int64_t offset = n0 * output_bytes(e), m = block.m0 + first;
   if (e.kind == lp::OUT_S32) {
-    for (int i = 0; i < count; ++i) {
-      memcpy(dst[i] + offset, acc + i * stride, static_cast<size_t>(columns) * sizeof(int32_t));
+    for (int r = 0; r < count; ++r) {
+      memcpy(target[r] + offset, acc + r * stride, static_cast<size_t>(columns) * sizeof(int32_t));
     }
     return;
   }
-  const float* multiplier = e.multiplier + n0;
+  const CodeRange range = code_range(e);
   if (is_requantisation(e)) {
-    for (int i = 0; i < count; ++i) {
-      requantise_row(acc + i * stride, multiplier, columns, e, dst[i] + offset);
-    }
+    with_reals(e, m, count, n0, acc, stride, [&](int r, auto real) __attribute__((always_inline)) {
+      uint8_t* dst = target[r] + offset;
+      for_lanes(columns, [&](int64_t at, int n) __attribute__((always_inline)) {
+        store_codes(dst + at, to_code(real(at, n), range), n);
+      });
+      if (e.table != nullptr) apply_table(e.table, dst, columns);
+    });
     return;
   }
-  const float* addend = e.addend ? e.addend + n0 : nullptr;
+  if (is_simple_chain(e)) {
+    with_reals(e, m, count, n0, acc, stride, [&](int r, auto real) __attribute__((always_inline)) {
+      finish_row(e, range, {n0, target[r] + offset, block.residual[first + r]}, columns, real);
+    });
+    return;
+  }
   alignas(64) float x[FINISH_ROWS * 64] = {};
   const int width = (columns + 15) / 16 * 16;
   for (int begin = 0; begin < count; begin += FINISH_ROWS) {
     const int rows = count - begin < FINISH_ROWS ? count - begin : FINISH_ROWS;
-    for (int r = 0; r < rows; ++r) {
-      const int64_t m = block.m0 + first + begin + r;
-      const VF scale = vset(e.row_multiplier ? e.row_multiplier[m] : 1.0f);
-      const int32_t* sums = acc + (begin + r) * stride;
-      for_lanes(columns, [&](int64_t i, int n) __attribute__((always_inline)) {
-        VF factor = vload_any(multiplier + i, n);
-        if (e.row_multiplier) factor = scale * factor;
-        VF value = cvt_f32(load_any(sums + i, n)) * factor;
-        if (addend) value = value + vload_any(addend + i, n);
-        vstore_any(x + r * width + i, value, n);
-      });
-    }
+    with_reals(e, m + begin, rows, n0, acc + begin * stride, stride,
+               [&](int r, auto real) __attribute__((always_inline)) {
+                 for_lanes(columns, [&](int64_t at, int n) __attribute__((always_inline)) {
+                   vstore_any(x + r * width + at, real(at, n), n);
+                 });
+               });
     finish_reals(e, block, first + begin, rows, n0, columns, x, width);
   }
 }

@@ -140,31 +140,61 @@ LP_INLINE VF vhard_sigmoid(VF x, VF slope, VF shift) {
   return clamp_keeping_nan(x * slope + shift, vset(0.0f), vset(1.0f));
 }
 
-// Calls visit(f) with the operator as a function of one vector; the switch is outside of any loop.
+// Calls visit(f) with the operator as a function of one vector, if it is one of a few instructions;
+// otherwise returns false. The switch is outside of any loop.
 template <class Visit>
-LP_INLINE void with_unary(const lp::UnaryOp& op, Visit visit) {
-  const VF a = vset(op.a), b = vset(op.b), one = vset(1.0f), zero = vset(0.0f);
+LP_INLINE bool with_simple(const lp::UnaryOp& op, Visit visit) {
+  const VF a = vset(op.a), b = vset(op.b), zero = vset(0.0f);
   switch (op.code) {
     case lp::UNARY_RELU:
-      return visit([=](VF x) { return vmax(zero, x); });
+      visit([=](VF x) { return vmax(zero, x); });
+      return true;
     case lp::UNARY_CLIP:
-      return visit([=](VF x) { return clamp_keeping_nan(x, a, b); });
+      visit([=](VF x) { return clamp_keeping_nan(x, a, b); });
+      return true;
     case lp::UNARY_ADD:
-      return visit([=](VF x) { return x + a; });
+      visit([=](VF x) { return x + a; });
+      return true;
     case lp::UNARY_MUL:
-      return visit([=](VF x) { return x * a; });
+      visit([=](VF x) { return x * a; });
+      return true;
     case lp::UNARY_DIV:
-      return visit([=](VF x) { return x / a; });
+      visit([=](VF x) { return x / a; });
+      return true;
     case lp::UNARY_RSUB:
-      return visit([=](VF x) { return a - x; });
+      visit([=](VF x) { return a - x; });
+      return true;
+    case lp::UNARY_LEAKY_RELU:
+      visit([=](VF x) { return select(x < zero, a * x, x); });
+      return true;
+    case lp::UNARY_HARD_SIGMOID:
+      visit([=](VF x) { return vhard_sigmoid(x, a, b); });
+      return true;
+    case lp::UNARY_HARD_SWISH:
+      visit([=](VF x) { return x * vhard_sigmoid(x, vset(1.0f / 6.0f), vset(0.5f)); });
+      return true;
+    case lp::UNARY_NEG:
+      visit([=](VF x) { return vneg(x); });
+      return true;
+    case lp::UNARY_ABS:
+      visit([=](VF x) { return vabs(x); });
+      return true;
+    case lp::UNARY_SQUARE:
+      visit([=](VF x) { return x * x; });
+      return true;
+    default:
+      return false;
+  }
+}
+
+// The same for every operator.
+template <class Visit>
+LP_INLINE void with_unary(const lp::UnaryOp& op, Visit visit) {
+  if (with_simple(op, visit)) return;
+  const VF a = vset(op.a), b = vset(op.b), one = vset(1.0f), zero = vset(0.0f);
+  switch (op.code) {
     case lp::UNARY_RDIV:
       return visit([=](VF x) { return a / x; });
-    case lp::UNARY_LEAKY_RELU:
-      return visit([=](VF x) { return select(x < zero, a * x, x); });
-    case lp::UNARY_HARD_SIGMOID:
-      return visit([=](VF x) { return vhard_sigmoid(x, a, b); });
-    case lp::UNARY_HARD_SWISH:
-      return visit([=](VF x) { return x * vhard_sigmoid(x, vset(1.0f / 6.0f), vset(0.5f)); });
     case lp::UNARY_SIGMOID:
       return visit([=](VF x) { return vsigmoid(x); });
     case lp::UNARY_SILU:
@@ -179,10 +209,6 @@ LP_INLINE void with_unary(const lp::UnaryOp& op, Visit visit) {
       return visit([=](VF x) { return vsqrt(x); });
     case lp::UNARY_RECIPROCAL:
       return visit([=](VF x) { return one / x; });
-    case lp::UNARY_NEG:
-      return visit([=](VF x) { return vneg(x); });
-    case lp::UNARY_ABS:
-      return visit([=](VF x) { return vabs(x); });
     case lp::UNARY_ERF:
       return visit([=](VF x) { return verf(x); });
     case lp::UNARY_GELU:
@@ -204,8 +230,6 @@ LP_INLINE void with_unary(const lp::UnaryOp& op, Visit visit) {
       return visit([=](VF x) { return quiet(x, vrint(x)); });
     case lp::UNARY_SIGN:
       return visit([=](VF x) { return select(zero < x, one, select(x < zero, vset(-1.0f), x)); });
-    case lp::UNARY_SQUARE:
-      return visit([=](VF x) { return x * x; });
     case lp::UNARY_SELU:
       return visit([=](VF x) { return b * select(x < zero, a * vexpm1_negative(x), x); });
     case lp::UNARY_SOFTSIGN:
