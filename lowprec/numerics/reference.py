@@ -145,7 +145,7 @@ def add_residual(x: F32, residual: NDArray[Any], scale: F32, zero_point: Codes) 
 
 
 def through_codes(x: F32, scale: F32, zero_point: Codes) -> F32:
-    """Return dequantize(quantize(x)): what is left of x after a QuantizeLinear, DequantizeLinear."""
+    """Return dequantize(quantize(x)): what QuantizeLinear and DequantizeLinear leave of x."""
     return dequantize_linear(quantize_linear(x, scale, zero_point), scale, zero_point)
 
 
