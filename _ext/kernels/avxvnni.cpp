@@ -13,6 +13,9 @@
 #include "kernels/impl/product_int8.inl"
 #include "kernels/impl/product_int8_avxvnni.inl"
 //
+#include "kernels/impl/depthwise.inl"
+#include "kernels/impl/depthwise_avxvnni.inl"
+//
 #include "kernels/impl/entries_int8.inl"
 
 namespace lp {
@@ -23,5 +26,6 @@ void add_avxvnni(Kernels* kernels) {
 #endif
   kernels->product_u8s8 = product_u8s8;
   kernels->product_s8s8 = product_s8s8;
+  kernels->depthwise_u8s8 = depthwise_u8s8;
 }
 }  // namespace lp

@@ -1,5 +1,5 @@
-// depthwise_u8s8.inl: depthwise u8 x s8 without VNNI: widened to s16 by AVX2 and Advanced SIMD, plain
-// C++ elsewhere.
+// depthwise_u8s8.inl: depthwise u8 x s8 without VNNI: widened to s16 by AVX2 (AVX-512, too) and by
+// Advanced SIMD, plain C++ elsewhere.
 
 namespace {
 
@@ -19,7 +19,7 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
     for (int64_t c = piece->n_begin; c < piece->n_end; c += DEPTHWISE_BLOCK) {
       const int64_t width = piece->n_end - c < DEPTHWISE_BLOCK ? piece->n_end - c : DEPTHWISE_BLOCK;
       memcpy(acc, bias + c, sizeof(acc));
-#if defined(LP_ISA_AVX2)
+#if defined(LP_ISA_AVX2) || defined(LP_ISA_AVX512)
       // Two taps at a time as s16 pairs. Reads up to 15 bytes past the channels: the arena has
       // slack.
       for (int64_t at = 0; at < width; at += 16) {
