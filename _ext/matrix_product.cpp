@@ -9,6 +9,7 @@
 #include "float_state.h"
 #include "matrix_args.h"
 #include "pack.h"
+#include "share_product.h"
 
 namespace lp {
 namespace {
@@ -21,13 +22,18 @@ std::vector<T> padded(const T* values, int64_t n) {
   return result;
 }
 
-int64_t element_bytes(int32_t kind) {
-  return kind == OUT_U8 || kind == OUT_S8 ? 1 : kind == OUT_BF16 ? 2 : 4;
+// `pack` (pack.h) of b (k, n), its k in groups of `group`, panels shared out.
+template <class Pack, class T>
+void pack_columns(const Pack& pack, const T* b, int64_t k, int64_t n, int64_t group,
+                  std::vector<T>* packed) {
+  const int64_t depth = packed_depth(1, k, group);
+  parallel_panels(n, k, [&](int64_t first, int64_t channels) {
+    pack(b + first, WeightStrides{1, 0, n}, channels, 1, k, packed->data() + first * depth);
+  });
 }
 
-void run(Product product, const ProductArgs& args) {
-  const Piece piece = whole(args);
-  product(&args, &piece);
+int64_t element_bytes(int32_t kind) {
+  return kind == OUT_U8 || kind == OUT_S8 ? 1 : kind == OUT_BF16 ? 2 : 4;
 }
 
 }  // namespace
@@ -42,8 +48,11 @@ void matmul_int8(const Kernels* kernels, const CodeOperands& operands, const int
   std::vector<int8_t> packed(static_cast<size_t>(packed_s8_bytes(n, 1, k)) + 1);
   std::vector<int32_t> sums(static_cast<size_t>(padded_channels(n)));
   std::vector<int32_t> zero_points = padded(operands.column_zero_points, n);
-  kernels->pack_rows_s8(operands.b, n, k, n, operands.b_signed ? 0 : 0x80, packed.data(),
-                        sums.data());
+  const int32_t flip = operands.b_signed ? 0 : 0x80;
+  parallel_panels(n, k / 8, [&](int64_t first, int64_t channels) {
+    kernels->pack_rows_s8(static_cast<const uint8_t*>(operands.b) + first, channels, k, n, flip,
+                          packed.data() + packed_s8_bytes(first, 1, k), sums.data() + first);
+  });
   if (!operands.b_signed) {
     for (int32_t& zero_point : zero_points) zero_point = u8_zero_point(zero_point);
   }
@@ -72,7 +81,7 @@ void matmul_int8(const Kernels* kernels, const CodeOperands& operands, const int
   args.weight_zero_points = centred ? nullptr : zero_points.data();
   args.epilogue.multiplier = multipliers.data();
   args.epilogue.addend = addend == nullptr ? nullptr : addends.data();
-  if (args.cols > 0) run(product, args);
+  if (args.cols > 0) run_product(product, args);
   if (copied == 0) return;
   args.dst = static_cast<uint8_t*>(out) + args.cols * n * element_bytes(epilogue.kind);
   args.src = last.data();
@@ -85,7 +94,7 @@ void matmul_int8(const Kernels* kernels, const CodeOperands& operands, const int
                              skipped * element_bytes(args.epilogue.residual_kind);
   }
   args.cols = copied;
-  run(product, args);
+  run_product(product, args);
 }
 
 namespace {
@@ -99,7 +108,7 @@ void run_float(Product product, const T* a, const std::vector<T>& packed, int64_
   args.epilogue = epilogue;
   args.packed = packed.data();
   args.bias = starts.data();
-  run(product, args);
+  run_product(product, args);
 }
 
 // Room for b, its k in groups of `group`.
@@ -115,7 +124,7 @@ void matmul_f32(const Kernels* kernels, const float* a, const float* b, int64_t 
   if (m == 0 || n == 0) return;
   const FloatingPointState state;
   std::vector<float> packed = packed_room<float>(k, n, 1);
-  pack_f32(b, {1, 0, n}, n, 1, k, packed.data());
+  pack_columns(pack_f32, b, k, n, 1, &packed);
   run_float(kernels->product_f32, a, packed, m, k, n, bias, epilogue, out);
 }
 
@@ -124,7 +133,7 @@ void matmul_bf16(const Kernels* kernels, const uint16_t* a, const uint16_t* b, i
   if (m == 0 || n == 0) return;
   const FloatingPointState state;
   std::vector<uint16_t> packed = packed_room<uint16_t>(k, n, 2);
-  pack_bf16(b, {1, 0, n}, n, 1, k, packed.data());
+  pack_columns(pack_bf16, b, k, n, 2, &packed);
   run_float(kernels->product_bf16, a, packed, m, k, n, bias, epilogue, out);
 }
 
@@ -133,7 +142,7 @@ void matmul_f16(const Kernels* kernels, const uint16_t* a, const uint16_t* b, in
   if (m == 0 || n == 0) return;
   const FloatingPointState state;
   std::vector<uint16_t> packed = packed_room<uint16_t>(k, n, 1);
-  pack_f16(b, {1, 0, n}, n, 1, k, packed.data());
+  pack_columns(pack_f16, b, k, n, 1, &packed);
   run_float(kernels->product_f16, a, packed, m, k, n, bias, epilogue, out);
 }
 

@@ -108,34 +108,47 @@ class ConvStep : public Step {
     const auto fill = [&](uint8_t* at, int64_t bytes) {
       memset(at, target_border_, static_cast<size_t>(bytes));
     };
-    for (int64_t i = 0; i < g.images; ++i, dst += to.image * out_size) {
-      fill(dst, halo.top * row);
-      uint8_t* line = dst + halo.top * row;
-      for (int64_t y = 0; y < g.h.out; ++y, line += row) {
-        fill(line, halo.left * pixel);
-        fill(line + (halo.left + g.w.out) * pixel, halo.right * pixel);
-      }
-      fill(line, halo.bottom * row);
-    }
+    parallel_rows(g.images, grain_of_rows(COPY_GRAIN, to.image * out_size),
+                  [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; ++i) {
+                      uint8_t* line = dst + i * to.image * out_size;
+                      fill(line, halo.top * row);
+                      line += halo.top * row;
+                      for (int64_t y = 0; y < g.h.out; ++y, line += row) {
+                        fill(line, halo.left * pixel);
+                        fill(line + (halo.left + g.w.out) * pixel, halo.right * pixel);
+                      }
+                      fill(line, halo.bottom * row);
+                    }
+                  });
   }
 
   void copy_inside(const uint8_t* src, int64_t src_row, uint8_t* padded) const {
-    const int64_t pixel = g.channels * element, width = g.w.padded(), height = g.h.padded();
-    const bool plain = g.w.insert == 1 && g.w.begin >= 0 && g.w.end >= 0;
-    memset(padded, border, static_cast<size_t>(scratch_bytes));
-    for (int64_t y = 0; y < g.h.in; ++y, src += src_row) {
-      const int64_t to_y = y * g.h.insert + g.h.begin;
-      if (to_y < 0 || to_y >= height) continue;
-      uint8_t* row = padded + to_y * width * pixel;
-      if (plain) {
-        memcpy(row + g.w.begin * pixel, src, static_cast<size_t>(g.w.in * pixel));
-        continue;
+    const int64_t row = g.w.padded() * g.channels * element, height = g.h.padded();
+    memset(padded + height * row, border, static_cast<size_t>(scratch_bytes - height * row));
+    parallel_rows(height, grain_of_rows(COPY_GRAIN, row), [&](int64_t begin, int64_t end) {
+      for (int64_t y = begin; y < end; ++y) {
+        const int64_t from = (y - g.h.begin) / g.h.insert;
+        const bool inside = y >= g.h.begin && (y - g.h.begin) % g.h.insert == 0 && from < g.h.in;
+        copy_line(inside ? src + from * src_row : nullptr, padded + y * row);
       }
-      for (int64_t x = 0; x < g.w.in; ++x) {
-        const int64_t to_x = x * g.w.insert + g.w.begin;
-        if (to_x < 0 || to_x >= width) continue;
-        memcpy(row + to_x * pixel, src + x * pixel, static_cast<size_t>(pixel));
-      }
+    });
+  }
+
+  // One padded line; no source: it is all border.
+  void copy_line(const uint8_t* src, uint8_t* line) const {
+    const int64_t pixel = g.channels * element, width = g.w.padded();
+    if (src != nullptr && g.w.insert == 1 && g.w.begin >= 0 && g.w.end >= 0) {
+      memset(line, border, static_cast<size_t>(g.w.begin * pixel));
+      memcpy(line + g.w.begin * pixel, src, static_cast<size_t>(g.w.in * pixel));
+      memset(line + (g.w.begin + g.w.in) * pixel, border, static_cast<size_t>(g.w.end * pixel));
+      return;
+    }
+    memset(line, border, static_cast<size_t>(width * pixel));
+    for (int64_t x = 0; src != nullptr && x < g.w.in; ++x) {
+      const int64_t to_x = x * g.w.insert + g.w.begin;
+      if (to_x < 0 || to_x >= width) continue;
+      memcpy(line + to_x * pixel, src + x * pixel, static_cast<size_t>(pixel));
     }
   }
 
@@ -177,9 +190,9 @@ class ConvStep : public Step {
       run_product(depthwise_product, args);
       return;
     }
-    ProductArgs args{};
     const int64_t per_group = g.out_channels / g.groups, wide = padded_channels(per_group);
-    for (int64_t group = 0; group < g.groups; ++group) {
+    run_products(product, g.groups, [&](int64_t group) {
+      ProductArgs args{};
       set_geometry(args, src + group * g.group_channels() * element,
                    dst + group * per_group * dtype_size(output.dtype), images);
       args.run_offset = offsets.data();
@@ -187,8 +200,8 @@ class ConvStep : public Step {
       args.run_length = run_length;
       args.n = per_group;
       set_weights(args, *packed, output, codes, group * wide);
-      run_product(product, args);
-    }
+      return args;
+    });
   }
 };
 

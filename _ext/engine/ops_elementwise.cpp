@@ -25,8 +25,12 @@ void add_unary(Planner& planner, const Node& node, std::vector<UnaryOp> ops) {
   planner
       .add({x}, {y},
            [=](Pointers t, uint8_t*) {
-             kernel(ops.data(), static_cast<int32_t>(ops.size()),
-                    reinterpret_cast<const float*>(t[x]), reinterpret_cast<float*>(t[y]), n);
+             const float* src = reinterpret_cast<const float*>(t[x]);
+             float* dst = reinterpret_cast<float*>(t[y]);
+             parallel_rows(n, VECTOR_GRAIN / 2, [&](int64_t begin, int64_t end) {
+               kernel(ops.data(), static_cast<int32_t>(ops.size()), src + begin, dst + begin,
+                      end - begin);
+             });
            })
       .inplace = 0;
 }
@@ -87,7 +91,9 @@ void add_map(Planner& planner, const Node& node, DType result, F f) {
   planner.add({x}, {y}, [=](Pointers t, uint8_t*) {
     const T* src = reinterpret_cast<const T*>(t[x]);
     R* dst = reinterpret_cast<R*>(t[y]);
-    for (int64_t i = 0; i < n; ++i) dst[i] = f(src[i]);
+    parallel_rows(n, PLAIN_GRAIN, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) dst[i] = f(src[i]);
+    });
   });
 }
 
@@ -157,7 +163,9 @@ void build_clip(Planner& planner, const Node& node) {
       if (high >= 0) memcpy(&most, t[high], sizeof(T));
       if constexpr (std::is_same_v<T, float>) {
         const UnaryOp op = {UNARY_CLIP, least, most};
-        kernel(&op, 1, src, dst, n);
+        parallel_rows(n, VECTOR_GRAIN, [&](int64_t begin, int64_t end) {
+          kernel(&op, 1, src + begin, dst + begin, end - begin);
+        });
       } else {
         for (int64_t i = 0; i < n; ++i) {
           const T raised = src[i] < least ? least : src[i];
@@ -325,22 +333,26 @@ void add_cast(Planner& planner, const Node& node, DType to) {
   const auto narrow = to == DType::F16 ? kernels.f32_to_f16 : kernels.f32_to_bf16;
   const int y = planner.output(node, 0, to, tensor.shape, tensor.layout);
   const int64_t n = tensor.elements();
-  Step& step = planner.add({x}, {y}, [=](Pointers t, uint8_t* scratch) {
-    const void* src = t[x];
-    float* buffer = reinterpret_cast<float*>(scratch);
+  const int64_t from_size = dtype_size(from), to_size = dtype_size(to);
+  const auto cast_range = [=](const uint8_t* x, uint8_t* y, float* buffer, int64_t n) {
+    const void* src = x;
     if (is_half(from)) {
-      float* wide = middle == nullptr && !is_half(to) ? reinterpret_cast<float*>(t[y]) : buffer;
+      float* wide = middle == nullptr && !is_half(to) ? reinterpret_cast<float*>(y) : buffer;
       widen(static_cast<const uint16_t*>(src), wide, n);
       src = wide;
     }
     if (middle != nullptr) {
-      void* dst = is_half(to) ? static_cast<void*>(buffer) : t[y];
+      void* dst = is_half(to) ? static_cast<void*>(buffer) : y;
       middle(src, dst, n);
       src = dst;
     }
-    if (is_half(to)) {
-      narrow(static_cast<const float*>(src), reinterpret_cast<uint16_t*>(t[y]), n);
-    }
+    if (is_half(to)) narrow(static_cast<const float*>(src), reinterpret_cast<uint16_t*>(y), n);
+  };
+  Step& step = planner.add({x}, {y}, [=](Pointers t, uint8_t* scratch) {
+    parallel_rows(n, 2 * PLAIN_GRAIN, [&](int64_t begin, int64_t end) {
+      cast_range(t[x] + begin * from_size, t[y] + begin * to_size,
+                 reinterpret_cast<float*>(scratch) + begin, end - begin);
+    });
   });
   if (is_half(from) || is_half(to)) step.scratch_bytes = n * 4;
 }
@@ -355,8 +367,8 @@ void build_cast_like(Planner& planner, const Node& node) {
 
 // ------------------------------------------------------------------------------------- binary
 
-void run_float(void (*kernel)(int32_t, const BinaryArgs*), int32_t code, const Nest& nest,
-               const float* a, const float* b, float* y) {
+void run_float_part(void (*kernel)(int32_t, const BinaryArgs*), int32_t code, const Nest& nest,
+                    const float* a, const float* b, float* y) {
   BinaryArgs args = {a,
                      b,
                      y,
@@ -371,6 +383,13 @@ void run_float(void (*kernel)(int32_t, const BinaryArgs*), int32_t code, const N
     args.a = a + at[1];
     args.b = b + at[2];
     kernel(code, &args);
+  });
+}
+
+void run_float(void (*kernel)(int32_t, const BinaryArgs*), int32_t code, const Nest& nest,
+               const float* a, const float* b, float* y) {
+  parallel_parts<3>(nest, VECTOR_GRAIN, [&](const Nest& part, const int64_t* at) {
+    run_float_part(kernel, code, part, a + at[1], b + at[2], y + at[0]);
   });
 }
 
@@ -404,12 +423,15 @@ void add_typed_binary(Planner& planner, const Node& node, DType result, F f) {
   const int a = operands.ids[0], b = operands.ids[1];
   const Nest nest = operands.nest;
   planner.add({a, b}, {y}, [=](Pointers t, uint8_t*) {
-    const int64_t n = nest.size(0), a_step = nest.stride(1, 0), b_step = nest.stride(2, 0);
-    for_each_outer<3>(nest, 1, [&](const int64_t* at) {
-      R* dst = reinterpret_cast<R*>(t[y]) + at[0];
-      const T* left = reinterpret_cast<const T*>(t[a]) + at[1];
-      const T* right = reinterpret_cast<const T*>(t[b]) + at[2];
-      for (int64_t i = 0; i < n; ++i) dst[i] = f(left[i * a_step], right[i * b_step]);
+    const int64_t a_step = nest.stride(1, 0), b_step = nest.stride(2, 0);
+    parallel_parts<3>(nest, PLAIN_GRAIN, [&](const Nest& part, const int64_t* from) {
+      const int64_t n = part.size(0);
+      for_each_outer<3>(part, 1, [&](const int64_t* at) {
+        R* dst = reinterpret_cast<R*>(t[y]) + from[0] + at[0];
+        const T* left = reinterpret_cast<const T*>(t[a]) + from[1] + at[1];
+        const T* right = reinterpret_cast<const T*>(t[b]) + from[2] + at[2];
+        for (int64_t i = 0; i < n; ++i) dst[i] = f(left[i * a_step], right[i * b_step]);
+      });
     });
   });
 }
@@ -531,7 +553,9 @@ void build_variadic(Planner& planner, const Node& node) {
     }
     if (mean) {
       const UnaryOp op = {UNARY_DIV, static_cast<float>(n), 0.0f};
-      unary(&op, 1, dst, dst, elements);
+      parallel_rows(elements, VECTOR_GRAIN, [&](int64_t begin, int64_t end) {
+        unary(&op, 1, dst + begin, dst + begin, end - begin);
+      });
     }
   });
 }
@@ -605,17 +629,19 @@ void build_where(Planner& planner, const Node& node) {
   with_item(dtype_size(dtype), [&](auto zero) {
     using T = decltype(zero);
     planner.add({mask, yes, no}, {y}, [=](Pointers t, uint8_t*) {
-      const int64_t n = nest.size(0);
       const int64_t m_step = nest.stride(1, 0), a_step = nest.stride(2, 0);
       const int64_t b_step = nest.stride(3, 0);
-      for_each_outer<4>(nest, 1, [&](const int64_t* at) {
-        T* dst = reinterpret_cast<T*>(t[y]) + at[0];
-        const uint8_t* m = t[mask] + at[1];
-        const T* a = reinterpret_cast<const T*>(t[yes]) + at[2];
-        const T* b = reinterpret_cast<const T*>(t[no]) + at[3];
-        for (int64_t i = 0; i < n; ++i) {
-          dst[i] = m[i * m_step] != 0 ? a[i * a_step] : b[i * b_step];
-        }
+      parallel_parts<4>(nest, PLAIN_GRAIN, [&](const Nest& part, const int64_t* from) {
+        const int64_t n = part.size(0);
+        for_each_outer<4>(part, 1, [&](const int64_t* at) {
+          T* dst = reinterpret_cast<T*>(t[y]) + from[0] + at[0];
+          const uint8_t* m = t[mask] + from[1] + at[1];
+          const T* a = reinterpret_cast<const T*>(t[yes]) + from[2] + at[2];
+          const T* b = reinterpret_cast<const T*>(t[no]) + from[3] + at[3];
+          for (int64_t i = 0; i < n; ++i) {
+            dst[i] = m[i * m_step] != 0 ? a[i * a_step] : b[i * b_step];
+          }
+        });
       });
     });
   });

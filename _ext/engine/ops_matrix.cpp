@@ -133,7 +133,8 @@ const char* refuse_matrix_f32(Planner& p, const Node& node) {
 void matrix_f32(Planner& p, const Node& node) { build_matrix(p, node, false); }
 void matrix_u8s8(Planner& p, const Node& node) { build_matrix(p, node, true); }
 
-// Both operands change from run to run: B is packed on the way, one batch entry at a time.
+// Both operands change from run to run: B is packed on the way. Many small products are shared out
+// whole, a few large ones one after the other in pieces.
 class DynamicMatrixStep : public Step {
  public:
   int64_t m = 0, k = 0, n = 0;
@@ -144,39 +145,47 @@ class DynamicMatrixStep : public Step {
   std::vector<UnaryOp> ops;
   Product product = nullptr;
 
+  // Floats: the bias, B packed, the rows of A where its depth is not dense.
+  int64_t bias_floats() const { return padded_channels(n); }
   int64_t packed_floats() const { return padded_channels(n) * k; }
-  void finish_setup() { scratch_bytes = (packed_floats() + padded_channels(n) + m * k) * 4 + 256; }
+  int64_t entry_bytes() const { return (packed_floats() + (a.k != 1 ? m * k : 0)) * 4 + 256; }
+  void finish_setup() { scratch_bytes = bias_floats() * 4 + entry_bytes(); }
+
   void run(Pointers t, uint8_t* scratch) const override {
-    float* packed = reinterpret_cast<float*>(scratch);
-    float* bias = packed + packed_floats();
-    float* rows = bias + padded_channels(n);
-    memset(bias, 0, static_cast<size_t>(padded_channels(n)) * 4);
+    float* bias = reinterpret_cast<float*>(scratch);
+    memset(bias, 0, static_cast<size_t>(bias_floats()) * 4);
     if (c_elements > 0) {
       const float* c = reinterpret_cast<const float*>(t[in[2]]);
       for (int64_t i = 0; i < n; ++i) bias[i] = c[c_elements == 1 ? 0 : i] * beta;
     }
-    for (size_t entry = 0; entry < a_at.size(); ++entry) {
+    const int64_t entries = static_cast<int64_t>(a_at.size());
+    const double each = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+    constexpr double LARGE = 4e6;  // multiply-adds; B in pieces costs two more hand-overs
+    if (entries < 2 * usable_threads() && (entries == 1 || each >= LARGE)) {
+      run_entries(t, bias, bias + bias_floats(), 0, entries);
+      return;
+    }
+    parallel_rows(entries, products_per_range(each), [&](int64_t begin, int64_t end) {
+      uint8_t* own = thread_scratch(entry_bytes());
+      run_entries(t, bias, reinterpret_cast<float*>(own), begin, end);
+    });
+  }
+
+ private:
+  void run_entries(Pointers t, const float* bias, float* packed, int64_t begin, int64_t end) const {
+    float* rows = packed + packed_floats();
+    for (int64_t i = begin; i < end; ++i) {
+      const size_t entry = static_cast<size_t>(i);
       const float* source = reinterpret_cast<const float*>(t[in[0]]) + a_at[entry];
       const float* weights = reinterpret_cast<const float*>(t[in[1]]) + b_at[entry];
-      if (entry == 0 || b_at[entry] != b_at[entry - 1]) {
-        if (b.n == 1) {
-          pack_rows(weights, packed);
-        } else {
-          pack_f32(weights, b, n, 1, k, packed);
-        }
-        if (alpha != 1.0f) {
-          for (int64_t i = 0; i < packed_floats(); ++i) packed[i] *= alpha;
-        }
-      }
+      if (i == begin || b_at[entry] != b_at[entry - 1]) pack(weights, packed);
       int64_t stride = a.n;
       if (a.k != 1) {
-        for (int64_t i = 0; i < m; ++i) {
-          for (int64_t j = 0; j < k; ++j) rows[i * k + j] = source[i * a.n + j * a.k];
-        }
+        gather(source, rows);
         source = rows;
         stride = k;
       }
-      float* target = reinterpret_cast<float*>(t[out[0]]) + static_cast<int64_t>(entry) * m * n;
+      float* target = reinterpret_cast<float*>(t[out[0]]) + i * m * n;
       ProductArgs args = matrix_args(source, stride, target, n, m, k, n);
       args.packed = packed;
       args.bias = bias;
@@ -187,11 +196,33 @@ class DynamicMatrixStep : public Step {
     }
   }
 
- private:
+  void gather(const float* source, float* rows) const {
+    parallel_rows(m, grain_of_rows(PLAIN_GRAIN, k), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        for (int64_t j = 0; j < k; ++j) rows[i * k + j] = source[i * a.n + j * a.k];
+      }
+    });
+  }
+
+  void pack(const float* w, float* packed) const {
+    parallel_rows(panels(n), grain_of_rows(PLAIN_GRAIN, PACK_PANEL * k), [&](int64_t begin, int64_t end) {
+      float* to = packed + begin * PACK_PANEL * k;
+      const int64_t first = begin * PACK_PANEL, last = std::min(n, end * PACK_PANEL);
+      if (b.n == 1) {
+        pack_rows(w, first, last, to);
+      } else {
+        pack_f32(w + first * b.n, b, last - first, 1, k, to);
+      }
+      if (alpha != 1.0f) {
+        for (int64_t i = 0; i < (end - begin) * PACK_PANEL * k; ++i) to[i] *= alpha;
+      }
+    });
+  }
+
   // B is row-major [k][n]: a panel row is 64 floats in a row.
-  void pack_rows(const float* w, float* packed) const {
-    for (int64_t n0 = 0; n0 < n; n0 += PACK_PANEL) {
-      const size_t width = static_cast<size_t>(std::min(PACK_PANEL, n - n0));
+  void pack_rows(const float* w, int64_t first, int64_t last, float* packed) const {
+    for (int64_t n0 = first; n0 < last; n0 += PACK_PANEL) {
+      const size_t width = static_cast<size_t>(std::min(PACK_PANEL, last - n0));
       for (int64_t j = 0; j < k; ++j, packed += PACK_PANEL) {
         memcpy(packed, w + j * b.k + n0, width * 4);
         memset(packed + width, 0, (static_cast<size_t>(PACK_PANEL) - width) * 4);

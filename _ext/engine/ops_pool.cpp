@@ -69,6 +69,25 @@ Shape pool_geometry(const Node& node, const Shape& shape, PoolArgs* args) {
   return result;
 }
 
+void run_pool(void (*kernel)(const PoolArgs*), const PoolArgs& args, int64_t item) {
+  const int64_t pixel = args.channels * item, line = args.out_width * args.channels;
+  const int64_t grain = grain_of_rows(PLAIN_GRAIN, line * args.kernel_h * args.kernel_w / 4);
+  parallel_rows(args.images * args.out_height, grain, [&](int64_t begin, int64_t end) {
+    // A stretch of lines of one image is a pooling whose first window lies lower.
+    for (int64_t lines; begin < end; begin += lines) {
+      const int64_t image = begin / args.out_height, y = begin % args.out_height;
+      lines = std::min(end - begin, args.out_height - y);
+      PoolArgs part = args;
+      part.images = 1;
+      part.out_height = lines;
+      part.pad_top = args.pad_top - y * args.stride_h;
+      part.src = static_cast<const uint8_t*>(args.src) + image * args.height * args.width * pixel;
+      part.dst = static_cast<uint8_t*>(args.dst) + begin * args.out_width * pixel;
+      kernel(&part);
+    }
+  });
+}
+
 namespace {
 
 void add_pool(Planner& planner, const Node& node, void (*kernel)(const PoolArgs*)) {
@@ -76,11 +95,12 @@ void add_pool(Planner& planner, const Node& node, void (*kernel)(const PoolArgs*
   const Shape shape = pool_geometry(node, planner.shape_of(node, 0), &args);
   const int x = planner.operand(node, 0, Layout::CHANNELS_LAST);
   const int y = planner.output(node, 0, planner.tensor(x).dtype, shape, Layout::CHANNELS_LAST);
+  const int64_t item = dtype_size(planner.tensor(x).dtype);
   planner.add({x}, {y}, [=](Pointers t, uint8_t*) {
     PoolArgs now = args;
     now.src = t[x];
     now.dst = t[y];
-    kernel(&now);
+    run_pool(kernel, now, item);
   });
 }
 

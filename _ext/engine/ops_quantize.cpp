@@ -43,6 +43,20 @@ void dequantize(const Kernels& kernels, DType dtype, const uint8_t* q, float* x,
   }
 }
 
+// The same, shared out.
+void quantize_all(const Kernels& kernels, DType dtype, const float* x, uint8_t* q, int64_t n,
+                  Affine affine) {
+  parallel_rows(n, VECTOR_GRAIN, [&](int64_t begin, int64_t end) {
+    quantize(kernels, dtype, x + begin, q + begin, end - begin, affine);
+  });
+}
+void dequantize_all(const Kernels& kernels, DType dtype, const uint8_t* q, float* x, int64_t n,
+                    Affine affine) {
+  parallel_rows(n, VECTOR_GRAIN, [&](int64_t begin, int64_t end) {
+    dequantize(kernels, dtype, q + begin, x + begin, end - begin, affine);
+  });
+}
+
 int32_t code_at(const uint8_t* data, DType dtype, int64_t i) {
   if (dtype == DType::U8) return data[i];
   if (dtype == DType::S8) return static_cast<int8_t>(data[i]);
@@ -72,6 +86,18 @@ struct Channels {
   Layout layout;
   int64_t channels, run;
 };
+
+// Calls body(first, last, channel) for the stretches of [0, n) that have one scale.
+template <class Body>
+void for_stretches(const Channels& c, int64_t n, const Body& body) {
+  parallel_rows(n, c.run == 1 ? PLAIN_GRAIN : VECTOR_GRAIN, [&](int64_t begin, int64_t end) {
+    for (int64_t last; begin < end; begin = last) {
+      const int64_t run = begin / c.run;
+      last = std::min(end, (run + 1) * c.run);
+      body(begin, last, run % c.channels);
+    }
+  });
+}
 
 Channels channels_of(Planner& planner, const Node& node) {
   if (node.integer("block_size", 0) != 0) throw Unsupported(node.op + " in blocks");
@@ -131,16 +157,14 @@ void build_quantize(Planner& planner, const Node& node) {
   const Kernels& kernels = planner.kernels();
   planner.add(in, {y}, [=, &kernels](Pointers t, uint8_t*) {
     const float* src = reinterpret_cast<const float*>(t[c.x]);
-    int64_t channel = 0;
-    for (int64_t i = 0; i < n; i += c.run) {
+    for_stretches(c, n, [&](int64_t first, int64_t last, int64_t channel) {
       const Affine affine = affine_at(t, scale, zero_point, dtype, channel);
       if (c.run == 1) {
-        t[y][i] = quantize_one(src[i], affine, dtype);
+        t[y][first] = quantize_one(src[first], affine, dtype);
       } else {
-        quantize(kernels, dtype, src + i, t[y] + i, c.run, affine);
+        quantize(kernels, dtype, src + first, t[y] + first, last - first, affine);
       }
-      if (++channel == c.channels) channel = 0;
-    }
+    });
   });
 }
 
@@ -162,18 +186,16 @@ void build_dequantize(Planner& planner, const Node& node) {
   const Kernels& kernels = planner.kernels();
   planner.add(in, {y}, [=, &kernels](Pointers t, uint8_t*) {
     float* dst = reinterpret_cast<float*>(t[y]);
-    int64_t channel = 0;
-    for (int64_t i = 0; i < n; i += c.run) {
+    for_stretches(c, n, [&](int64_t first, int64_t last, int64_t channel) {
       const Affine affine = affine_at(t, scale, zero_point, dtype, channel);
       if (c.run > 1 && is_code(dtype)) {
-        dequantize(kernels, dtype, t[c.x] + i, dst + i, c.run, affine);
+        dequantize(kernels, dtype, t[c.x] + first, dst + first, last - first, affine);
       } else {
-        for (int64_t k = i; k < i + c.run; ++k) {
+        for (int64_t k = first; k < last; ++k) {
           dst[k] = dequantize_one(code_at(t[c.x], dtype, k), affine);
         }
       }
-      if (++channel == c.channels) channel = 0;
-    }
+    });
   });
 }
 
@@ -189,12 +211,23 @@ void build_dynamic_quantize(Planner& planner, const Node& node) {
   const Kernels& kernels = planner.kernels();
   planner.add({x}, {y, scale, zero_point}, [=, &kernels](Pointers t, uint8_t*) {
     const float* src = reinterpret_cast<const float*>(t[x]);
-    float low = 0.0f, high = 0.0f;
-    int64_t nonfinite = 0;
-    kernels.range(src, n, &low, &high, &nonfinite);
+    // The same stretches with any number of threads.
+    constexpr int64_t MOST = 64;
+    const int64_t size = std::max(VECTOR_GRAIN, (n + MOST - 1) / MOST);
+    const int64_t stretches = (n + size - 1) / size;
+    float lows[MOST], highs[MOST], low = 0.0f, high = 0.0f;
+    parallel_tasks(stretches, [&](int64_t i) {
+      int64_t nonfinite = 0;
+      lows[i] = highs[i] = 0.0f;
+      kernels.range(src + i * size, std::min(size, n - i * size), &lows[i], &highs[i], &nonfinite);
+    });
+    for (int64_t i = 0; i < stretches; ++i) {
+      low = std::min(low, lows[i]);
+      high = std::max(high, highs[i]);
+    }
     const OwnRange range = own_range(low, high);
     const Affine affine = {range.scale, range.zero_point};
-    quantize(kernels, DType::U8, src, t[y], n, affine);
+    quantize_all(kernels, DType::U8, src, t[y], n, affine);
     memcpy(t[scale], &affine.scale, 4);
     *t[zero_point] = static_cast<uint8_t>(affine.zero_point);
   });
@@ -237,8 +270,6 @@ void build_qbinary(Planner& planner, const Node& node) {
   args.y_zero_point = r.zero_point;
   const Broadcast operands = broadcast_operands(planner, node, 0, 2);
   const Nest nest = operands.nest;
-  args.rows = nest.size(1);
-  args.n = nest.size(0);
   args.a_row = nest.stride(1, 1);
   args.a_stride = nest.stride(1, 0);
   args.b_row = nest.stride(2, 1);
@@ -249,12 +280,16 @@ void build_qbinary(Planner& planner, const Node& node) {
   planner
       .add({left, right}, {y},
            [=](Pointers t, uint8_t*) {
-             QBinaryArgs now = args;
-             for_each_outer<3>(nest, 2, [&](const int64_t* at) {
-               now.y = t[y] + at[0];
-               now.a = t[left] + at[1];
-               now.b = t[right] + at[2];
-               kernel(code, &now);
+             parallel_parts<3>(nest, VECTOR_GRAIN, [&](const Nest& part, const int64_t* from) {
+               QBinaryArgs now = args;
+               now.rows = part.size(1);
+               now.n = part.size(0);
+               for_each_outer<3>(part, 2, [&](const int64_t* at) {
+                 now.y = t[y] + from[0] + at[0];
+                 now.a = t[left] + from[1] + at[1];
+                 now.b = t[right] + from[2] + at[2];
+                 kernel(code, &now);
+               });
              });
            })
       .inplace = operands.full;
@@ -295,7 +330,14 @@ void build_qtable(Planner& planner, const Node& node) {
   const Tensor tensor = planner.tensor(x);
   const int y = planner.output(node, 0, dtype, tensor.shape, tensor.layout);
   const int64_t n = tensor.elements();
-  planner.add({x}, {y}, [=](Pointers t, uint8_t*) { look_up(table, t[x], t[y], n); }).inplace = 0;
+  planner
+      .add({x}, {y},
+           [=](Pointers t, uint8_t*) {
+             parallel_rows(n, 2 * PLAIN_GRAIN, [&](int64_t begin, int64_t end) {
+               look_up(table, t[x] + begin, t[y] + begin, end - begin);
+             });
+           })
+      .inplace = 0;
 }
 
 // Parts of one axis, each through its own table of 256 codes (or copied where nothing changes).
@@ -359,9 +401,12 @@ void build_qconcat(Planner& planner, const Node& node) {
       }
       // The innermost axis of one channel among several is not dense in the result.
       const bool dense = part.nest.stride(0, 0) == 1 && part.nest.stride(1, 0) == 1;
-      const int64_t run = dense ? part.nest.size(0) : 1;
-      for_each_outer<2>(part.nest, dense ? 1 : 0, [&](const int64_t* offset) {
-        look_up(part.table, t[part.x] + offset[1], t[y] + part.offset + offset[0], run);
+      parallel_parts<2>(part.nest, 2 * PLAIN_GRAIN, [&](const Nest& nest, const int64_t* from) {
+        const uint8_t* src = t[part.x] + from[1];
+        uint8_t* dst = t[y] + part.offset + from[0];
+        for_each_outer<2>(nest, dense ? 1 : 0, [&](const int64_t* at) {
+          look_up(part.table, src + at[1], dst + at[0], dense ? nest.size(0) : 1);
+        });
       });
     }
   });
@@ -379,12 +424,12 @@ void build_qaverage_pool(Planner& planner, const Node& node) {
   Step& step = planner.add({x}, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
     float* real = reinterpret_cast<float*>(scratch);
     float* mean = real + n;
-    dequantize(kernels, from, t[x], real, n, a);
+    dequantize_all(kernels, from, t[x], real, n, a);
     PoolArgs now = args;
     now.src = real;
     now.dst = mean;
-    kernels.average_pool_f32(&now);
-    quantize(kernels, dtype, mean, t[y], made, r);
+    run_pool(kernels.average_pool_f32, now, 4);
+    quantize_all(kernels, dtype, mean, t[y], made, r);
   });
   step.scratch_bytes = (n + made) * 4;
 }
@@ -407,7 +452,7 @@ void build_qglobal_average_pool(Planner& planner, const Node& node) {
   Step& step = planner.add({x}, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
     float* real = reinterpret_cast<float*>(scratch);
     float* mean = real + n;
-    dequantize(kernels, from, t[x], real, n, a);
+    dequantize_all(kernels, from, t[x], real, n, a);
     kernels.reduce(REDUCE_SUM, real, mean, last ? batch : made, space, last ? channels : 1);
     const UnaryOp divide = {UNARY_DIV, static_cast<float>(space), 0.0f};
     kernels.unary(&divide, 1, mean, mean, made);

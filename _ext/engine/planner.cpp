@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "engine/memory.h"
+#include "threads.h"
 
 namespace lp {
 
@@ -17,19 +18,28 @@ constexpr int64_t FOLD_LIMIT = int64_t{1} << 20;
 
 template <class T>
 void swap_axes(const T* src, T* dst, int64_t outer, int64_t rows, int64_t cols) {
-  // [outer][rows][cols] -> [outer][cols][rows], in blocks that stay in the first-level cache.
-  constexpr int64_t BLOCK = 16;
-  for (int64_t o = 0; o < outer; ++o, src += rows * cols, dst += rows * cols) {
+  // [outer][rows][cols] -> [outer][cols][rows], in blocks that stay in the first-level cache; a
+  // thread takes strips of columns that are whole cache lines.
+  constexpr int64_t BLOCK = 16, STRIP = sizeof(T) >= 4 ? BLOCK : 64 / sizeof(T);
+  const int64_t strips = (cols + STRIP - 1) / STRIP;
+  const auto turn = [&](int64_t o, int64_t first) {
+    const T* from = src + o * rows * cols;
+    T* to = dst + o * rows * cols;
+    const int64_t last = std::min(cols, first + STRIP);
     for (int64_t r0 = 0; r0 < rows; r0 += BLOCK) {
       const int64_t r1 = std::min(rows, r0 + BLOCK);
-      for (int64_t c0 = 0; c0 < cols; c0 += BLOCK) {
-        const int64_t c1 = std::min(cols, c0 + BLOCK);
+      for (int64_t c0 = first; c0 < last; c0 += BLOCK) {
+        const int64_t c1 = std::min(last, c0 + BLOCK);
         for (int64_t c = c0; c < c1; ++c) {
-          for (int64_t r = r0; r < r1; ++r) dst[c * rows + r] = src[r * cols + c];
+          for (int64_t r = r0; r < r1; ++r) to[c * rows + r] = from[r * cols + c];
         }
       }
     }
-  }
+  };
+  const int64_t grain = grain_of_rows(2 * PLAIN_GRAIN, rows * STRIP);
+  parallel_rows(outer * strips, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) turn(i / strips, i % strips * STRIP);
+  });
 }
 
 class ConvertLayout : public Step {
@@ -61,7 +71,11 @@ class Copy : public Step {
  public:
   explicit Copy(int64_t bytes) : bytes_(bytes) {}
   void run(Pointers t, uint8_t*) const override {
-    memcpy(t[out[0]], t[in[0]], static_cast<size_t>(bytes_));
+    const uint8_t* src = t[in[0]];
+    uint8_t* dst = t[out[0]];
+    parallel_rows(bytes_, COPY_GRAIN, [&](int64_t begin, int64_t end) {
+      memcpy(dst + begin, src + begin, static_cast<size_t>(end - begin));
+    });
   }
 
  private:

@@ -2,6 +2,7 @@
 #pragma once
 #include "engine/engine.h"
 #include "pack.h"
+#include "share_product.h"
 
 namespace lp {
 
@@ -57,16 +58,6 @@ struct Packed : Prepared {
   bool exact = true;  // every accumulator fits s32
   bool fast = true;   // and times its multiplier stays below 2^31
 };
-
-// The whole of a product.
-inline void run_product(Product product, const ProductArgs& args) {
-  const Piece piece = whole(args);
-  product(&args, &piece);
-}
-inline void run_product(Depthwise product, const DepthwiseArgs& args) {
-  const Piece piece = whole(args);
-  product(&args, &piece);
-}
 
 struct Output {  // dtype and codes of what a product writes
   DType dtype = DType::F32;

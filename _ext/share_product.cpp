@@ -1,0 +1,103 @@
+// share_product.cpp: see share_product.h.
+#include "share_product.h"
+
+namespace lp {
+namespace {
+
+constexpr int64_t PANEL = 64;
+constexpr int64_t TILE_ROWS = 4;  // pieces begin at a multiple of the int8 tile's rows
+
+// Handing work over costs 0.3 us to threads that spin, 5 us and more to threads asleep; a thread
+// does about 100 multiply-adds in a nanosecond.
+constexpr double LEAST_AWAKE = 100e3, LEAST_ASLEEP = 1e6, LEAST_PER_THREAD = 50e3;
+
+int threads_for(double macs) {
+  if (macs < LEAST_AWAKE) return 1;
+  const int threads = usable_threads();
+  if (threads == 1 || (macs < LEAST_ASLEEP && !threads_are_awake())) return 1;
+  const double most = macs / LEAST_PER_THREAD;
+  return most < threads ? static_cast<int>(most) : threads;
+}
+
+int64_t cut(int64_t size, int64_t parts, int64_t align) {
+  const int64_t part = (size + parts - 1) / parts;
+  return (part + align - 1) / align * align;
+}
+
+template <class Kernel, class Args>
+void run_grid(Kernel kernel, const Args& args, const ProductGrid& grid) {
+  const Piece all = whole(args);
+  // A thread takes neighbouring pieces: the longer side is the one that is walked last.
+  const bool by_rows = grid.row_parts >= grid.channel_parts;
+  parallel_tasks(grid.pieces(), [&](int64_t i) {
+    const int64_t row = by_rows ? i / grid.channel_parts : i % grid.row_parts;
+    const int64_t channel = by_rows ? i % grid.channel_parts : i / grid.row_parts;
+    const Piece piece = {row * grid.rows, std::min(all.row_end, (row + 1) * grid.rows),
+                         channel * grid.channels,
+                         std::min(all.n_end, (channel + 1) * grid.channels)};
+    kernel(&args, &piece);
+  });
+}
+
+}  // namespace
+
+ProductGrid product_grid(int64_t rows, int64_t channels, int threads, int64_t row_align) {
+  // Several pieces a thread: one that is held up leaves the rest of its share to the others.
+  constexpr int64_t PIECES_PER_THREAD = 4;
+  // Weights are read once a piece, which costs as much as some more rows of it would.
+  constexpr int64_t ROWS_PER_READING = 4;
+  const int64_t panels = (channels + PANEL - 1) / PANEL;
+  ProductGrid best = {1, rows, 1, channels};
+  double best_cost = 0.0;
+  for (int64_t wanted = 1; wanted <= PIECES_PER_THREAD; ++wanted) {
+    for (int64_t channel_parts = 1; channel_parts <= std::min(panels, wanted * threads);
+         channel_parts += channel_parts < 8 ? 1 : channel_parts / 4) {
+      const int64_t row_parts = (wanted * threads + channel_parts - 1) / channel_parts;
+      ProductGrid grid;
+      grid.rows = cut(rows, row_parts, row_align);
+      grid.row_parts = (rows + grid.rows - 1) / grid.rows;
+      grid.channels = cut(channels, channel_parts, PANEL);
+      grid.channel_parts = (channels + grid.channels - 1) / grid.channels;
+      const int64_t turns = (grid.pieces() + threads - 1) / threads;
+      const double work =
+          static_cast<double>(turns * (grid.rows + ROWS_PER_READING) * (grid.channels / PANEL));
+      const double held_up = 1.0 + 0.1 * threads / static_cast<double>(grid.pieces());
+      if (best_cost == 0.0 || work * held_up < best_cost) {
+        best_cost = work * held_up;
+        best = grid;
+      }
+    }
+  }
+  return best;
+}
+
+int64_t products_per_range(double macs) {
+  return macs >= LEAST_AWAKE ? 1 : static_cast<int64_t>(LEAST_AWAKE / std::max(macs, 1.0));
+}
+
+void run_product(Product product, const ProductArgs& args) {
+  const int64_t rows = args.images * args.rows * args.cols;
+  const int threads = threads_for(static_cast<double>(rows) * static_cast<double>(args.n) *
+                                  static_cast<double>(args.runs * args.run_length));
+  if (threads <= 1 || rows == 0 || args.n == 0) {
+    const Piece piece = whole(args);
+    return product(&args, &piece);
+  }
+  run_grid(product, args, product_grid(rows, args.n, threads, TILE_ROWS));
+}
+
+void run_product(Depthwise product, const DepthwiseArgs& args) {
+  const int64_t lines = args.images * args.rows;
+  // An element costs about ten times as much as in a product.
+  const int threads =
+      threads_for(10.0 * static_cast<double>(lines * args.cols) *
+                  static_cast<double>(args.channels) * static_cast<double>(args.taps));
+  if (threads <= 1 || lines == 0 || args.channels == 0) {
+    const Piece piece = whole(args);
+    return product(&args, &piece);
+  }
+  // Two lines share what they read of the image (depthwise_avx512vnni.inl).
+  run_grid(product, args, product_grid(lines, args.channels, threads, 2));
+}
+
+}  // namespace lp
