@@ -4,6 +4,7 @@ cdef extern from "threads.h" namespace "lp" nogil:
     const int C_MAX_THREADS "lp::MAX_THREADS"
     int c_num_threads "lp::num_threads"()
     void c_set_num_threads "lp::set_num_threads"(int)
+    int64_t c_shared_calls "lp::shared_calls"()
     string c_thread_count_problem "lp::thread_count_problem"()
 
 cdef extern from "thread_count.h" namespace "lp" nogil:
@@ -36,6 +37,11 @@ def set_num_threads(int threads):
     if not 1 <= threads <= MAX_THREADS:
         raise ValueError(f"{threads} is not a number of threads from 1 to {MAX_THREADS}")
     c_set_num_threads(threads)
+
+
+def shared_calls():
+    """Return how many calls the pool has shared out among several threads so far."""
+    return c_shared_calls()
 
 
 def cgroup_cpus(str root=""):

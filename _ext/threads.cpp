@@ -113,6 +113,15 @@ class Pool {
     return threads > 1;
   }
 
+  // For work that is about to come; costs a system call where threads are asleep.
+  void wake(int threads) {
+    if (sleeping_.load(std::memory_order_relaxed) == 0) return;
+    uint32_t bits = 0;
+    for (int i = 1; i < threads; ++i) bits |= bit_of(i);
+    futex_wake(&job_, bits);
+  }
+
+  uint32_t jobs() const { return job_.load(std::memory_order_relaxed); }
   bool awake() const { return sleeping_.load(std::memory_order_relaxed) == 0; }
 
  private:
@@ -185,11 +194,9 @@ class Pool {
 
   uint32_t next_job(uint32_t seen, int self) {
     const auto changed = [&] { return job_.load(std::memory_order_acquire) != seen; };
-    if (!spin_until(changed)) {
+    while (!spin_until(changed)) {  // woken without a job: one will come soon
       sleeping_.fetch_add(1, std::memory_order_seq_cst);
-      while (job_.load(std::memory_order_seq_cst) == seen) {
-        futex_wait(&job_, seen, bit_of(self));
-      }
+      if (job_.load(std::memory_order_seq_cst) == seen) futex_wait(&job_, seen, bit_of(self));
       sleeping_.fetch_sub(1, std::memory_order_relaxed);
     }
     return job_.load(std::memory_order_acquire);
@@ -262,11 +269,21 @@ std::atomic<int> wanted_threads{0};    // 0: the default
 std::atomic<int> default_threads{0};   // 0: not asked for yet
 std::atomic<bool> bad_default{false};  // LOWPREC_NUM_THREADS is no number of threads
 
+std::atomic<uint32_t> forks{0};  // between the first process and this one
+
 void forget_pool() {
+  forks.fetch_add(1, std::memory_order_relaxed);
   current_pool.store(nullptr, std::memory_order_relaxed);
   making_pool.store(false, std::memory_order_relaxed);
   default_threads.store(0, std::memory_order_relaxed);
   inside_task = false;
+}
+
+void watch_forks() {
+  static std::atomic<bool> watched{false};
+  if (!watched.load(std::memory_order_acquire) && !watched.exchange(true)) {
+    pthread_atfork(nullptr, nullptr, forget_pool);
+  }
 }
 
 // Null where another thread is just making it: that call runs serially.
@@ -275,8 +292,7 @@ Pool* the_pool() {
   if (pool != nullptr || making_pool.exchange(true, std::memory_order_acquire)) return pool;
   pool = current_pool.load(std::memory_order_acquire);
   if (pool == nullptr) {
-    static std::atomic<bool> registered{false};
-    if (!registered.exchange(true)) pthread_atfork(nullptr, nullptr, forget_pool);
+    watch_forks();
     pool = new (std::nothrow) Pool;
     current_pool.store(pool, std::memory_order_release);
   }
@@ -325,6 +341,31 @@ bool threads_are_awake() {
   if (others != nullptr) return true;
   const Pool* pool = current_pool.load(std::memory_order_acquire);
   return pool != nullptr && pool->awake();
+}
+
+bool ForkSafeLock::lock() {
+  watch_forks();
+  const uint32_t self = forks.load(std::memory_order_relaxed) + 1;
+  for (int tries = 0;; ++tries) {
+    uint32_t holder = 0;
+    if (holder_.compare_exchange_weak(holder, self, std::memory_order_acquire)) return false;
+    if (holder != 0 && holder != self &&
+        holder_.compare_exchange_strong(holder, self, std::memory_order_acquire)) {
+      return true;
+    }
+    tries < 100 ? pause() : static_cast<void>(sched_yield());
+  }
+}
+
+int64_t shared_calls() {
+  const Pool* pool = current_pool.load(std::memory_order_acquire);
+  return pool == nullptr ? 0 : pool->jobs();
+}
+
+void wake_threads() {
+  if (others != nullptr || inside_task) return;
+  Pool* pool = current_pool.load(std::memory_order_acquire);
+  if (pool != nullptr) pool->wake(num_threads());
 }
 
 void run_tasks(int64_t tasks, Task task, void* context) {

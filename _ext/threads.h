@@ -63,6 +63,23 @@ int usable_threads();
 // Whether the pool's threads are spinning and take work at once (0.2 us) rather than asleep (5 us).
 bool threads_are_awake();
 
+// How many calls the pool has shared out so far.
+int64_t shared_calls();
+
+// A lock for moments, which a forked child can take although a thread of the parent held it.
+class ForkSafeLock {
+ public:
+  // True: it was left behind so, and what it guards may be half changed.
+  bool lock();
+  void unlock() { holder_.store(0, std::memory_order_release); }
+
+ private:
+  std::atomic<uint32_t> holder_{0};  // 1 + how many forks lie between its process and the first
+};
+
+// Wakes the threads for work that comes within a few microseconds, such as a run of many steps.
+void wake_threads();
+
 // task(context, i) for each i in [0, tasks), once, on several threads where that is possible. Tasks
 // must not throw. Neighbouring tasks run on the same thread where the machine is not disturbed.
 void run_tasks(int64_t tasks, Task task, void* context);
@@ -76,7 +93,9 @@ uint8_t* thread_scratch(int64_t bytes);
 constexpr int64_t VECTOR_GRAIN = 16384, PLAIN_GRAIN = 2048, COPY_GRAIN = 32768;
 
 // The grain of rows that hold so many of those each.
-inline int64_t grain_of_rows(int64_t grain, int64_t row) { return 1 + grain / std::max<int64_t>(row, 1); }
+inline int64_t grain_of_rows(int64_t grain, int64_t row) {
+  return 1 + grain / std::max<int64_t>(row, 1);
+}
 
 namespace threads_detail {
 

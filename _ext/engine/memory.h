@@ -1,6 +1,7 @@
 // memory.h: how much room a tensor gets, and the memory of runs in progress.
 #pragma once
 #include "engine/program.h"
+#include "threads.h"
 
 namespace lp {
 
@@ -35,8 +36,12 @@ struct ArenaPool {
   std::unique_ptr<Arena> take();
   void give_back(std::unique_ptr<Arena> arena);
 
-  std::mutex mutex;
-  std::vector<std::unique_ptr<Arena>> idle;
+  using Idle = std::vector<std::unique_ptr<Arena>>;
+  Idle& locked();
+
+  ForkSafeLock lock;
+  // On the heap: a forked child leaves one that was being changed where it is.
+  std::unique_ptr<Idle> idle = std::make_unique<Idle>();
 };
 
 }  // namespace lp

@@ -205,18 +205,19 @@ class DynamicMatrixStep : public Step {
   }
 
   void pack(const float* w, float* packed) const {
-    parallel_rows(panels(n), grain_of_rows(PLAIN_GRAIN, PACK_PANEL * k), [&](int64_t begin, int64_t end) {
-      float* to = packed + begin * PACK_PANEL * k;
-      const int64_t first = begin * PACK_PANEL, last = std::min(n, end * PACK_PANEL);
-      if (b.n == 1) {
-        pack_rows(w, first, last, to);
-      } else {
-        pack_f32(w + first * b.n, b, last - first, 1, k, to);
-      }
-      if (alpha != 1.0f) {
-        for (int64_t i = 0; i < (end - begin) * PACK_PANEL * k; ++i) to[i] *= alpha;
-      }
-    });
+    parallel_rows(panels(n), grain_of_rows(PLAIN_GRAIN, PACK_PANEL * k),
+                  [&](int64_t begin, int64_t end) {
+                    float* to = packed + begin * PACK_PANEL * k;
+                    const int64_t first = begin * PACK_PANEL, last = std::min(n, end * PACK_PANEL);
+                    if (b.n == 1) {
+                      pack_rows(w, first, last, to);
+                    } else {
+                      pack_f32(w + first * b.n, b, last - first, 1, k, to);
+                    }
+                    if (alpha != 1.0f) {
+                      for (int64_t i = 0; i < (end - begin) * PACK_PANEL * k; ++i) to[i] *= alpha;
+                    }
+                  });
   }
 
   // B is row-major [k][n]: a panel row is 64 floats in a row.

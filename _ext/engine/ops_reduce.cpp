@@ -114,6 +114,12 @@ Arranged arrange(Planner& planner, const Node& node, const std::vector<bool>& re
   return result;
 }
 
+// Calls body(begin, end) for ranges of the outer positions, shared out.
+template <class Body>
+void parallel_outer(const Blocks& b, int64_t grain, const Body& body) {
+  parallel_rows(b.outer, grain_of_rows(grain, b.depth * b.inner), body);
+}
+
 // ---------------------------------------------------------------------------------- reductions
 
 enum Finish : int32_t { NOTHING, MEAN, ROOT, LOGARITHM };
@@ -136,8 +142,8 @@ Reduction reduction_of(const std::string& op) {
 }
 
 // log(sum(exp(x))) = max + log(sum(exp(x - max))), so that exp cannot overflow.
-void log_sum_exp(const Kernels& kernels, const float* x, float* y, const Blocks& b,
-                 float* shifted) {
+void log_sum_exp(const Kernels& kernels, const float* x, float* y, const Blocks& b) {
+  float* shifted = reinterpret_cast<float*>(thread_scratch((b.depth + 1) * b.inner * 4));
   kernels.reduce(REDUCE_MAX, x, y, b.outer, b.depth, b.inner);
   const UnaryOp log_op = {UNARY_LOG, 0.0f, 0.0f};
   for (int64_t o = 0; o < b.outer; ++o) {
@@ -164,10 +170,9 @@ void add_float_reduction(Planner& planner, const Node& node, const std::vector<b
   const int x = arranged.x;
   const int y =
       planner.output(node, 0, DType::F32, reduced_shape(shape, reduced, keep), arranged.layout);
-  const int64_t made = planner.tensor(y).elements();
   const Kernels& kernels = planner.kernels();
   const Blocks b = arranged.blocks;
-  const bool grows = reduction.code == REDUCE_SUM_EXP;
+  const bool exponents = reduction.code == REDUCE_SUM_EXP;
   const int64_t gathered = arranged.gathers ? count(shape) : 0;
   Step& step = planner.add({x}, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
     const float* src = reinterpret_cast<const float*>(t[x]);
@@ -177,14 +182,19 @@ void add_float_reduction(Planner& planner, const Node& node, const std::vector<b
       arranged.gather.run(buffer, src);
       src = buffer;
     }
-    if (grows) return log_sum_exp(kernels, src, dst, b, buffer + gathered);
-    kernels.reduce(reduction.code, src, dst, b.outer, b.depth, b.inner);
     UnaryOp last = {UNARY_LOG, 0.0f, 0.0f};
     if (reduction.finish == MEAN) last = {UNARY_DIV, static_cast<float>(b.depth), 0.0f};
     if (reduction.finish == ROOT) last = {UNARY_SQRT, 0.0f, 0.0f};
-    if (reduction.finish != NOTHING) kernels.unary(&last, 1, dst, dst, made);
+    parallel_outer(b, exponents ? PLAIN_GRAIN : VECTOR_GRAIN, [&](int64_t begin, int64_t end) {
+      const float* from = src + begin * b.depth * b.inner;
+      float* to = dst + begin * b.inner;
+      const int64_t made = (end - begin) * b.inner;
+      if (exponents) return log_sum_exp(kernels, from, to, {end - begin, b.depth, b.inner});
+      kernels.reduce(reduction.code, from, to, end - begin, b.depth, b.inner);
+      if (reduction.finish != NOTHING) kernels.unary(&last, 1, to, to, made);
+    });
   });
-  step.scratch_bytes = 4 * (gathered + (grows ? (b.depth + 1) * b.inner : 0));
+  step.scratch_bytes = 4 * gathered;
 }
 
 template <class T>
@@ -249,8 +259,12 @@ void add_number_reduction(Planner& planner, const Node& node, const std::vector<
         arranged.gather.run(scratch, src);
         src = scratch;
       }
-      reduce_numbers(reduction.code, reinterpret_cast<const T*>(src), reinterpret_cast<T*>(t[y]),
-                     arranged.blocks);
+      const Blocks& b = arranged.blocks;
+      parallel_outer(b, PLAIN_GRAIN, [&](int64_t begin, int64_t end) {
+        reduce_numbers(reduction.code, reinterpret_cast<const T*>(src) + begin * b.depth * b.inner,
+                       reinterpret_cast<T*>(t[y]) + begin * b.inner,
+                       Blocks{end - begin, b.depth, b.inner});
+      });
     });
     if (arranged.gathers) step.scratch_bytes = count(shape) * dtype_size(dtype);
   });
@@ -297,8 +311,11 @@ void build_softmax(Planner& planner, const Node& node) {
   planner
       .add({x}, {y},
            [=](Pointers t, uint8_t*) {
-             kernel(logarithm, reinterpret_cast<const float*>(t[x]), reinterpret_cast<float*>(t[y]),
-                    b.outer, b.depth, b.inner);
+             parallel_outer(b, PLAIN_GRAIN, [&](int64_t begin, int64_t end) {
+               const int64_t at = begin * b.depth * b.inner;
+               kernel(logarithm, reinterpret_cast<const float*>(t[x]) + at,
+                      reinterpret_cast<float*>(t[y]) + at, end - begin, b.depth, b.inner);
+             });
            })
       .inplace = 0;
 }
@@ -321,31 +338,56 @@ void build_lp_normalization(Planner& planner, const Node& node) {
     const float* src = reinterpret_cast<const float*>(t[x]);
     float* dst = reinterpret_cast<float*>(t[y]);
     float* norm = reinterpret_cast<float*>(scratch);
-    const int64_t norms = b.outer * b.inner;
-    kernels.reduce(p == 1 ? REDUCE_SUM_ABS : REDUCE_SUM_SQUARE, src, norm, b.outer, b.depth,
-                   b.inner);
-    const UnaryOp root = {UNARY_SQRT, 0.0f, 0.0f};
-    if (p == 2) kernels.unary(&root, 1, norm, norm, norms);
-    // A row of zeros stays zeros.
-    for (int64_t i = 0; i < norms; ++i) norm[i] = norm[i] == 0.0f ? 1.0f : norm[i];
-    for (int64_t o = 0; o < b.outer; ++o) {
-      BinaryArgs args = {src + o * b.depth * b.inner,
-                         norm + o * b.inner,
-                         dst + o * b.depth * b.inner,
-                         b.depth,
-                         b.inner,
-                         b.inner,
-                         1,
-                         0,
-                         1};
-      if (b.inner == 1) args = {args.a, args.b, args.y, 1, b.depth, 0, 1, 0, 0};
-      kernels.binary_rows(BINARY_DIV, &args);
-    }
+    parallel_outer(b, PLAIN_GRAIN, [&](int64_t begin, int64_t end) {
+      float* own = norm + begin * b.inner;
+      const int64_t norms = (end - begin) * b.inner;
+      kernels.reduce(p == 1 ? REDUCE_SUM_ABS : REDUCE_SUM_SQUARE, src + begin * b.depth * b.inner,
+                     own, end - begin, b.depth, b.inner);
+      const UnaryOp root = {UNARY_SQRT, 0.0f, 0.0f};
+      if (p == 2) kernels.unary(&root, 1, own, own, norms);
+      // A row of zeros stays zeros.
+      for (int64_t i = 0; i < norms; ++i) own[i] = own[i] == 0.0f ? 1.0f : own[i];
+      for (int64_t o = begin; o < end; ++o) {
+        BinaryArgs args = {src + o * b.depth * b.inner,
+                           norm + o * b.inner,
+                           dst + o * b.depth * b.inner,
+                           b.depth,
+                           b.inner,
+                           b.inner,
+                           1,
+                           0,
+                           1};
+        if (b.inner == 1) args = {args.a, args.b, args.y, 1, b.depth, 0, 1, 0, 0};
+        kernels.binary_rows(BINARY_DIV, &args);
+      }
+    });
   });
   step.scratch_bytes = b.outer * b.inner * 4;
 }
 
 // --------------------------------------------------------------------------------------- norms
+
+// The whole of it, its rows shared out.
+void run_scale_shift(const Kernels& kernels, const ScaleShiftArgs& args) {
+  parallel_rows(args.rows, grain_of_rows(VECTOR_GRAIN, args.n), [&](int64_t begin, int64_t end) {
+    for (int64_t rows; begin < end; begin += rows) {
+      ScaleShiftArgs part = args;
+      rows = end - begin;
+      if (args.channels_last == 0) {  // rows of one image: their channels are neighbours
+        const int64_t first = begin % args.channels;
+        rows = std::min(rows, args.channels - first);
+        part.channels = rows;
+        part.shift += first;
+        part.scale += first;
+        part.offset += first;
+      }
+      part.x += begin * args.n;
+      part.y += begin * args.n;
+      part.rows = rows;
+      kernels.scale_shift(&part);
+    }
+  });
+}
 
 // LayerNormalization and RMSNormalization over the trailing axes.
 void build_layer_norm(Planner& planner, const Node& node) {
@@ -382,13 +424,22 @@ void build_layer_norm(Planner& planner, const Node& node) {
   planner
       .add(in, out,
            [=](Pointers t, uint8_t*) {
-             const auto reals = [&](int id) {
-               return id < 0 ? nullptr : reinterpret_cast<float*>(t[id]);
+             const auto reals = [&](int id, int64_t at) {
+               return id < 0 ? nullptr : reinterpret_cast<float*>(t[id]) + at;
              };
-             const NormArgs args = {
-                 reals(x),    reals(y),    rows,           n,       reals(gamma),
-                 reals(beta), reals(mean), reals(inverse), epsilon, root_mean_square ? 1 : 0};
-             kernel(&args);
+             parallel_rows(rows, grain_of_rows(PLAIN_GRAIN, n), [&](int64_t begin, int64_t end) {
+               const NormArgs args = {reals(x, begin * n),
+                                      reals(y, begin * n),
+                                      end - begin,
+                                      n,
+                                      reals(gamma, 0),
+                                      reals(beta, 0),
+                                      reals(mean, begin),
+                                      reals(inverse, begin),
+                                      epsilon,
+                                      root_mean_square ? 1 : 0};
+               kernel(&args);
+             });
            })
       .inplace = 0;
 }
@@ -416,10 +467,13 @@ void build_group_norm(Planner& planner, const Node& node) {
   Step& step = planner.add({x, gamma, beta}, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
     const float* src = reinterpret_cast<const float*>(t[x]);
     float* dst = reinterpret_cast<float*>(t[y]);
-    const NormArgs norm = {
-        src,     dst, tensor.shape[0] * groups, per_group, nullptr, nullptr, nullptr, nullptr,
-        epsilon, 0};
-    kernels.normalize_rows(&norm);
+    const int64_t all = tensor.shape[0] * groups;
+    parallel_rows(all, grain_of_rows(PLAIN_GRAIN, per_group), [&](int64_t begin, int64_t end) {
+      const int64_t at = begin * per_group;
+      const NormArgs norm = {src + at, dst + at, end - begin, per_group, nullptr,
+                             nullptr,  nullptr,  nullptr,     epsilon,   0};
+      kernels.normalize_rows(&norm);
+    });
     float* zeros = reinterpret_cast<float*>(scratch);
     std::fill_n(zeros, channels, 0.0f);
     const ScaleShiftArgs scale = {dst,
@@ -431,7 +485,7 @@ void build_group_norm(Planner& planner, const Node& node) {
                                   reinterpret_cast<const float*>(t[gamma]),
                                   reinterpret_cast<const float*>(t[beta]),
                                   0};
-    kernels.scale_shift(&scale);
+    run_scale_shift(kernels, scale);
   });
   step.scratch_bytes = channels * 4;
 }
@@ -477,7 +531,7 @@ void build_batch_norm(Planner& planner, const Node& node) {
                                      scale,
                                      reinterpret_cast<const float*>(t[beta]),
                                      last ? 1 : 0};
-        kernels.scale_shift(&args);
+        run_scale_shift(kernels, args);
       });
   step.scratch_bytes = channels * 4;
   step.inplace = 0;
@@ -500,7 +554,6 @@ void build_lrn(Planner& planner, const Node& node) {
   const Kernels& kernels = planner.kernels();
   Step& step = planner.add({x}, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
     float* square = reinterpret_cast<float*>(scratch);
-    float* sum = square + image;
     const UnaryOp square_op = {UNARY_SQUARE, 0.0f, 0.0f};
     const UnaryOp root = {UNARY_SQRT, 0.0f, 0.0f};
     const UnaryOp base[2] = {{UNARY_MUL, alpha / static_cast<float>(size), 0.0f},
@@ -508,28 +561,34 @@ void build_lrn(Planner& planner, const Node& node) {
     for (int64_t b = 0; b < batch; ++b) {
       const float* src = reinterpret_cast<const float*>(t[x]) + b * image;
       float* dst = reinterpret_cast<float*>(t[y]) + b * image;
-      kernels.unary(&square_op, 1, src, square, image);
-      for (int64_t c = 0; c < channels; ++c) {
-        const int64_t first = std::max<int64_t>(0, c - before);
-        const int64_t last = std::min(channels - 1, c + after);
-        memcpy(sum, square + first * space, static_cast<size_t>(space) * 4);
-        for (int64_t k = first + 1; k <= last; ++k) {
-          kernels.binary(BINARY_ADD, sum, 1, square + k * space, 1, sum, space);
+      parallel_rows(image, VECTOR_GRAIN, [&](int64_t begin, int64_t end) {
+        kernels.unary(&square_op, 1, src + begin, square + begin, end - begin);
+      });
+      const int64_t grain = grain_of_rows(VECTOR_GRAIN / 4, space * size);
+      parallel_rows(channels, grain, [&](int64_t begin, int64_t end) {
+        float* sum = reinterpret_cast<float*>(thread_scratch(2 * space * 4));
+        for (int64_t c = begin; c < end; ++c) {
+          const int64_t first = std::max<int64_t>(0, c - before);
+          const int64_t last = std::min(channels - 1, c + after);
+          memcpy(sum, square + first * space, static_cast<size_t>(space) * 4);
+          for (int64_t k = first + 1; k <= last; ++k) {
+            kernels.binary(BINARY_ADD, sum, 1, square + k * space, 1, sum, space);
+          }
+          kernels.unary(base, 2, sum, sum, space);
+          if (beta == 0.75f) {  // the root times the root's root
+            float* fourth = sum + space;
+            kernels.unary(&root, 1, sum, sum, space);
+            kernels.unary(&root, 1, sum, fourth, space);
+            kernels.binary(BINARY_MUL, sum, 1, fourth, 1, sum, space);
+          } else {
+            kernels.binary(BINARY_POW, sum, 1, &beta, 0, sum, space);
+          }
+          kernels.binary(BINARY_DIV, src + c * space, 1, sum, 1, dst + c * space, space);
         }
-        kernels.unary(base, 2, sum, sum, space);
-        if (beta == 0.75f) {  // the root times the root's root
-          float* fourth = sum + space;
-          kernels.unary(&root, 1, sum, sum, space);
-          kernels.unary(&root, 1, sum, fourth, space);
-          kernels.binary(BINARY_MUL, sum, 1, fourth, 1, sum, space);
-        } else {
-          kernels.binary(BINARY_POW, sum, 1, &beta, 0, sum, space);
-        }
-        kernels.binary(BINARY_DIV, src + c * space, 1, sum, 1, dst + c * space, space);
-      }
+      });
     }
   });
-  step.scratch_bytes = (image + 2 * space) * 4;
+  step.scratch_bytes = image * 4;
 }
 
 // ------------------------------------------------------------------------- positions, running sums
@@ -555,9 +614,10 @@ void build_arg(Planner& planner, const Node& node) {
     planner.add({x}, {y}, [=](Pointers t, uint8_t*) {
       const T* src = reinterpret_cast<const T*>(t[x]);
       int64_t* dst = reinterpret_cast<int64_t*>(t[y]);
-      for (int64_t o = 0; o < b.outer; ++o) {
-        for (int64_t i = 0; i < b.inner; ++i) {
-          const T* column = src + o * b.depth * b.inner + i;
+      const int64_t grain = grain_of_rows(PLAIN_GRAIN, b.depth);
+      parallel_rows(b.outer * b.inner, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const T* column = src + i / b.inner * b.depth * b.inner + i % b.inner;
           int64_t at = 0;
           T best = column[0];
           for (int64_t d = 1; d < b.depth; ++d) {
@@ -570,9 +630,9 @@ void build_arg(Planner& planner, const Node& node) {
               at = d;
             }
           }
-          dst[o * b.inner + i] = at;
+          dst[i] = at;
         }
-      }
+      });
     });
   });
 }
@@ -593,17 +653,19 @@ void build_cum_sum(Planner& planner, const Node& node) {
     planner.add({x}, {y}, [=](Pointers t, uint8_t*) {
       const T* src = reinterpret_cast<const T*>(t[x]);
       T* dst = reinterpret_cast<T*>(t[y]);
-      for (int64_t o = 0; o < outer; ++o) {
-        for (int64_t i = 0; i < inner; ++i) {
+      const int64_t grain = grain_of_rows(PLAIN_GRAIN, depth);
+      parallel_rows(outer * inner, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t column = i / inner * depth * inner + i % inner;
           U sum = 0;
           for (int64_t d = 0; d < depth; ++d) {
-            const int64_t at = (o * depth + (reverse ? depth - 1 - d : d)) * inner + i;
+            const int64_t at = column + (reverse ? depth - 1 - d : d) * inner;
             const U next = sum + static_cast<U>(src[at]);
             dst[at] = static_cast<T>(exclusive ? sum : next);
             sum = next;
           }
         }
-      }
+      });
     });
   });
 }

@@ -62,8 +62,26 @@ class MappedCopy {
       using T = decltype(zero);
       T value;
       memcpy(&value, constant, sizeof(T));
-      T* to = static_cast<T*>(dst);
-      walk<T>(0, static_cast<const T*>(src), value, &to);
+      if (offsets_.size() < 2) {
+        T* to = static_cast<T*>(dst);
+        return walk<T>(0, static_cast<const T*>(src), value, &to);
+      }
+      // The two outermost axes are shared out.
+      const int64_t inner = static_cast<int64_t>(offsets_[1].size());
+      int64_t size = run_;
+      for (size_t level = 2; level < offsets_.size(); ++level) {
+        size *= static_cast<int64_t>(offsets_[level].size());
+      }
+      const int64_t rows = static_cast<int64_t>(offsets_[0].size()) * inner;
+      parallel_rows(rows, grain_of_rows(PLAIN_GRAIN, size), [&](int64_t begin, int64_t end) {
+        T* to = static_cast<T*>(dst) + begin * size;
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t first = offsets_[0][static_cast<size_t>(i / inner)];
+          const int64_t second = offsets_[1][static_cast<size_t>(i % inner)];
+          const bool outside = first == OUTSIDE || second == OUTSIDE;
+          walk<T>(2, outside ? nullptr : static_cast<const T*>(src) + first + second, value, &to);
+        }
+      });
     });
   }
 
@@ -270,7 +288,23 @@ class Blend {
 
   void run(const Kernels& kernels, const float* src, float* dst) const {
     const Tap whole = {src, 1.0};
-    walk(kernels, 0, &whole, 1, &dst);
+    if (levels_.size() < 2) return walk(kernels, 0, &whole, 1, &dst);
+    // The two outermost axes are shared out.
+    const int64_t inner = static_cast<int64_t>(levels_[1].size());
+    int64_t size = run_;
+    for (size_t level = 2; level < levels_.size(); ++level) {
+      size *= static_cast<int64_t>(levels_[level].size());
+    }
+    const int64_t rows = static_cast<int64_t>(levels_[0].size()) * inner;
+    parallel_rows(rows, grain_of_rows(PLAIN_GRAIN, size), [&](int64_t begin, int64_t end) {
+      float* to = dst + begin * size;
+      Tap outer[MOST], taps[MOST];
+      for (int64_t i = begin; i < end; ++i) {
+        const size_t n = next_taps(levels_[0][static_cast<size_t>(i / inner)], &whole, 1, outer);
+        walk(kernels, 2, taps,
+             next_taps(levels_[1][static_cast<size_t>(i % inner)], outer, n, taps), &to);
+      }
+    });
   }
 
  private:
@@ -280,6 +314,17 @@ class Blend {
     const float* row;
     double weight;
   };
+
+  // One axis further in; returns how many there are.
+  static size_t next_taps(const Neighbours& near, const Tap* taps, size_t count, Tap* next) {
+    size_t made = 0;
+    for (size_t k = 0; k < count; ++k) {
+      for (const Neighbour& n : near) {
+        next[made++] = {taps[k].row + n.at, taps[k].weight * n.weight};
+      }
+    }
+    return made;
+  }
 
   void walk(const Kernels& kernels, size_t level, const Tap* taps, size_t count,
             float** dst) const {
@@ -300,13 +345,7 @@ class Blend {
     }
     Tap next[MOST];
     for (const Neighbours& near : levels_[level]) {
-      size_t made = 0;
-      for (size_t k = 0; k < count; ++k) {
-        for (const Neighbour& n : near) {
-          next[made++] = {taps[k].row + n.at, taps[k].weight * n.weight};
-        }
-      }
-      walk(kernels, level + 1, next, made, dst);
+      walk(kernels, level + 1, next, next_taps(near, taps, count, next), dst);
     }
   }
 

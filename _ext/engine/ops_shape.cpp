@@ -370,13 +370,14 @@ void build_gather(Planner& planner, const Node& node) {
   const int64_t run = count(tensor.shape, axis + 1, tensor.rank()) * dtype_size(tensor.dtype);
   const int64_t picks = where.elements();
   planner.add({x, indices}, {y}, [=](Pointers t, uint8_t*) {
-    uint8_t* dst = t[y];
-    for (int64_t o = 0; o < outer; ++o) {
-      for (int64_t i = 0; i < picks; ++i, dst += run) {
-        const int64_t at = inside(index_at(t[indices], wide, i), size);
-        memcpy(dst, t[x] + (o * size + at) * run, static_cast<size_t>(run));
+    const int64_t grain = std::max<int64_t>(1, std::min(PLAIN_GRAIN, COPY_GRAIN / (run + 1)));
+    parallel_rows(outer * picks, grain, [&](int64_t begin, int64_t end) {
+      uint8_t* dst = t[y] + begin * run;
+      for (int64_t i = begin; i < end; ++i, dst += run) {
+        const int64_t at = inside(index_at(t[indices], wide, i % picks), size);
+        memcpy(dst, t[x] + (i / picks * size + at) * run, static_cast<size_t>(run));
       }
-    }
+    });
   });
 }
 

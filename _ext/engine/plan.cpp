@@ -7,6 +7,7 @@
 
 #include "engine/memory.h"
 #include "float_state.h"
+#include "threads.h"
 
 namespace lp {
 
@@ -79,6 +80,7 @@ void Plan::place() {
     return storages_[static_cast<size_t>(tensors_[static_cast<size_t>(id)].storage)];
   };
   const int n = static_cast<int>(steps_.size());
+  double macs = 0;
   for (int i = 0; i < n; ++i) {
     for (int id : steps_[static_cast<size_t>(i)]->out) {
       if (storage(id).first < 0) storage(id).first = i;
@@ -88,7 +90,9 @@ void Plan::place() {
       storage(id).last = std::max(storage(id).last, i);
     }
     scratch_bytes_ = std::max(scratch_bytes_, steps_[static_cast<size_t>(i)]->scratch_bytes);
+    macs += steps_[static_cast<size_t>(i)]->macs;
   }
+  worth_waking_ = macs >= 2e6;  // waking takes as long as 0.5 million multiply-adds or more
   // In place: the output takes over the memory of an input that nobody reads afterwards.
   for (int i = 0; i < n; ++i) {
     const Step& step = *steps_[static_cast<size_t>(i)];
@@ -180,17 +184,28 @@ void Arena::fit(int64_t bytes_needed, size_t tensors) {
   bytes = bytes_needed;
 }
 
+ArenaPool::Idle& ArenaPool::locked() {
+  if (lock.lock()) {
+    idle.release();  // half changed when this process was forked off
+    idle = std::make_unique<Idle>();
+  }
+  return *idle;
+}
+
 std::unique_ptr<Arena> ArenaPool::take() {
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (idle.empty()) return std::make_unique<Arena>();
-  std::unique_ptr<Arena> arena = std::move(idle.back());
-  idle.pop_back();
-  return arena;
+  Idle& arenas = locked();
+  std::unique_ptr<Arena> arena;
+  if (!arenas.empty()) {
+    arena = std::move(arenas.back());
+    arenas.pop_back();
+  }
+  lock.unlock();
+  return arena ? std::move(arena) : std::make_unique<Arena>();
 }
 
 void ArenaPool::give_back(std::unique_ptr<Arena> arena) {
-  const std::lock_guard<std::mutex> lock(mutex);
-  idle.push_back(std::move(arena));
+  locked().push_back(std::move(arena));
+  lock.unlock();
 }
 
 namespace {
@@ -225,6 +240,7 @@ void Plan::run(const uint8_t* const* inputs, uint8_t* const* outputs, int64_t* n
     }
   }
   uint8_t* scratch = arena->memory + scratch_at;
+  if (worth_waking_) wake_threads();
   if (nanoseconds == nullptr) {
     for (const auto& step : steps_) step->run(pointers.data(), scratch);
   } else {

@@ -46,6 +46,7 @@ class Plan {
   std::vector<std::unique_ptr<uint8_t[]>> owned_;
   std::vector<std::shared_ptr<Prepared>> kept_;
   int64_t arena_bytes_ = 0, scratch_bytes_ = 0;
+  bool worth_waking_ = false;  // enough work for threads that are asleep
 
   std::shared_ptr<ArenaPool> arenas_;
 };

@@ -115,6 +115,38 @@ Nest make_nest(const Shape& shape, const std::vector<Strides>& strides) {
   return nest;
 }
 
+// ------------------------------------------------------------------------------- parts of a nest
+
+NestParts::NestParts(const Nest& nest, int64_t grain) : nest_(nest) {
+  constexpr int64_t PARTS_PER_THREAD = 4, ALIGN = 64;
+  const int64_t elements = lp::count(nest.shape);
+  const int threads = elements < 2 * grain ? 1 : usable_threads();
+  if (threads == 1 || (elements < 4 * grain && !threads_are_awake())) return;
+  const int64_t wanted = std::min(elements / grain, PARTS_PER_THREAD * threads);
+  // The outermost axis that is long enough, else the longest.
+  for (size_t axis = nest.rank(); axis-- > 0;) {
+    if (nest.shape[axis] >= nest.shape[axis_]) axis_ = axis;
+  }
+  for (size_t axis = nest.rank(); axis-- > 0;) {
+    if (nest.shape[axis] >= 2 * wanted) axis_ = axis;
+  }
+  const int64_t size = nest.shape[axis_];
+  step_ = (size + wanted - 1) / wanted;
+  // Long axes are cut at whole tiles and cache lines.
+  if (step_ >= ALIGN / 2) step_ = (step_ + ALIGN - 1) / ALIGN * ALIGN;
+  count_ = (size + step_ - 1) / step_;
+}
+
+Nest NestParts::part(int64_t i, int64_t* offsets) const {
+  Nest part = nest_;
+  const int64_t begin = i * step_;
+  part.shape[axis_] = std::min(step_, nest_.shape[axis_] - begin);
+  for (size_t k = 0; k < nest_.strides.size(); ++k) {
+    offsets[k] = begin * nest_.strides[k][axis_];
+  }
+  return part;
+}
+
 // -------------------------------------------------------------------------------------- copies
 
 void fill(void* dst, const void* value, int64_t count, int64_t item) {
@@ -142,7 +174,13 @@ StridedCopy::StridedCopy(int64_t item, const Shape& shape, const Strides& dst, c
 void StridedCopy::run(void* dst, const void* src) const {
   with_item(item_, [&](auto zero) {
     using T = decltype(zero);
-    run_as(static_cast<T*>(dst) + dst_offset_, static_cast<const T*>(src) + src_offset_);
+    T* to = static_cast<T*>(dst) + dst_offset_;
+    const T* from = static_cast<const T*>(src) + src_offset_;
+    const bool dense = nest_.stride(0, 0) == 1 && nest_.stride(1, 0) == 1;
+    const int64_t grain = dense ? COPY_GRAIN / static_cast<int64_t>(sizeof(T)) : PLAIN_GRAIN;
+    parallel_parts<2>(nest_, grain, [&](const Nest& part, const int64_t* at) {
+      run_part(part, to + at[0], from + at[1]);
+    });
   });
 }
 
@@ -165,11 +203,11 @@ inline void copy_run(T* dst, const T* src, int64_t n) {
 }  // namespace
 
 template <class T>
-void StridedCopy::run_as(T* dst, const T* src) const {
-  const int64_t n = nest_.size(0), dst_step = nest_.stride(0, 0), src_step = nest_.stride(1, 0);
-  if (nest_.rank() == 0 || (dst_step == 1 && src_step == 1)) {
-    const int64_t rows = nest_.size(1), dst_row = nest_.stride(0, 1), src_row = nest_.stride(1, 1);
-    for_each_outer<2>(nest_, 2, [&](const int64_t* at) {
+void StridedCopy::run_part(const Nest& nest, T* dst, const T* src) const {
+  const int64_t n = nest.size(0), dst_step = nest.stride(0, 0), src_step = nest.stride(1, 0);
+  if (nest.rank() == 0 || (dst_step == 1 && src_step == 1)) {
+    const int64_t rows = nest.size(1), dst_row = nest.stride(0, 1), src_row = nest.stride(1, 1);
+    for_each_outer<2>(nest, 2, [&](const int64_t* at) {
       for (int64_t row = 0; row < rows; ++row) {
         copy_run(dst + at[0] + row * dst_row, src + at[1] + row * src_row, n);
       }
@@ -177,7 +215,7 @@ void StridedCopy::run_as(T* dst, const T* src) const {
     return;
   }
   if (turned_ == 0) {
-    for_each_outer<2>(nest_, 1, [&](const int64_t* at) {
+    for_each_outer<2>(nest, 1, [&](const int64_t* at) {
       T* d = dst + at[0];
       const T* s = src + at[1];
       for (int64_t i = 0; i < n; ++i) d[i * dst_step] = s[i * src_step];
@@ -186,7 +224,7 @@ void StridedCopy::run_as(T* dst, const T* src) const {
   }
   // A transpose: tiles, so that neither side touches a cache line twice.
   constexpr int64_t TILE = 16;
-  Nest outer = nest_;
+  Nest outer = nest;
   const size_t turned = outer.rank() - 1 - turned_;
   const int64_t m = outer.shape[turned], row = outer.strides[0][turned];
   outer.shape[turned] = 1;

@@ -2,6 +2,7 @@
 // once, strided copies, and how element-wise operands broadcast.
 #pragma once
 #include "engine/engine.h"
+#include "threads.h"
 
 namespace lp {
 
@@ -62,6 +63,35 @@ void for_each_outer(const Nest& nest, size_t inner, Body body) {
   }
 }
 
+// Calls body(part, offsets) for parts of the nest that cover it once, on the threads of the pool:
+// `part` has the nest's axes, one of them shorter; offsets[k] is where operand k begins in it.
+// `grain`: elements that take about 2 us. Operand 0 is written: no two parts write one element.
+class NestParts {
+ public:
+  NestParts(const Nest& nest, int64_t grain);
+  int64_t count() const { return count_; }
+  Nest part(int64_t i, int64_t* offsets) const;
+
+ private:
+  const Nest& nest_;
+  size_t axis_ = 0;
+  int64_t step_ = 0, count_ = 1;
+};
+template <size_t OPERANDS, class Body>
+void parallel_parts(const Nest& nest, int64_t grain, const Body& body) {
+  if (nest.empty) return;
+  const NestParts parts(nest, grain);
+  if (parts.count() == 1) {
+    const int64_t offsets[OPERANDS] = {0};
+    return body(nest, offsets);
+  }
+  parallel_tasks(parts.count(), [&](int64_t i) {
+    int64_t offsets[OPERANDS];
+    const Nest part = parts.part(i, offsets);
+    body(part, static_cast<const int64_t*>(offsets));
+  });
+}
+
 // dst[i] = src[i] over a nest whose operands are dst and src; `item` is 1, 2, 4 or 8 bytes.
 class StridedCopy {
  public:
@@ -72,7 +102,7 @@ class StridedCopy {
 
  private:
   template <class T>
-  void run_as(T* dst, const T* src) const;
+  void run_part(const Nest& nest, T* dst, const T* src) const;
 
   int64_t item_ = 1, dst_offset_ = 0, src_offset_ = 0;  // offsets in elements
   Nest nest_;

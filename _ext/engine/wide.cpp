@@ -19,23 +19,24 @@ class WideStep : public Step {
   Output output;
   const Kernels* kernels = nullptr;
 
-  void run(Pointers t, uint8_t* scratch) const override {
+  void run(Pointers t, uint8_t*) const override {
     const uint8_t* src = t[in[0]];
-    uint8_t* dst = t[out[0]];
-    float* row = reinterpret_cast<float*>(scratch);
-    const int64_t size = dtype_size(output.dtype);
-    for (int64_t image = 0; image < g.images; ++image) {
-      for (int64_t y = 0; y < g.h.out; ++y) {
-        for (int64_t x = 0; x < g.w.out; ++x, dst += g.out_channels * size) {
-          for (int64_t o = 0; o < g.out_channels; ++o) {
-            const size_t at = static_cast<size_t>(o);
-            row[o] = static_cast<float>(sum(src, image, y, x, o) + bias[at]) * multiplier[at];
-            if (!addend.empty()) row[o] += addend[at];
-          }
-          finish(row, dst);
+    const int64_t size = g.out_channels * dtype_size(output.dtype);
+    const int64_t per_pixel = g.out_channels * g.taps() * g.group_channels();
+    const int64_t grain = grain_of_rows(PLAIN_GRAIN, per_pixel);
+    parallel_rows(g.images * g.h.out * g.w.out, grain, [&](int64_t begin, int64_t end) {
+      float* row = reinterpret_cast<float*>(thread_scratch(g.out_channels * 4));
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t line = i / g.w.out, x = i % g.w.out;
+        for (int64_t o = 0; o < g.out_channels; ++o) {
+          const size_t at = static_cast<size_t>(o);
+          const int64_t acc = sum(src, line / g.h.out, line % g.h.out, x, o) + bias[at];
+          row[o] = static_cast<float>(acc) * multiplier[at];
+          if (!addend.empty()) row[o] += addend[at];
         }
+        finish(row, t[out[0]] + i * size);
       }
-    }
+    });
   }
 
  private:
@@ -103,7 +104,6 @@ void build_wide(Planner& p, const Node& node, int x, const Geometry& g, const in
   step->output = output_of(node);
   const std::vector<float> scales = multipliers(node, step->output, g.out_channels);
   step->multiplier = scales;
-  step->scratch_bytes = g.out_channels * 4;
   step->in = {x};
   step->out = {p.output(node, 0, step->output.dtype, result, layout)};
   step->kernel = "u8s8 in 64 bits";

@@ -10,4 +10,7 @@ namespace lp {
 // other ranks.
 Shape pool_geometry(const Node& node, const Shape& shape, PoolArgs* args);
 
+// The whole of a pooling over elements of `item` bytes, its lines shared out.
+void run_pool(void (*kernel)(const PoolArgs*), const PoolArgs& args, int64_t item);
+
 }  // namespace lp

@@ -5,8 +5,10 @@ Thread-safe: plans are immutable and every run brings its own arena.
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
 PLANS_KEPT = 32
 
 Array = npt.NDArray[Any]
+
+# What holds a lock: in a forked child, the thread that has taken it may be gone.
+_with_locks: weakref.WeakSet[_NativeRunner | Session] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for holder in _with_locks:
+        holder._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class _NativeRunner:
         self._plans: OrderedDict[tuple[Any, ...], _core.Plan] = OrderedDict()
         self._keyed = [name in segment.keyed for name in segment.inputs]
         self._lock = threading.Lock()
+        _with_locks.add(self)
         self.last: tuple[_core.Plan, str] | None = None
 
     def _program(self, arrays: Sequence[Array]) -> _core.Program:
@@ -122,6 +136,7 @@ class Session:
         self._observers = dict(observers)
         self._fallbacks: dict[str, str] = {}
         self._lock = threading.Lock()
+        _with_locks.add(self)
         self.inputs: tuple[TensorInfo, ...] = tensor_infos(
             value for value in model.graph.inputs if not value.is_initializer()
         )
