@@ -50,7 +50,7 @@ void matmul_int8(const Kernels* kernels, const CodeOperands& operands, const int
   std::vector<int32_t> zero_points = padded(operands.column_zero_points, n);
   const int32_t flip = operands.b_signed ? 0 : 0x80;
   parallel_panels(n, k / 8, [&](int64_t first, int64_t channels) {
-    kernels->pack_rows_s8(static_cast<const uint8_t*>(operands.b) + first, channels, k, n, flip,
+    kernels->pack_rows_s8(static_cast<const uint8_t*>(operands.b) + first, n, k, channels, flip,
                           packed.data() + packed_s8_bytes(first, 1, k), sums.data() + first);
   });
   if (!operands.b_signed) {
