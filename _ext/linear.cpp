@@ -12,6 +12,7 @@
 #include "own_range.h"
 #include "pack.h"
 #include "pack_rows.h"
+#include "share_product.h"
 
 namespace lp {
 
@@ -203,8 +204,6 @@ float* multipliers(const Weights& weights, const Linear& call, bool requantises,
   return result;
 }
 
-void run(Product product, const ProductArgs& args, const Piece& piece) { product(&args, &piece); }
-
 // Runs the product of a call; the last rows from a copy where reading groups would leave A.
 void run_rows(Product product, ProductArgs args, const Linear& call, int64_t k, Scratch& scratch) {
   // Products of codes read A in whole groups.
@@ -213,7 +212,7 @@ void run_rows(Product product, ProductArgs args, const Linear& call, int64_t k, 
   const int64_t rows = args.rows * args.cols;
   const bool ascending = (args.cols == 1 || args.src_col >= k) &&
                          (args.rows == 1 || args.src_row >= (args.cols - 1) * args.src_col + k);
-  if (extra == 0 || k == 0) return run(product, args, whole(args));
+  if (extra == 0 || k == 0) return run_product(product, args, whole(args));
   const int64_t last = std::min(args.cols, (extra + args.src_col - 1) / args.src_col);
   const bool copies_all = !ascending || (args.cols * args.src_col < extra && args.rows > 1);
   const int64_t copied = copies_all ? rows : args.cols == 1 ? 1 : last;
@@ -225,13 +224,13 @@ void run_rows(Product product, ProductArgs args, const Linear& call, int64_t k, 
     memcpy(copy + i * k * size, a + start * size, static_cast<size_t>(k * size));
   }
   memset(copy + copied * k * size, 0, static_cast<size_t>(extra * size));
-  if (copied < rows) run(product, args, {0, rows - copied, 0, args.n});
+  if (copied < rows) run_product(product, args, {0, rows - copied, 0, args.n});
   // Rows are counted over the whole product, so the copy pretends to be all of A.
   if (copies_all) {
     args.src_row = args.cols * k;
     args.src_col = k;
     args.src = copy;
-    return run(product, args, whole(args));
+    return run_product(product, args, whole(args));
   }
   const int64_t before = args.cols - copied, y_size = value_bytes(call.y_type);
   const int64_t line = args.rows - 1;
@@ -249,7 +248,7 @@ void run_rows(Product product, ProductArgs args, const Linear& call, int64_t k, 
   args.src_col = k;
   args.rows = 1;
   args.cols = copied;
-  run(product, args, whole(args));
+  run_product(product, args, whole(args));
 }
 
 // Every row of f32 to u8 codes by its own range; returns how many values were not finite.

@@ -25,16 +25,17 @@ int64_t cut(int64_t size, int64_t parts, int64_t align) {
 }
 
 template <class Kernel, class Args>
-void run_grid(Kernel kernel, const Args& args, const ProductGrid& grid) {
-  const Piece all = whole(args);
+void run_grid(Kernel kernel, const Args& args, const Piece& all, const ProductGrid& grid) {
   // A thread takes neighbouring pieces: the longer side is the one that is walked last.
   const bool by_rows = grid.row_parts >= grid.channel_parts;
   parallel_tasks(grid.pieces(), [&](int64_t i) {
     const int64_t row = by_rows ? i / grid.channel_parts : i % grid.row_parts;
     const int64_t channel = by_rows ? i % grid.channel_parts : i / grid.row_parts;
-    const Piece piece = {row * grid.rows, std::min(all.row_end, (row + 1) * grid.rows),
-                         channel * grid.channels,
-                         std::min(all.n_end, (channel + 1) * grid.channels)};
+    Piece piece;
+    piece.row_begin = all.row_begin + row * grid.rows;
+    piece.row_end = std::min(all.row_end, piece.row_begin + grid.rows);
+    piece.n_begin = all.n_begin + channel * grid.channels;
+    piece.n_end = std::min(all.n_end, piece.n_begin + grid.channels);
     kernel(&args, &piece);
   });
 }
@@ -75,29 +76,22 @@ int64_t products_per_range(double macs) {
   return macs >= LEAST_AWAKE ? 1 : static_cast<int64_t>(LEAST_AWAKE / std::max(macs, 1.0));
 }
 
-void run_product(Product product, const ProductArgs& args) {
-  const int64_t rows = args.images * args.rows * args.cols;
-  const int threads = threads_for(static_cast<double>(rows) * static_cast<double>(args.n) *
+void run_product(Product product, const ProductArgs& args, const Piece& all) {
+  const int64_t rows = all.row_end - all.row_begin, channels = all.n_end - all.n_begin;
+  const int threads = threads_for(static_cast<double>(rows) * static_cast<double>(channels) *
                                   static_cast<double>(args.runs * args.run_length));
-  if (threads <= 1 || rows == 0 || args.n == 0) {
-    const Piece piece = whole(args);
-    return product(&args, &piece);
-  }
-  run_grid(product, args, product_grid(rows, args.n, threads, TILE_ROWS));
+  if (threads <= 1) return product(&args, &all);
+  run_grid(product, args, all, product_grid(rows, channels, threads, TILE_ROWS));
 }
 
-void run_product(Depthwise product, const DepthwiseArgs& args) {
-  const int64_t lines = args.images * args.rows;
+void run_product(Depthwise product, const DepthwiseArgs& args, const Piece& all) {
+  const int64_t lines = all.row_end - all.row_begin, channels = all.n_end - all.n_begin;
   // An element costs about ten times as much as in a product.
-  const int threads =
-      threads_for(10.0 * static_cast<double>(lines * args.cols) *
-                  static_cast<double>(args.channels) * static_cast<double>(args.taps));
-  if (threads <= 1 || lines == 0 || args.channels == 0) {
-    const Piece piece = whole(args);
-    return product(&args, &piece);
-  }
+  const int threads = threads_for(10.0 * static_cast<double>(lines * args.cols) *
+                                  static_cast<double>(channels) * static_cast<double>(args.taps));
+  if (threads <= 1) return product(&args, &all);
   // Two lines share what they read of the image (depthwise_avx512vnni.inl).
-  run_grid(product, args, product_grid(lines, args.channels, threads, 2));
+  run_grid(product, args, all, product_grid(lines, channels, threads, 2));
 }
 
 }  // namespace lp

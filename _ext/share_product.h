@@ -18,9 +18,13 @@ struct ProductGrid {
 // multiples of so many rows.
 ProductGrid product_grid(int64_t rows, int64_t channels, int threads, int64_t row_align);
 
-// The whole of a product.
-void run_product(Product product, const ProductArgs& args);
-void run_product(Depthwise product, const DepthwiseArgs& args);
+// A piece of a product, or the whole of it.
+void run_product(Product product, const ProductArgs& args, const Piece& all);
+void run_product(Depthwise product, const DepthwiseArgs& args, const Piece& all);
+template <class Kernel, class Args>
+void run_product(Kernel product, const Args& args) {
+  run_product(product, args, whole(args));
+}
 
 // How many products of so many multiply-adds are worth handing to another thread together.
 int64_t products_per_range(double macs);
