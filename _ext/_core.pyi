@@ -242,6 +242,27 @@ def multiply_requantised(
 def multiply_floats(
     a: object, b: object, bias: object, out: object, out_number: int, number: int
 ) -> NDArray[Any] | None: ...
+def multiply_code_batches(
+    a: object,
+    b: object,
+    a_zero_point: object = None,
+    b_zero_point: object = None,
+    out: object = None,
+) -> NDArray[np.int32] | None: ...
+def multiply_requantised_batches(
+    a: object,
+    a_scale: object,
+    a_zero_point: object,
+    b: object,
+    b_scale: object,
+    b_zero_point: object,
+    y_scale: object,
+    y_zero_point: object,
+    out: object = None,
+) -> NDArray[Any] | None: ...
+def multiply_float_batches(
+    a: object, b: object, out: object, out_number: int, number: int
+) -> NDArray[Any] | None: ...
 def linear(
     a: NDArray[Any],
     weights: PackedWeights,

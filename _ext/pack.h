@@ -71,19 +71,45 @@ inline int64_t packed_depth(int64_t runs, int64_t run, int64_t group) {
   return runs * ((run + group - 1) / group) * group;
 }
 
+// A whole group of 64 columns that follow each other: the rows, or pairs of rows interleaved.
+template <int GROUP>
+inline void pack_whole_group(const float* w, int64_t, float* packed) {
+  static_assert(GROUP == 1, "f32 is packed one by one");
+  memcpy(packed, w, PACK_PANEL * sizeof(float));
+}
+template <int GROUP>
+inline void pack_whole_group(const uint16_t* w, int64_t stride_k, uint16_t* packed) {
+  if (GROUP == 1) {
+    memcpy(packed, w, PACK_PANEL * sizeof(uint16_t));
+    return;
+  }
+  uint32_t pairs[PACK_PANEL];
+  for (int64_t j = 0; j < PACK_PANEL; ++j) {
+    pairs[j] = static_cast<uint32_t>(w[j]) | static_cast<uint32_t>(w[stride_k + j]) << 16;
+  }
+  memcpy(packed, pairs, sizeof(pairs));
+}
 // [N/64][runs * ceil(run / GROUP)][64][GROUP]
 template <int GROUP, class T>
 inline void pack_groups(const T* w, WeightStrides strides, int64_t n, int64_t runs, int64_t run,
                         T* packed) {
-  const int64_t groups = (run + GROUP - 1) / GROUP;
-  memset(packed, 0, static_cast<size_t>(padded_channels(n) * runs * groups * GROUP) * sizeof(T));
-  for (int64_t column = 0; column < n; ++column) {
-    T* panel = packed + (column / PACK_PANEL) * runs * groups * PACK_PANEL * GROUP;
+  for (int64_t n0 = 0; n0 < n; n0 += PACK_PANEL) {
+    const int64_t width = n - n0 < PACK_PANEL ? n - n0 : PACK_PANEL;
     for (int64_t r = 0; r < runs; ++r) {
-      for (int64_t k = 0; k < run; ++k) {
-        const int64_t group = r * groups + k / GROUP;
-        panel[(group * PACK_PANEL + column % PACK_PANEL) * GROUP + k % GROUP] =
-            w[column * strides.n + r * strides.r + k * strides.k];
+      const T* source = w + n0 * strides.n + r * strides.r;
+      for (int64_t k = 0; k < run; k += GROUP, packed += PACK_PANEL * GROUP) {
+        const int64_t real = run - k < GROUP ? run - k : GROUP;
+        const T* rows = source + k * strides.k;
+        if (width == PACK_PANEL && real == GROUP && strides.n == 1) {
+          pack_whole_group<GROUP>(rows, strides.k, packed);
+          continue;
+        }
+        if (width < PACK_PANEL || real < GROUP) memset(packed, 0, PACK_PANEL * GROUP * sizeof(T));
+        for (int64_t column = 0; column < width; ++column) {
+          for (int64_t i = 0; i < real; ++i) {
+            packed[column * GROUP + i] = rows[column * strides.n + i * strides.k];
+          }
+        }
       }
     }
   }

@@ -17,7 +17,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from lowprec import numerics
 
 SHAPES = Path(__file__).with_name("shapes") / "products.csv"
 BURST = 0.002  # seconds: a timed burst repeats a call to last at least this long
+Middle = Callable[[Sequence[float]], float]
 PAUSE = 0.004  # seconds before each burst, so that another library's threads stop spinning
 
 
@@ -77,8 +78,10 @@ def repeats(call: Call) -> int:
     return max(1, int(BURST / max(time.perf_counter() - start, 1e-7)))
 
 
-def take_turns(calls: Mapping[str, Call], rounds: int, threads: int) -> dict[str, float]:
-    """Return the median seconds of one call of each."""
+def take_turns(
+    calls: Mapping[str, Call], rounds: int, threads: int, middle: Middle = statistics.median
+) -> dict[str, float]:
+    """Return the seconds of one call of each: the median of all rounds, or another `middle`."""
     counts = {name: repeats(call) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
@@ -92,7 +95,7 @@ def take_turns(calls: Mapping[str, Call], rounds: int, threads: int) -> dict[str
             for _ in range(count):
                 call()
             times[name].append((time.perf_counter() - start) / count)
-    return {name: statistics.median(series) for name, series in times.items()}
+    return {name: middle(series) for name, series in times.items()}
 
 
 # ------------------------------------------------------------------------------------------- ours
@@ -126,7 +129,9 @@ def our_call(problem: Problem, kind: str) -> Call:
     return functools.partial(numerics.qlinear_matmul, *first, *second, *last, out=out)
 
 
-def measure_product(problem: Problem, kind: str, threads: int, rounds: int) -> tuple[Row, set[str]]:
+def measure_product(
+    problem: Problem, kind: str, threads: int, rounds: int, middle: Middle = statistics.median
+) -> tuple[Row, set[str]]:
     lowprec.set_num_threads(threads)
     calls: dict[str, Call] = {"ours": our_call(problem, kind)}
     missing = set()
@@ -138,7 +143,7 @@ def measure_product(problem: Problem, kind: str, threads: int, rounds: int) -> t
     peak = instruction_peak(KINDS[kind].peak)
     if peak is not None:
         calls["peak"] = peak[0]
-    times = take_turns(calls, rounds, threads)
+    times = take_turns(calls, rounds, threads, middle)
     ours = times.pop("ours")
     per_mac = times.pop("peak") / (peak[1] * threads) if peak is not None else None
     shape = (problem.batch, problem.m, problem.n, problem.k)
@@ -236,6 +241,11 @@ def main() -> int:
     parser.add_argument("--threads", default="1,2", help="numbers of threads, by comma")
     parser.add_argument("--name", default="", help="only shapes whose name holds this text")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--least",
+        action="store_true",
+        help="least of the rounds, not the median: for a busy machine",
+    )
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     choice = parser.parse_args()
     shapes = [problem for problem in problems() if choice.name in problem.name]
@@ -245,7 +255,13 @@ def main() -> int:
         for kind in choice.kind or KINDS:
             part = []
             for problem in shapes:
-                row, missing = measure_product(problem, kind, threads, choice.rounds)
+                row, missing = measure_product(
+                    problem,
+                    kind,
+                    threads,
+                    choice.rounds,
+                    min if choice.least else statistics.median,
+                )
                 part.append(row)
                 absent |= missing
             print(f"\n{kind}, {threads} thread{'s' * (threads > 1)}\n\n{table(part)}", flush=True)

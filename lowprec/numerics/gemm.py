@@ -70,6 +70,8 @@ def matmul_integer(
         -32638
     """
     result = _core.multiply_codes(a, b, a_zero_point, b_zero_point, out)
+    if result is None:
+        result = _core.multiply_code_batches(a, b, a_zero_point, b_zero_point, out)
     if result is not None:
         return result
     _kernels.chosen_isa()  # says what is wrong with LOWPREC_ISA
@@ -127,6 +129,10 @@ def qlinear_matmul(
     result = _core.multiply_requantised(
         a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point, bias, out
     )
+    if result is None and bias is None:
+        result = _core.multiply_requantised_batches(
+            a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point, out
+        )
     if result is not None:
         return result
     _kernels.chosen_isa()
@@ -360,6 +366,8 @@ def _float_product(
     wanted = FLOAT32 if out_dtype is np.float32 else np.dtype(out_dtype)
     if activation is None and (wanted is FLOAT32 or wanted == BFLOAT16):
         result = _core.multiply_floats(a, b, bias, out, wanted.num, dtype.num)
+        if result is None and bias is None:
+            result = _core.multiply_float_batches(a, b, out, wanted.num, dtype.num)
         if result is not None:
             return result
     if wanted not in (FLOAT32, BFLOAT16):
