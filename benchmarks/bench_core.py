@@ -1,7 +1,8 @@
-"""Our kernels beside the peers': products of real layers, conversions, call overhead.
+"""Our kernels beside the peers: products of real layers, types, instruction sets, threads.
 
-    make bench-core                                     # everything, 1 and 2 threads
+    make bench                                                 # everything, 1 and 2 threads
     python benchmarks/bench_core.py --kind "u8s8 to u8" --threads 1 --name bert
+    python benchmarks/bench_core.py --part types --part threads
 
 Ours and the peers take turns in one process, as do loops of the bare instruction, whose speed is
 the machine's peak in that minute. Figures are medians of rounds; a ratio above 1 means that ours is
@@ -16,49 +17,32 @@ import functools
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+from core_report import Row, picture, ratio_table, table
 from peaks import instruction_peak, read_bandwidth
-from product_peers import KINDS, SCALES, Call, Missing, Problem
+from product_peers import KINDS, SCALES, Missing, Problem
+from turns import Call, Middle, take_turns
 
 import lowprec
 from lowprec import numerics
+from lowprec._ext import _core
 
 SHAPES = Path(__file__).with_name("shapes") / "products.csv"
-BURST = 0.002  # seconds: a timed burst repeats a call to last at least this long
-Middle = Callable[[Sequence[float]], float]
-PAUSE = 0.004  # seconds before each burst, so that another library's threads stop spinning
+PARTS = ("products", "types", "isas", "threads", "conversions", "overhead")
+LARGE = 50_000_000  # multiply-adds
 
 
-@dataclass
-class Row:
-    """One product, one type, one number of threads."""
+@dataclass(frozen=True)
+class Way:
+    """How to measure: rounds of turns, and which of them counts."""
 
-    kind: str
-    name: str
-    shape: tuple[int, int, int, int]
-    threads: int
-    macs: int
-    ours: float  # seconds
-    peak: float | None  # seconds that the bare instructions of as many multiply-adds take
-    peers: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def best_peer(self) -> str:
-        return min(self.peers, key=lambda name: self.peers[name], default="")
-
-    @property
-    def ratio(self) -> float:
-        return self.peers[self.best_peer] / self.ours if self.peers else float("nan")
-
-    @property
-    def of_peak(self) -> float:
-        return self.peak / self.ours if self.peak else float("nan")
+    rounds: int
+    middle: Middle
 
 
 def problems() -> Iterator[Problem]:
@@ -66,36 +50,6 @@ def problems() -> Iterator[Problem]:
         for row in csv.DictReader(file):
             sizes = (int(row[key]) for key in ("batch", "M", "N", "K"))
             yield Problem(row["name"], *sizes)
-
-
-# ---------------------------------------------------------------------------------------- timing
-def repeats(call: Call) -> int:
-    """Return how often to repeat a call in one burst; warms it up."""
-    for _ in range(3):
-        call()
-    start = time.perf_counter()
-    call()
-    return max(1, int(BURST / max(time.perf_counter() - start, 1e-7)))
-
-
-def take_turns(
-    calls: Mapping[str, Call], rounds: int, threads: int, middle: Middle = statistics.median
-) -> dict[str, float]:
-    """Return the seconds of one call of each: the median of all rounds, or another `middle`."""
-    counts = {name: repeats(call) for name, call in calls.items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    order = list(calls)
-    for turn in range(rounds):
-        for name in order[turn % len(order) :] + order[: turn % len(order)]:
-            call, count = calls[name], counts[name]
-            if threads > 1:
-                time.sleep(PAUSE)
-            call()
-            start = time.perf_counter()
-            for _ in range(count):
-                call()
-            times[name].append((time.perf_counter() - start) / count)
-    return {name: middle(series) for name, series in times.items()}
 
 
 # ------------------------------------------------------------------------------------------- ours
@@ -129,9 +83,8 @@ def our_call(problem: Problem, kind: str) -> Call:
     return functools.partial(numerics.qlinear_matmul, *first, *second, *last, out=out)
 
 
-def measure_product(
-    problem: Problem, kind: str, threads: int, rounds: int, middle: Middle = statistics.median
-) -> tuple[Row, set[str]]:
+def measure_product(problem: Problem, kind: str, threads: int, way: Way) -> tuple[Row, set[str]]:
+    """Return one row of a table, and which peers were missing."""
     lowprec.set_num_threads(threads)
     calls: dict[str, Call] = {"ours": our_call(problem, kind)}
     missing = set()
@@ -143,7 +96,7 @@ def measure_product(
     peak = instruction_peak(KINDS[kind].peak)
     if peak is not None:
         calls["peak"] = peak[0]
-    times = take_turns(calls, rounds, threads, middle)
+    times = take_turns(calls, way.rounds, threads, way.middle)
     ours = times.pop("ours")
     per_mac = times.pop("peak") / (peak[1] * threads) if peak is not None else None
     shape = (problem.batch, problem.m, problem.n, problem.k)
@@ -151,94 +104,97 @@ def measure_product(
     return Row(kind, problem.name, shape, threads, problem.macs, ours, floor, times), missing
 
 
-def measure_threads(problem: Problem, kind: str, rounds: int) -> float:
+def compare_types(problem: Problem, way: Way) -> dict[str, float]:
+    """Return the speed of s8 x s8 and u8 x u8 relative to u8 x s8, to int32, one thread."""
+    lowprec.set_num_threads(1)
+    kinds = ("u8s8 to s32", "s8s8 to s32", "u8u8 to s32")
+    times = take_turns({kind: our_call(problem, kind) for kind in kinds}, way.rounds, 1, way.middle)
+    return {kind: times["u8s8 to s32"] / times[kind] for kind in kinds[1:]}
+
+
+def compare_isas(problem: Problem, way: Way) -> dict[str, float]:
+    """Return the speed of each instruction set relative to the best one, u8 x s8 to int32."""
+    lowprec.set_num_threads(1)
+    a, b = problem.operands(np.uint8, np.int8)
+    packed = numerics.pack_weights(b)
+    y = np.empty((1, problem.m, problem.n), np.int32)
+    names = [name for name in _core.available_isas() if name != "scalar"]
+    calls: dict[str, Call] = {
+        name: functools.partial(_core.linear, a[None], packed, y, with_bias=False, isa=name)
+        for name in names
+    }
+    times = take_turns(calls, way.rounds, 1, way.middle)
+    best = min(times.values())
+    return {name: best / seconds for name, seconds in times.items()}
+
+
+def compare_threads(problem: Problem, kind: str, way: Way) -> float:
     """Return how many times as fast two threads are as one; both numbers take turns."""
     call = our_call(problem, kind)
-    times: dict[int, list[float]] = {1: [], 2: []}
-    count = repeats(call)
-    for _ in range(rounds):
-        for threads, series in times.items():
-            lowprec.set_num_threads(threads)
+
+    def with_threads(threads: int) -> None:
+        lowprec.set_num_threads(threads)
+        for _ in range(2):
             call()
-            start = time.perf_counter()
-            for _ in range(count):
-                call()
-            series.append((time.perf_counter() - start) / count)
-    return statistics.median(times[1]) / statistics.median(times[2])
+
+    calls: dict[str, Call] = {str(n): functools.partial(with_threads, n) for n in (1, 2)}
+    times = take_turns(calls, way.rounds, 1, way.middle)
+    return times["1"] / times["2"]
 
 
-# ----------------------------------------------------------------------------------------- output
-def geometric_mean(values: Sequence[float]) -> float:
-    return float(np.exp(np.mean(np.log(values)))) if values else float("nan")
+def run_products(choice: argparse.Namespace, shapes: list[Problem], way: Way) -> list[Row]:
+    rows: list[Row] = []
+    absent: set[str] = set()
+    for threads in (int(text) for text in choice.threads.split(",")):
+        for kind in choice.kind or KINDS:
+            part = []
+            for problem in shapes:
+                row, missing = measure_product(problem, kind, threads, way)
+                part.append(row)
+                absent |= missing
+            print(f"\n{kind}, {threads} thread{'s' * (threads > 1)}\n\n{table(part)}", flush=True)
+            rows += part
+    for line in sorted(absent):
+        print(f"not compared: {line}")
+    return rows
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return a Markdown table of one kind and number of threads."""
-    peers = list(dict.fromkeys(name for row in rows for name in row.peers))
-    heads = ["shape", "ours, GOP/s", "of peak", *peers, "best peer / ours"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for row in rows:
-        speeds = [
-            f"{2e-9 * row.macs / row.peers[name]:.0f}" if name in row.peers else ""
-            for name in peers
-        ]
-        size = " x ".join(str(x) for x in row.shape[1:])
-        size = f"{row.shape[0]} x ({size})" if row.shape[0] > 1 else size
-        cells = [f"{row.name}: {size}", f"{2e-9 * row.macs / row.ours:.0f}", f"{row.of_peak:.2f}"]
-        lines.append("| " + " | ".join([*cells, *speeds, f"{row.ratio:.2f}"]) + " |")
-    ratios = [row.ratio for row in rows if row.peers]
-    lines.append(f"geometric mean {geometric_mean(ratios):.2f}, least {min(ratios, default=0):.2f}")
-    return "\n".join(lines)
-
-
-def picture(rows: Sequence[Row], bandwidth: float | None, path: Path) -> None:
-    """Draw the products of one thread under the machine's roofs: multiply-adds a byte, speed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 6))
-    one_thread = [row for row in rows if row.threads == 1]
-    intensities = np.geomspace(0.5, 2000, 200)
-    for index, kind in enumerate(dict.fromkeys(row.kind for row in one_thread)):
-        chosen = [row for row in one_thread if row.kind == kind]
-        colour = f"C{index}"
-        points = [(intensity(row), 2e-9 * row.macs / row.ours) for row in chosen]
-        axes.scatter(*zip(*points, strict=True), color=colour, s=18, label=kind)
-        best = [
-            (intensity(row), 2e-9 * row.macs / row.peers[row.best_peer])
-            for row in chosen
-            if row.peers
-        ]
-        if best:
-            axes.scatter(*zip(*best, strict=True), color=colour, s=18, marker="x", alpha=0.6)
-        peaks = [row.macs / row.peak for row in chosen if row.peak]
-        if peaks and bandwidth:
-            roof = np.minimum(2e-9 * statistics.median(peaks), 2e-9 * bandwidth * intensities)
-            axes.plot(intensities, roof, color=colour, linewidth=0.8)
-    axes.set(xscale="log", yscale="log", xlabel="multiply-adds a byte of operands and result")
-    axes.set(
-        ylabel="GOP/s, one thread", title="dots: lowprec, crosses: the best peer, lines: roofs"
-    )
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
-
-
-def intensity(row: Row) -> float:
-    """Return the multiply-adds for each byte of operands and result."""
-    batch, m, n, k = row.shape
-    element = {"f32": 4, "bf16": 2}.get(row.kind, 1)
-    out = 1 if row.kind.endswith("to u8") else 4
-    return row.macs / (batch * (element * (m * k + k * n) + out * m * n))
+def run_comparisons(
+    choice: argparse.Namespace, shapes: list[Problem], way: Way
+) -> dict[str, object]:
+    """Return, by part and shape, our kernels relative to each other."""
+    result: dict[str, object] = {}
+    one_entry = [problem for problem in shapes if problem.batch == 1]
+    large = [problem for problem in one_entry if problem.macs >= LARGE and problem.m >= 48]
+    if "types" in choice.part:
+        types = {problem.name: compare_types(problem, way) for problem in large}
+        print(f"\ntypes, relative to u8 x s8\n\n{ratio_table(types)}", flush=True)
+        result["types"] = types
+    if "isas" in choice.part:
+        isas = {problem.name: compare_isas(problem, way) for problem in large}
+        print(f"\ninstruction sets, relative to the best\n\n{ratio_table(isas)}", flush=True)
+        result["isas"] = isas
+    if "threads" in choice.part:
+        kinds = choice.kind or KINDS
+        threads = {
+            problem.name: {
+                kind: compare_threads(problem, kind, way) for kind in choice.kind or KINDS
+            }
+            for problem in shapes
+            if problem.macs >= LARGE
+        }
+        print(f"\ntwo threads, relative to one\n\n{ratio_table(threads)}", flush=True)
+        result["threads"] = threads
+    return result
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--kind", action="append", choices=list(KINDS), help="default: all")
-    parser.add_argument("--threads", default="1,2", help="numbers of threads, by comma")
+    parser.add_argument("--threads", default="1,2", help="of products: numbers, by comma")
     parser.add_argument("--name", default="", help="only shapes whose name holds this text")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
@@ -248,35 +204,18 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     choice = parser.parse_args()
+    choice.part = choice.part or list(PARTS)
+    way = Way(choice.rounds, min if choice.least else statistics.median)
     shapes = [problem for problem in problems() if choice.name in problem.name]
-    rows: list[Row] = []
-    absent: set[str] = set()
-    for threads in (int(text) for text in choice.threads.split(",")):
-        for kind in choice.kind or KINDS:
-            part = []
-            for problem in shapes:
-                row, missing = measure_product(
-                    problem,
-                    kind,
-                    threads,
-                    choice.rounds,
-                    min if choice.least else statistics.median,
-                )
-                part.append(row)
-                absent |= missing
-            print(f"\n{kind}, {threads} thread{'s' * (threads > 1)}\n\n{table(part)}", flush=True)
-            rows += part
-    for line in sorted(absent):
-        print(f"not compared: {line}")
+    result: dict[str, object] = {"cpu": lowprec.cpu_info()["brand"]}
     choice.out.mkdir(parents=True, exist_ok=True)
-    bandwidth = read_bandwidth()
-    result = {
-        "cpu": lowprec.cpu_info()["brand"],
-        "bandwidth": bandwidth,
-        "rows": [asdict(row) for row in rows],
-    }
+    if "products" in choice.part:
+        rows = run_products(choice, shapes, way)
+        bandwidth = read_bandwidth()
+        result |= {"bandwidth": bandwidth, "rows": [asdict(row) for row in rows]}
+        picture(rows, bandwidth, choice.out / "core.png")
+    result |= run_comparisons(choice, shapes, way)
     (choice.out / "core.json").write_text(json.dumps(result, indent=1))
-    picture(rows, bandwidth, choice.out / "core.png")
     return 0
 
 
