@@ -115,6 +115,7 @@ LP_INLINE CodePanel code_panel(const lp::ProductArgs& args, int64_t n0, int64_t 
   if (args.row_zero_points != nullptr) {
     panel.column_term[panel.terms++] = args.sums + n0;
   } else if (za != 0) {
+#pragma GCC ivdep
     for (int64_t j = 0; j < PANEL; ++j) {
       buffer[j] = wrapping_difference(panel.start[j], wrapping_product(za, args.sums[n0 + j]));
     }
@@ -155,6 +156,7 @@ LP_INLINE void product_int8(const lp::ProductArgs& args, const lp::Piece& piece)
 LP_INLINE void start_sums(const CodePanel& panel, const CodeRows& rows, int i, int32_t* acc) {
   memcpy(acc, panel.start, PANEL * sizeof(int32_t));
   for (int t = 0; t < panel.terms; ++t) {
+#pragma GCC ivdep
     for (int64_t j = 0; j < PANEL; ++j) {
       acc[j] = static_cast<int32_t>(static_cast<uint32_t>(acc[j]) +
                                     static_cast<uint32_t>(rows.term[t][i]) *

@@ -61,58 +61,80 @@ LP_INLINE __m512i requantized(__m512i acc, __m512 multiplier, const CodeRange& r
   return _mm512_cvtps_epi32(x);
 }
 
+// A tile's codes, requantised in registers. FAST: |acc * multiplier| < 2^31 is proven.
+template <int MR, int NV, bool FAST>
+LP_INLINE void store_codes_tile(const lp::Epilogue& e, const CodePanel& panel,
+                                const __m512i (&acc)[MR][NV], uint8_t* const* target) {
+  const Packer packer = Packer::from(e);
+  const CodeRange range = code_range(e);
+  const float* scale = e.multiplier + panel.n0;
+  const bool full = panel.columns == 64;
+  const __mmask64 mask = byte_lanes(panel.columns);
+  __m512 multiplier[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < NV; ++j) multiplier[j] = _mm512_loadu_ps(scale + 16 * j);
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; ++i) {
+    __m512i q[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
+                    _mm512_setzero_si512()};
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) q[j] = requantized(acc[i][j], multiplier[j], range, FAST);
+    const __m512i codes = packer.ordered(q[0], q[1], q[2], q[3]);
+    if (NV == 4 && full) {
+      _mm512_storeu_si512(target[i] + panel.n0, codes);
+    } else {
+      _mm512_mask_storeu_epi8(target[i] + panel.n0, mask, codes);
+    }
+  }
+}
+
+// 32-bit values: the sums, or f32 in their place.
+template <int MR, int NV>
+LP_INLINE void store_words_tile(const CodePanel& panel, const __m512i (&x)[MR][NV],
+                                uint8_t* const* target) {
+  const int64_t offset = panel.n0 * 4;
+  if (panel.columns >= 16 * NV) {
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) _mm512_storeu_si512(target[i] + offset + 64 * j, x[i][j]);
+    return;
+  }
+  const __mmask64 mask = byte_lanes(panel.columns);
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) {
+      _mm512_mask_storeu_epi32(target[i] + offset + 64 * j, static_cast<__mmask16>(mask >> 16 * j),
+                               x[i][j]);
+    }
+}
+
 // Row i of the tile is row first + i of the block; it has 16 * NV columns from panel.n0 on, of
 // which panel.columns exist.
 template <int MR, int NV>
 LP_INLINE void store_tile(const lp::Epilogue& e, const CodePanel& panel, const RowBlock& rows,
                           int first, __m512i (&acc)[MR][NV]) {
-  uint8_t* dst[MR];
-  const int64_t out_bytes = output_bytes(e);
-#pragma GCC unroll 8
-  for (int i = 0; i < MR; ++i) dst[i] = rows.target[first + i] + panel.n0 * out_bytes;
-  const int columns = panel.columns;
-  const float* scale = e.multiplier + panel.n0;
-  if (is_requantisation(e)) {
-    const Packer packer = Packer::from(e);
-    const CodeRange range = code_range(e);
-    const __mmask64 mask = byte_lanes(columns);
-    __m512 multiplier[4];
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) multiplier[j] = _mm512_loadu_ps(scale + 16 * j);
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i) {
-      __m512i q[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
-                      _mm512_setzero_si512()};
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) {
-        q[j] = requantized(acc[i][j], multiplier[j], range, e.fast != 0);
-      }
-      _mm512_mask_storeu_epi8(dst[i], mask, packer.ordered(q[0], q[1], q[2], q[3]));
-      if (e.table != nullptr) apply_table(e.table, dst[i], columns);
-    }
+  uint8_t* const* target = rows.target + first;
+  if (is_requantisation(e) && e.fast && e.table == nullptr) {
+    store_codes_tile<MR, NV, true>(e, panel, acc, target);
     return;
   }
   if (e.kind == lp::OUT_S32) {
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) {
-        _mm512_mask_storeu_epi32(reinterpret_cast<int32_t*>(dst[i]) + 16 * j,
-                                 float_lanes(columns - 16 * j), acc[i][j]);
-      }
+    store_words_tile<MR, NV>(panel, acc, target);
     return;
   }
   if (is_bare(e)) {
+    const float* scale = e.multiplier + panel.n0;
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) {
       const __m512 multiplier = _mm512_loadu_ps(scale + 16 * j);
 #pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) {
-        _mm512_mask_storeu_ps(reinterpret_cast<float*>(dst[i]) + 16 * j,
-                              float_lanes(columns - 16 * j),
-                              _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier));
+        acc[i][j] = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier));
       }
     }
+    store_words_tile<MR, NV>(panel, acc, target);
     return;
   }
   alignas(64) int32_t sums[MR][16 * NV];
@@ -120,7 +142,7 @@ LP_INLINE void store_tile(const lp::Epilogue& e, const CodePanel& panel, const R
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) _mm512_store_si512(sums[i] + 16 * j, acc[i][j]);
-  finish_sums(e, rows, first, MR, panel.n0, columns, sums[0], 16 * NV);
+  finish_sums(e, rows, first, MR, panel.n0, panel.columns, sums[0], 16 * NV);
 }
 
 // The 4 x 4 blocks of 128 bits of four vectors, transposed.
