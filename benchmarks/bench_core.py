@@ -177,9 +177,7 @@ def run_comparisons(
     if "threads" in choice.part:
         kinds = choice.kind or KINDS
         threads = {
-            problem.name: {
-                kind: compare_threads(problem, kind, way) for kind in choice.kind or KINDS
-            }
+            problem.name: {kind: compare_threads(problem, kind, way) for kind in kinds}
             for problem in shapes
             if problem.macs >= LARGE
         }
