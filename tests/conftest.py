@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import onnx
 import onnx_models
 import pytest
 from hypothesis import settings
+
+# Two threads: all tests run the shared paths too, and several test processes side by side do not
+# take a large machine many times over. tests/threads goes through other numbers.
+os.environ.setdefault("LOWPREC_NUM_THREADS", "2")
 
 # No deadline: a shared machine, or a sanitized build, may stop for a moment anywhere.
 settings.register_profile("lowprec", deadline=None, print_blob=True)
