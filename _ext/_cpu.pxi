@@ -59,8 +59,9 @@ def available_isas():
 def model_isas():
     """Return the names of the tables that stand for instruction sets which this machine lacks.
 
-    They are for tests: the kernels of "avxvnni" with another encoding of the same instructions. They
-    are never chosen, and LOWPREC_ISA does not know them.
+    They are for tests: "avxvnni-evex" has the kernels of "avxvnni" in another encoding of the same
+    instruction, "amx-model" those of "amx" over tile instructions written in C++. They are never
+    chosen, and LOWPREC_ISA does not know them.
     """
     cdef CpuInfo info = c_cpu_info()
     cdef Isa entry
@@ -73,14 +74,17 @@ def chosen_isa():
 
 
 def cpu_info():
-    """Return what was found: vendor, brand, features, and per instruction set what is missing."""
+    """Return what was found: see lowprec.cpu_info()."""
     cdef CpuInfo info = c_cpu_info()
-    cdef string feature
+    cdef string feature, problem
     cdef Isa entry
+    cdef const Kernels* chosen = chosen_kernels(&problem)
     return {
         "vendor": info.vendor.decode(),
         "brand": info.brand.decode(),
         "features": [feature.decode() for feature in info.features],
         "isas": {entry.name.decode(): entry.missing.decode() for entry in info.isas},
+        "chosen": chosen.name.decode() if chosen != NULL else None,
+        "problem": problem.decode(),
         "limit": os.environ.get("LOWPREC_ISA"),
     }

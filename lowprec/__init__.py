@@ -57,12 +57,16 @@ def cpu_info() -> dict[str, Any]:
     Returns:
         vendor, brand: as the processor names itself.
         features: the instruction set extensions that matter here.
-        isas: instruction set, least first -> what the machine lacks for it, '' when it can run.
+        isas: instruction set, least first -> why it cannot run: the first feature that the
+            processor lacks or that the operating system does not grant; '' when it can.
+        chosen: the instruction set in use, or None where LOWPREC_ISA names what cannot be used.
+        problem: what is wrong with LOWPREC_ISA, or ''.
         limit: the value of LOWPREC_ISA, or None.
 
     Example:
-        >>> "scalar" in lowprec.cpu_info()["isas"]
-        True
+        >>> info = lowprec.cpu_info()
+        >>> info["isas"]["scalar"], info["isas"][info["chosen"]]
+        ('', '')
     """
     from lowprec._ext import _core
 

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import click
 
@@ -50,11 +51,7 @@ def print_processor() -> bool:
     info = _core.cpu_info()
     click.echo(f"processor: {info['brand'].strip() or info['vendor']}")
     click.echo(f"features: {' '.join(info['features']) or 'none that matter here'}")
-    try:
-        chosen = _core.chosen_isa()
-        problem = ""
-    except _core.IsaUnavailable as error:
-        chosen, problem = "", str(error)
+    chosen, problem = info["chosen"], info["problem"]
     rows = [
         (name, "chosen" if name == chosen else "", _why_not(name, missing, chosen, info))
         for name, missing in info["isas"].items()
@@ -65,10 +62,10 @@ def print_processor() -> bool:
     return not problem
 
 
-def _why_not(name: str, missing: str, chosen: str, info: dict[str, object]) -> str:
+def _why_not(name: str, missing: str, chosen: str | None, info: dict[str, Any]) -> str:
     if missing:
         return f"not on this machine: {missing}"
-    names = list(info["isas"])  # type: ignore[call-overload]
+    names = list(info["isas"])
     if chosen and names.index(name) > names.index(chosen):
         return f"available, but LOWPREC_ISA={info['limit']} forbids it"
     return "available"

@@ -235,9 +235,17 @@ def test_doctor_shows_a_limit(folder):
     assert limited.returncode == 0
     assert re.search(r"scalar +chosen", limited.stdout)
     assert "LOWPREC_ISA=scalar" in limited.stdout
+    assert re.search(r"avx2 +(available, but LOWPREC_ISA=scalar|not on this machine)", limited.stdout)
     wrong = doctor("avx9000")
     assert wrong.returncode == 1
-    assert "avx9000" in wrong.stdout
+    assert "problem: LOWPREC_ISA=avx9000 is not one of: scalar, " in wrong.stdout
+
+
+def test_doctor_says_why_not_more(lowprec_command):
+    out = lowprec_command("doctor")[1]
+    for name, missing in lowprec.cpu_info()["isas"].items():
+        remark = "available" if not missing else f"not on this machine: {missing}"
+        assert re.search(rf"^ *{name} .*{re.escape(remark)}", out, re.MULTILINE)
 
 
 # ---- how errors look ----
