@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
-from pathlib import Path
 
 import numpy as np
 from Cython.Build import cythonize
@@ -28,7 +26,9 @@ SANITIZE = os.environ.get("LOWPREC_SANITIZE") == "1"
 OBJECTS = f"build/objects/{sysconfig.get_platform()}-{sys.implementation.cache_tag}" + (
     "-sanitize" if SANITIZE else ""
 )
-PXD_TREE = Path("build/cython_include")
+# What embedders compile against (lowprec.get_include()), and our own module too: Cython looks for
+# the .pxd of lowprec._ext._core in folders of these names, and does not know package_dir.
+EMBEDDING = "_ext/include"
 
 COMMON = [
     "-std=c++17",
@@ -74,7 +74,9 @@ ISA_FLAGS = {
         "i8mm": ["-march=armv8.2-a+dotprod+i8mm"],
     },
 }
-MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(
+    platform.machine().lower(), platform.machine().lower()
+)
 if MACHINE not in ISA_FLAGS:
     known = ", ".join(ISA_FLAGS)
     sys.exit(f"lowprec builds on {known} in this version; this machine is {platform.machine()}")
@@ -95,22 +97,6 @@ LIBRARIES = [
     )
     for isa, flags in ISA_FLAGS[MACHINE].items()
 ]
-
-
-def stage_pxd() -> str:
-    """Copy the .pxd files to where `cimport lowprec._ext.name` looks, and return that include path.
-
-    Cython resolves a cimport by folders, and does not know setup.cfg's package_dir.
-    """
-    package = PXD_TREE / "lowprec" / "_ext"
-    package.mkdir(parents=True, exist_ok=True)
-    for folder in (package.parent, package):
-        (folder / "__init__.pxd").touch()
-    for source in Path("_ext").glob("*.pxd"):
-        copy = package / source.name
-        if not copy.exists() or copy.stat().st_mtime < source.stat().st_mtime:
-            shutil.copy2(source, copy)
-    return str(PXD_TREE)
 
 
 def is_fresh(product: str, made_from: list[str]) -> bool:
@@ -161,8 +147,8 @@ core = Extension(
     "lowprec._ext._core",
     sources=["_ext/_core.pyx", *sorted(glob("_ext/*.cpp")), *sorted(glob("_ext/engine/*.cpp"))],
     # The kernels too: a changed library must be linked again.
-    depends=["setup.py", *HEADERS, *KERNEL_SOURCES],
-    include_dirs=["_ext", np.get_include()],
+    depends=["setup.py", f"{EMBEDDING}/lowprec/_ext/_core.pxd", *HEADERS, *KERNEL_SOURCES],
+    include_dirs=["_ext", EMBEDDING, np.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
     extra_compile_args=[flag for flag in COMMON if flag != "-Wextra"],
     extra_link_args=SANITIZERS if SANITIZE else [],
@@ -173,6 +159,6 @@ core.sources = [source for source in core.sources if source != "_ext/_core.cpp"]
 
 setup(
     libraries=LIBRARIES,
-    ext_modules=cythonize([core], language_level=3, include_path=[stage_pxd()]),
+    ext_modules=cythonize([core], language_level=3, include_path=[EMBEDDING]),
     cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtension},
 )

@@ -55,7 +55,7 @@ cdef extern from "linear.h" namespace "lp" nogil:
         bint has_real_bias()
 
     cdef cppclass CPackedWeights "lp::PackedWeights":
-        CPackedWeights(const WeightsSource&) except +
+        CPackedWeights(const Kernels*, const WeightsSource&) except +
         const Weights& view()
 
     cdef struct Linear:
@@ -88,7 +88,7 @@ cdef extern from "linear.h" namespace "lp" nogil:
     bint is_code(int32_t)
     int64_t value_bytes(int32_t)
     int64_t panel_bytes(int32_t, int64_t, int64_t)
-    Weights pack_weights(const WeightsSource&, Scratch&) except +
+    Weights pack_weights(const Kernels*, const WeightsSource&, Scratch&) except +
     int64_t c_linear "lp::linear"(const Kernels*, const Weights&, const Linear&) except +
 
 cdef extern from "cpu.h" namespace "lp" nogil:
@@ -279,6 +279,17 @@ cdef int64_t run_linear(
     return nonfinite
 
 
+cdef Weights packed_now(
+    const Kernels* kernels, const WeightsSource& source, Scratch& scratch
+) except *:
+    cdef Weights weights
+    if source.k * source.n < BRIEF:
+        return pack_weights(kernels, source, scratch)
+    with nogil:
+        weights = pack_weights(kernels, source, scratch)
+    return weights
+
+
 cdef Linear plain_call(cnp.ndarray a, int32_t a_type, cnp.ndarray y, int32_t y_type) noexcept:
     """Rows of `a` times weights give rows of `y`; everything else at rest."""
     cdef Linear call
@@ -367,7 +378,7 @@ cdef class PackedWeights:
             source.bias = cnp.PyArray_DATA(biases)
             source.bias_count = cnp.PyArray_SIZE(biases)
             self.bias = frozen(biases)
-        self.weights = new CPackedWeights(source)
+        self.weights = new CPackedWeights(kernels_for(None), source)
 
     def __dealloc__(self):
         del self.weights
@@ -472,7 +483,7 @@ def multiply_codes(a, b, a_zero_point=None, b_zero_point=None, out=None):
     if y is None or kernels == NULL:
         return None
     if packed == NULL:
-        weights = pack_weights(source, scratch)
+        weights = packed_now(kernels, source, scratch)
         packed = &weights
     call = plain_call(rows, a_type, y, VALUE_S32)
     call.with_bias = False
@@ -555,7 +566,7 @@ def multiply_requantised(
     if y is None or kernels == NULL:
         return None
     if packed == NULL:
-        weights = pack_weights(source, scratch)
+        weights = packed_now(kernels, source, scratch)
         packed = &weights
     if not packed.fits_s32():
         return None
@@ -607,7 +618,7 @@ def multiply_floats(a, b, bias, out, int out_number, int number):
     if y is None or kernels == NULL:
         return None
     if packed == NULL:
-        weights = pack_weights(source, scratch)
+        weights = packed_now(kernels, source, scratch)
         packed = &weights
     call = plain_call(rows, type, y, value_type(y))
     run_linear(kernels, packed[0], call)

@@ -32,7 +32,7 @@ bool multiply_batches(const Kernels* kernels, const WeightsSource& first, int64_
       entry.batches = 1;
       entry.a = static_cast<const uint8_t*>(call.a) + i * a_step;
       entry.y = static_cast<uint8_t*>(call.y) + i * y_step;
-      linear(kernels, pack_weights(source, scratch), entry);
+      linear(kernels, pack_weights(kernels, source, scratch), entry);
     }
   });
   return true;

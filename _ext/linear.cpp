@@ -11,7 +11,6 @@
 #include "float_state.h"
 #include "own_range.h"
 #include "pack.h"
-#include "pack_rows.h"
 #include "share_product.h"
 
 namespace lp {
@@ -80,14 +79,18 @@ int64_t reach(const WeightsSource& source, const Weights& weights) {
   return furthest;
 }
 
-void pack_code_weights(const WeightsSource& source, Weights& weights, Scratch& scratch) {
+void pack_code_weights(const Kernels* kernels, const WeightsSource& source, Weights& weights,
+                       Scratch& scratch) {
   const int64_t wide = padded_channels(source.n);
   int8_t* panels = scratch.take_array<int8_t>(panel_bytes(source.type, source.k, source.n));
   int32_t* sums = scratch.take_array<int32_t>(wide);
-  const uint8_t flip = source.type == VALUE_U8 ? 0x80 : 0;
+  const int32_t flip = source.type == VALUE_U8 ? 0x80 : 0;
   if (source.stride_n == 1) {
-    pack_code_rows(static_cast<const uint8_t*>(source.data), source.stride_k, source.k, source.n,
-                   flip, panels, sums);
+    const uint8_t* rows = static_cast<const uint8_t*>(source.data);
+    parallel_panels(source.n, source.k / 8, [&](int64_t first, int64_t channels) {
+      kernels->pack_rows_s8(rows + first, source.stride_k, source.k, channels, flip,
+                            panels + packed_s8_bytes(first, 1, source.k), sums + first);
+    });
   } else {
     const WeightStrides strides = {source.stride_n, 0, source.stride_k};
     if (flip != 0) {
@@ -123,7 +126,7 @@ int64_t panel_bytes(int32_t type, int64_t k, int64_t n) {
   return padded_channels(n) * packed_depth(1, k, group_of(type)) * value_bytes(type);
 }
 
-Weights pack_weights(const WeightsSource& source, Scratch& scratch) {
+Weights pack_weights(const Kernels* kernels, const WeightsSource& source, Scratch& scratch) {
   Weights weights{};
   weights.type = source.type;
   weights.k = source.k;
@@ -139,7 +142,7 @@ Weights pack_weights(const WeightsSource& source, Scratch& scratch) {
     const bool given = source.bias_type == VALUE_S32;
     weights.bias_s32 = per_channel(given ? static_cast<const int32_t*>(source.bias) : nullptr,
                                    given ? source.bias_count : 0, source.n, scratch);
-    pack_code_weights(source, weights, scratch);
+    pack_code_weights(kernels, source, weights, scratch);
     weights.reach = reach(source, weights);
   } else {
     const WeightStrides strides = {source.stride_n, 0, source.stride_k};

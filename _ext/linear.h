@@ -87,11 +87,12 @@ class Scratch {
 // Bytes of the panels alone.
 int64_t panel_bytes(int32_t type, int64_t k, int64_t n);
 // Weights in `scratch`, for one call.
-Weights pack_weights(const WeightsSource& source, Scratch& scratch);
+Weights pack_weights(const Kernels* kernels, const WeightsSource& source, Scratch& scratch);
 
 class PackedWeights {
  public:
-  explicit PackedWeights(const WeightsSource& source) : view_(pack_weights(source, memory_)) {}
+  PackedWeights(const Kernels* kernels, const WeightsSource& source)
+      : view_(pack_weights(kernels, source, memory_)) {}
   const Weights& view() const { return view_; }
 
  private:

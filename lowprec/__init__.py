@@ -30,6 +30,7 @@ __all__ = [
     "compile",
     "cpu_info",
     "errors",
+    "get_include",
     "get_num_threads",
     "load",
     "numerics",
@@ -72,6 +73,25 @@ def cpu_info() -> dict[str, Any]:
 
     information: dict[str, Any] = _core.cpu_info()
     return information
+
+
+def get_include() -> str:
+    """Return the folder of lowprec.h and of the .pxd files, for modules that embed the maths core.
+
+    It goes into an extension's include_dirs and, for Cython, into cythonize(include_path=...). See
+    docs/embedding.md.
+
+    Example:
+        >>> from pathlib import Path
+        >>> (Path(lowprec.get_include()) / "lowprec.h").exists()
+        True
+    """
+    from importlib.util import find_spec
+    from os import path
+
+    spec = find_spec("lowprec._ext")
+    assert spec is not None
+    return path.join(next(iter(spec.submodule_search_locations or ())), "include")
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from outside_packages import RUN_LAYERS, install, run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -107,6 +108,21 @@ def test_wheel_holds_the_library_under_its_import_names(built):
         assert {f"{package.replace('.', '/')}/{module}" for module in modules} <= set(names)
     assert any(re.fullmatch(r"lowprec/_ext/_core\..*so", name) for name in names)
     assert "lowprec/py.typed" in names
+    include = "lowprec/_ext/include"
+    embedding = {"lowprec.h", "lowprec/_ext/_core.pxd", "lowprec/__init__.pxd"}
+    assert {f"{include}/{name}" for name in embedding} <= set(names)
+
+
+def test_packages_build_against_an_installed_wheel(built, tmp_path):
+    (wheel,) = built.glob("*.whl")
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    for package in ("c_package", "cython_package"):
+        install(package, site, tmp_path, PYTHONPATH=str(site))
+    done = run(RUN_LAYERS.format(prefix=str(site)), site)
+    assert done.stdout == "equal\n", done.stderr
 
 
 def test_wheel_quantizes_a_model_in_an_empty_environment(built, tmp_path):

@@ -19,6 +19,7 @@ PROMISED = {
     "errors",
     "LowprecError",
     "cpu_info",
+    "get_include",
 }
 
 
