@@ -1,8 +1,8 @@
 // product_int8_avxvnni.inl: int8 products with AVX-VNNI.
 //
-// Microkernel  3 x 32; K in groups of 4 bytes; a panel of 64 columns is two slices of it
-// Registers    12 accumulators + 3 broadcasts of A + 1 B = 16 ymm
-// Instruction  vpdpbusd ymm: four u8 x s8 products added to s32 without saturating; as asm because
+// Microkernel  3 x 32, 1 x 64 for a row alone; K in groups of 4 bytes; a panel of 64 columns is two
+// slices of it Registers    12 accumulators + 3 broadcasts of A + 1 B = 16 ymm Instruction vpdpbusd
+// ymm: four u8 x s8 products added to s32 without saturating; as asm because
 //              GCC 12 rotates the accumulators of the intrinsic through copies
 
 namespace {
@@ -28,7 +28,7 @@ struct MicroInt8 {
     __m256i acc[MR][NV];
 #pragma GCC unroll 4
     for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) {
         acc[i][j] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums[i] + column + 8 * j));
       }
@@ -43,10 +43,11 @@ struct MicroInt8 {
         for (int i = 0; i < MR; ++i) {
           int32_t four;
           memcpy(&four, run[i] + k, 4);
+          // Not on vectors: their registers are all taken.
           if (FLIPS) four ^= static_cast<int32_t>(0x80808080);
           x[i] = _mm256_set1_epi32(four);
         }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int j = 0; j < NV; ++j) {
           const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + 32 * j));
 #pragma GCC unroll 4
@@ -56,7 +57,7 @@ struct MicroInt8 {
     }
 #pragma GCC unroll 4
     for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums[i] + column + 8 * j), acc[i][j]);
       }
@@ -69,23 +70,23 @@ struct MicroInt8 {
     const uint8_t* const* a = rows.source + first;
     alignas(64) int32_t sums[MR][PANEL];
     for (int i = 0; i < MR; ++i) start_sums(panel, rows, first + i, sums[i]);
+    // One row alone keeps the units busy with 8 accumulators.
+    constexpr int WIDE = MR == 1 ? 64 : 32;
     int column = 0;
-    for (; column + 16 < panel.columns; column += 32) {
-      tile<MR, 4>(args, panel.weights, a, groups, sums, column);
+    for (; column + WIDE / 2 < panel.columns; column += WIDE) {
+      tile<MR, WIDE / 8>(args, panel.weights, a, groups, sums, column);
     }
-    if (column < panel.columns) tile<MR, 2>(args, panel.weights, a, groups, sums, column);
+    for (; column < panel.columns; column += WIDE / 2) {
+      tile<MR, WIDE / 16>(args, panel.weights, a, groups, sums, column);
+    }
     finish_sums(args.epilogue, rows, first, MR, panel.n0, panel.columns, sums[0], PANEL);
   }
 
   static void rows(const lp::ProductArgs& args, const CodePanel& panel, const CodeRows& rows,
                    const Block&) {
-    int i = 0;
-    for (; i + 3 <= rows.count; i += 3) some_rows<3>(args, panel, rows, i);
-    if (i + 2 <= rows.count) {
-      some_rows<2>(args, panel, rows, i);
-    } else if (i < rows.count) {
-      some_rows<1>(args, panel, rows, i);
-    }
+    split_rows<3>(rows.count, [&](auto height, int first) __attribute__((always_inline)) {
+      some_rows<height.value>(args, panel, rows, first);
+    });
   }
 };
 
