@@ -169,6 +169,17 @@ def test_f32_is_the_chain_of_fmas(isa, shape, seed, with_bias):
 
 
 @every_isa
+@pytest.mark.parametrize("n", [192, 193, 256, 257, 320, 449, 512, 600])
+def test_one_row_times_several_panels_is_the_same_chain(isa, n):
+    rng = np.random.default_rng(n)
+    for m, k in [(1, 1), (1, 6), (2, 7)]:
+        a, b = rng.standard_normal((m, k)), rng.standard_normal((k, n))
+        a, b, bias = a.astype(np.float32), b.astype(np.float32), b[0].astype(np.float32)
+        actual = run(_core.matmul_f32, a, b, np.float32, isa, bias=bias)
+        assert_same_bits(actual, reference.gemm_f32(a, b, bias))
+
+
+@every_isa
 @given(seeds, st.sampled_from(BYTE_TYPES))
 def test_f32_products_quantise_as_the_reference(isa, seed, dtype):
     rng = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ LP_INLINE void store_codes(void* p, VI codes, int n) {
 }
 LP_INLINE VI load_u16_any(const uint16_t* p, int n) {
   if (n == W) return load_u16(p);
+  if (n < 0 || n > W) __builtin_unreachable();  // or GCC warns of memcpy
   uint16_t buffer[W] = {0};
   memcpy(buffer, p, static_cast<size_t>(n) * sizeof(uint16_t));
   return load_u16(buffer);
@@ -27,6 +28,7 @@ LP_INLINE void store_u16_any(uint16_t* p, VI a, int n) {
   if (n == W) {
     store_b16(p, a);
   } else {
+    if (n < 0 || n > W) __builtin_unreachable();
     uint16_t buffer[W];
     store_b16(buffer, a);
     memcpy(p, buffer, static_cast<size_t>(n) * sizeof(uint16_t));

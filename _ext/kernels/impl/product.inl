@@ -5,7 +5,8 @@
 //       Micro::rows: tiles of some rows times the panel                (the ISA's microkernel)
 //
 // A microkernel is a type with Element (of A and B), padded_depth(args) = elements of one packed
-// column, and rows(args, panel, rows). K is never split, so a sum has one order.
+// column, and rows(args, panel, rows); where FEW_ROWS > 0, few_rows(...) does so few rows times
+// four panels at a time. K is never split, so a sum has one order.
 
 namespace {
 
@@ -16,9 +17,18 @@ template <class Element>
 struct Panel {
   const Element* weights;
   const float* bias;
-  int64_t n0;   // first output channel
-  int columns;  // 1..64
+  int64_t n0;     // first output channel
+  int columns;    // 1..64
+  int64_t n_end;  // of all channels there are to do
 };
+
+// The panel `count` further on; only its outputs are of interest.
+template <class Element>
+LP_INLINE Panel<Element> part(const Panel<Element>& panel, int64_t count) {
+  const int64_t n0 = panel.n0 + count * PANEL, left = panel.n_end - n0;
+  return {nullptr, panel.bias + count * PANEL, n0, static_cast<int>(left < PANEL ? left : PANEL),
+          panel.n_end};
+}
 
 template <class Element>
 struct Rows : RowBlock {
@@ -48,6 +58,16 @@ LP_INLINE void split_rows(int count, Visit visit) {
   }
 }
 
+// Micro::FEW_ROWS, or 0.
+template <class Micro>
+constexpr auto few_rows_of(int) -> decltype(Micro::FEW_ROWS) {
+  return Micro::FEW_ROWS;
+}
+template <class Micro>
+constexpr int few_rows_of(long) {
+  return 0;
+}
+
 // Blocks are multiples of STEP rows, except for the last one.
 template <class Micro, int STEP = 8>
 LP_INLINE void product(const lp::ProductArgs& args, const lp::Piece& piece) {
@@ -69,7 +89,15 @@ LP_INLINE void product(const lp::ProductArgs& args, const lp::Piece& piece) {
     for (int64_t n0 = piece.n_begin; n0 < piece.n_end; n0 += PANEL) {
       const int columns = static_cast<int>(piece.n_end - n0 < PANEL ? piece.n_end - n0 : PANEL);
       const Panel<Element> panel = {static_cast<const Element*>(args.packed) + n0 * depth,
-                                    static_cast<const float*>(args.bias) + n0, n0, columns};
+                                    static_cast<const float*>(args.bias) + n0, n0, columns,
+                                    piece.n_end};
+      if constexpr (few_rows_of<Micro>(0) > 0) {
+        if (rows.count <= few_rows_of<Micro>(0) && piece.n_end - n0 > 3 * PANEL) {
+          Micro::few_rows(args, panel, rows);
+          n0 += 3 * PANEL;
+          continue;
+        }
+      }
       Micro::rows(args, panel, rows);
     }
   }

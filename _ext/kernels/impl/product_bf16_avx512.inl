@@ -81,6 +81,50 @@ struct MicroBF16 {
     store<MR, NV>(args.epilogue, panel, rows, first, acc);
   }
 
+  // Four panels side by side: more loads of B on their way at a time, and more chains.
+  template <int MR>
+  static __attribute__((noinline)) void wide_tile(const lp::ProductArgs& args,
+                                                  const Panel<uint16_t>& panel,
+                                                  const Rows<uint16_t>& rows) {
+    const int64_t step = PANEL * padded_depth(args);
+    const uint16_t* b = panel.weights;
+    __m512 acc[4][MR][4];
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p)
+#pragma GCC unroll 4
+      for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) acc[p][i][j] = _mm512_setzero_ps();
+    int32_t x[MR];
+    for (int64_t r = 0; r < args.runs; ++r) {
+      const uint16_t* run[MR];
+#pragma GCC unroll 4
+      for (int i = 0; i < MR; ++i) run[i] = rows.source[i] + args.run_offset[r];
+      for (int64_t k = 0; k < args.run_length; k += 2, b += 2 * PANEL) {
+#pragma GCC unroll 4
+        for (int i = 0; i < MR; ++i) {
+          if (k + 2 <= args.run_length) {
+            memcpy(&x[i], run[i] + k, 4);
+          } else {
+            x[i] = run[i][k];
+          }
+        }
+#pragma GCC unroll 4
+        for (int p = 0; p < 4; ++p) pair<MR, 4>(acc[p], x, b + p * step);
+      }
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) {
+      store<MR, 4>(args.epilogue, part(panel, p), rows, 0, acc[p]);
+    }
+  }
+
+  static constexpr int FEW_ROWS = 1;
+  static void few_rows(const lp::ProductArgs& args, const Panel<uint16_t>& panel,
+                       const Rows<uint16_t>& rows) {
+    wide_tile<1>(args, panel, rows);
+  }
+
   template <int MR, int NV>
   static LP_MEMBER void store(const lp::Epilogue& e, const Panel<uint16_t>& panel,
                               const Rows<uint16_t>& rows, int first, __m512 (&acc)[MR][NV]) {

@@ -1,9 +1,10 @@
-// product_f32_avx512.inl: f32 products: 6 x 64, one FMA chain per output over k.
+// product_f32_avx512.inl: f32 products: 6 x 64 (12 x 32), 1 x 256; one FMA chain per output over k.
 
 namespace {
 
 struct MicroF32 {
   using Element = float;
+  static constexpr int FEW_ROWS = 1;
   static int64_t padded_depth(const lp::ProductArgs& args) { return args.runs * args.run_length; }
 
   template <int MR, int NV>
@@ -11,8 +12,6 @@ struct MicroF32 {
                                              const Rows<float>& rows, int first) {
     const float* const* a = rows.source + first;
     const float* b = panel.weights;
-    const float* bias = panel.bias;
-    const lp::Epilogue& e = args.epilogue;
     __m512 acc[MR][NV];
 #pragma GCC unroll 12
     for (int i = 0; i < MR; ++i)
@@ -34,6 +33,13 @@ struct MicroF32 {
         }
       }
     }
+    store<MR, NV>(args.epilogue, panel, rows, first, acc);
+  }
+
+  template <int MR, int NV>
+  static LP_MEMBER void store(const lp::Epilogue& e, const Panel<float>& panel,
+                              const Rows<float>& rows, int first, const __m512 (&acc)[MR][NV]) {
+    const float* bias = panel.bias;
     const int columns = panel.columns;
     if (is_bare(e)) {
 #pragma GCC unroll 4
@@ -58,6 +64,33 @@ struct MicroF32 {
       }
     }
     finish_reals(e, rows, first, MR, panel.n0, columns, buffer[0], 16 * NV);
+  }
+
+  // One row: four panels side by side, so that more loads of B are on their way at a time.
+  static __attribute__((noinline)) void few_rows(const lp::ProductArgs& args,
+                                                 const Panel<float>& panel,
+                                                 const Rows<float>& rows) {
+    const int64_t step = PANEL * padded_depth(args);
+    const float* b = panel.weights;
+    __m512 acc[4][1][4];
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p)
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) acc[p][0][j] = _mm512_setzero_ps();
+    for (int64_t r = 0; r < args.runs; ++r) {
+      const float* run = rows.source[0] + args.run_offset[r];
+      for (int64_t k = 0; k < args.run_length; ++k, b += PANEL) {
+        const __m512 x = _mm512_set1_ps(run[k]);
+#pragma GCC unroll 4
+        for (int p = 0; p < 4; ++p)
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j) {
+            acc[p][0][j] = _mm512_fmadd_ps(x, _mm512_loadu_ps(b + p * step + 16 * j), acc[p][0][j]);
+          }
+      }
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) store<1, 4>(args.epilogue, part(panel, p), rows, 0, acc[p]);
   }
 
   template <int NV>
