@@ -92,9 +92,11 @@ sanitize: $(STAMPS)/dev ## run the numeric and engine tests under the address an
 	@rm -rf $(SANITIZED)
 	@LOWPREC_SANITIZE=1 $(PIP_INSTALL) --no-build-isolation --no-deps --target $(SANITIZED) .
 	@.ci/sanitized $(SANITIZED) $(BIN)/pytest -p no:cacheprovider tests/numerics tests/engine
+	@.ci/native_checks sanitized
 
-isa: $(STAMPS)/built $(STAMPS)/dev ## run the kernel tests once per instruction set of this machine
+isa: $(STAMPS)/built $(STAMPS)/dev ## run the kernel tests once per instruction set, of this machine and of emulated ones
 	@.ci/each_isa $(BIN) tests/numerics tests/engine
+	@.ci/native_checks long
 
 dist: $(STAMPS)/dev ## build the sdist, and the wheel from it, into dist/
 	@rm -rf dist && $(BIN)/python -m build --no-isolation --outdir dist .

@@ -8,6 +8,11 @@
 #include "pack.h"
 #include "shapes.h"
 
+#if defined(__x86_64__)
+#include <stdio.h>
+#include <xmmintrin.h>
+#endif
+
 namespace lp::check {
 namespace {
 
@@ -97,13 +102,32 @@ struct BF16 {
   static constexpr int TINY = -1;
 };
 
+// Intel's manual decides after rounding what is too small to keep; some versions of QEMU before it.
+// There, nothing can be said about the cases where that makes a difference. (aarch64 does decide
+// before rounding, and the kernels make up for it.)
+bool machine_flushes_as_specified() {
+#if defined(__x86_64__)
+  const unsigned saved = _mm_getcsr();
+  _mm_setcsr(saved | 0x8040u);
+  volatile float below_one = 1.0f - 0x1p-13f, above = 0x1p-126f + 0x1p-139f;
+  volatile float rounds_up = below_one * above;  // 2^-126 (1 - 2^-26)
+  _mm_setcsr(saved);
+  static const bool told = rounds_up != 0.0f || puts(
+                                                    "(this emulator flushes before rounding: no "
+                                                    "bf16 sums around 2^-126)") < 0;
+  return told;
+#else
+  return true;
+#endif
+}
+
 template <class Format>
 void product_floats(Case& c) {
   using Element = typename Format::Element;
   const Shape s = draw_product_shape(c);
   Random& random = c.random;
   int odd = random.chance(4) ? 200 : 0;
-  if (Format::GROUP == 2 && random.chance(4)) odd = -1;
+  if (Format::GROUP == 2 && random.chance(4) && machine_flushes_as_specified()) odd = -1;
   c.describe(", odd values %d", odd);
   const auto fill = [&](const Guarded<Element>& x) {
     for (int64_t i = 0; i < x.size(); ++i) x[i] = Format::draw(random, odd);
