@@ -13,6 +13,8 @@
 namespace lp::check {
 
 enum class Against { END, BEGIN };  // which guard page the elements touch
+// False: the guard pages may be read and written (--open-guards).
+inline bool guards_are_closed = true;
 
 template <class T>
 class Guarded {
@@ -23,7 +25,8 @@ class Guarded {
     const size_t bytes = static_cast<size_t>(count + slack) * sizeof(T);
     const size_t inside = (bytes + page - 1) / page * page;
     length_ = inside + 2 * page;
-    void* pages = mmap(nullptr, length_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const int outside = guards_are_closed ? PROT_NONE : PROT_READ | PROT_WRITE;
+    void* pages = mmap(nullptr, length_, outside, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (pages == MAP_FAILED) throw std::runtime_error("mmap failed");
     pages_ = static_cast<uint8_t*>(pages);
     if (inside > 0 && mprotect(pages_ + page, inside, PROT_READ | PROT_WRITE) != 0) {
