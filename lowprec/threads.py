@@ -65,7 +65,7 @@ def register_with_threadpoolctl() -> None:
         return
     _registered = True
     try:
-        import threadpoolctl
+        import threadpoolctl  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
         return
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 PACKAGES = ("lowprec", "numpy", "ml_dtypes", "onnx", "onnx_ir", "pluggy", "msgspec", "onnxruntime")
-VARIABLES = ("LOWPREC_ISA", "LOWPREC_DISABLE_ADAPTERS")
+VARIABLES = ("LOWPREC_ISA", "LOWPREC_NUM_THREADS", "OMP_NUM_THREADS", "LOWPREC_DISABLE_ADAPTERS")
 
 
 @click.command()
@@ -59,6 +59,16 @@ def print_processor() -> bool:
     print_table(("kernels", "", "remark"), rows)
     if problem:
         click.echo(f"problem: {problem}")
+    try:
+        threads = _core.get_num_threads()
+    except _core.ThreadCountInvalid as error:
+        problem = str(error)
+        click.echo(f"problem: {problem}")
+    else:
+        quota = _core.cgroup_cpus()
+        paid = f", the control group pays for {quota:g}" if quota else ""
+        allowed = len(os.sched_getaffinity(0))
+        click.echo(f"threads: {threads} (of {allowed} processors{paid})")
     return not problem
 
 

@@ -40,10 +40,17 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The steps of the most recent run, in order."""
+    """The steps of the most recent run, in order.
+
+    Attributes:
+        steps: What was executed.
+        arena_bytes: Memory of one run for what lies between inputs and outputs.
+        threads: How many threads a run may use now (lowprec.set_num_threads).
+    """
 
     steps: tuple[StepRow, ...]
     arena_bytes: int
+    threads: int = 1
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
@@ -69,4 +76,5 @@ class Explanation:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in table
         ]
-        return "\n".join(lines)
+        several = "s" if self.threads != 1 else ""
+        return "\n".join([*lines, f"{self.threads} thread{several}"])

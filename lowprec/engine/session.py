@@ -21,6 +21,7 @@ import numpy.typing as npt
 from lowprec._ext import _core
 from lowprec.engine.explanation import Explanation, StepRow, StepTime
 from lowprec.errors import InputError, IsaError, LowprecError, ModelError, ThreadsError
+from lowprec.threads import get_num_threads
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -294,7 +295,7 @@ class Session:
                 arena = max(arena, plan.arena_bytes)
             else:
                 steps.append(self._fallback_row(segment))
-        return Explanation(tuple(steps), arena)
+        return Explanation(tuple(steps), arena, get_num_threads())
 
     def _fallback_row(self, segment: Any) -> StepRow:
         node = segment.node

@@ -221,14 +221,14 @@ def test_doctor_shows_versions_processor_and_plugins(lowprec_command):
 def test_doctor_shows_a_limit(folder):
     """In a process of its own: the instruction set is chosen once."""
 
-    def doctor(isa: str) -> subprocess.CompletedProcess[str]:
+    def doctor(isa: str, threads: str = "3") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "lowprec.cli", "doctor"],
             check=False,
             capture_output=True,
             text=True,
             cwd=folder,
-            env={**os.environ, "LOWPREC_ISA": isa},
+            env={**os.environ, "LOWPREC_ISA": isa, "LOWPREC_NUM_THREADS": threads},
         )
 
     limited = doctor("scalar")
@@ -240,6 +240,10 @@ def test_doctor_shows_a_limit(folder):
     wrong = doctor("avx9000")
     assert wrong.returncode == 1
     assert "problem: LOWPREC_ISA=avx9000 is not one of: scalar, " in wrong.stdout
+    assert "threads: 3 (of " in limited.stdout
+    many = doctor("scalar", "many")
+    assert many.returncode == 1
+    assert "problem: LOWPREC_NUM_THREADS=many" in many.stdout
 
 
 def test_doctor_says_why_not_more(lowprec_command):

@@ -1,7 +1,7 @@
 // pool_stress.cpp: the thread pool under load, on its own, for the thread sanitizer.
 //
-//   g++ -std=c++17 -O1 -g -fsanitize=thread -pthread -I_ext tests/native/pool_stress.cpp
-//       _ext/threads.cpp _ext/thread_count.cpp -o build/pool_stress && build/pool_stress
+//   make -C tests/native OUT=folder SANITIZE=thread pool_stress
+//   TSAN_OPTIONS=die_after_fork=0 folder/pool_stress
 //
 // Prints one line per check and exits with 1 at the first that fails.
 #include <pthread.h>
@@ -115,8 +115,43 @@ void the_first_failure_is_thrown() {
   }
 }
 
+// How many threads take part in tasks that leave time for it; all must have ended on return.
+size_t participants_once() {
+  constexpr int64_t TASKS = 16;
+  std::vector<pthread_t> seen(TASKS);
+  std::vector<int> done(TASKS, 0);
+  lp::parallel_tasks(TASKS, [&](int64_t task) {
+    usleep(2000);
+    seen[static_cast<size_t>(task)] = pthread_self();
+    done[static_cast<size_t>(task)] = 1;
+  });
+  for (const int one : done) REQUIRE(one == 1);
+  std::vector<pthread_t> different;
+  for (const pthread_t thread : seen) {
+    bool is_new = true;
+    for (const pthread_t other : different) is_new = is_new && !pthread_equal(thread, other);
+    if (is_new) different.push_back(thread);
+  }
+  return different.size();
+}
+
+// On a busy machine a thread may come too late.
+bool all_take_part(size_t threads) {
+  for (int tries = 0; tries < 10; ++tries) {
+    if (participants_once() == threads) return true;
+    usleep(1000);  // asleep again
+  }
+  return false;
+}
+
 void sleeping_threads_wake_up() {
-  lp::set_num_threads(4);
+  for (int threads = 1; threads <= 4; ++threads) {
+    lp::set_num_threads(threads);
+    usleep(1000);  // asleep
+    REQUIRE(all_take_part(static_cast<size_t>(threads)));
+    lp::wake_threads();
+    REQUIRE(all_take_part(static_cast<size_t>(threads)));
+  }
   for (int round = 0; round < 40; ++round) {
     cover(64, 1);
     usleep(round % 4 * 60);  // before, at and after the moment when threads fall asleep
@@ -138,9 +173,16 @@ void signals_stay_with_the_application() {
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;
   sigaction(SIGUSR1, &action, nullptr);
-  for (int i = 0; i < 50; ++i) {
+  // Blocked here, a signal goes to any thread that does not block it, or waits.
+  sigset_t one, saved;
+  sigemptyset(&one);
+  sigaddset(&one, SIGUSR1);
+  for (int i = 0; i < 20; ++i) {
+    pthread_sigmask(SIG_BLOCK, &one, &saved);
     kill(getpid(), SIGUSR1);
     cover(64, 1);
+    usleep(200);
+    pthread_sigmask(SIG_SETMASK, &saved, nullptr);
   }
   signal(SIGUSR1, SIG_DFL);
   REQUIRE(elsewhere.load() == 0);
@@ -218,7 +260,7 @@ void children_compute(bool busy) {
     if (child == 0) {
       alarm(20);  // a child that hangs ends
       for (int round = 0; round < 10; ++round) cover(100 + round, 1);
-      _exit(0);
+      _exit(all_take_part(3) ? 0 : 1);
     }
     int status = -1;
     REQUIRE(waitpid(child, &status, 0) == child);
@@ -236,6 +278,7 @@ void scratch_is_each_threads_own() {
     uint8_t* memory = lp::thread_scratch(bytes);
     if (reinterpret_cast<uintptr_t>(memory) % 64 != 0) wrong.fetch_add(1);
     memset(memory, static_cast<int>(task), static_cast<size_t>(bytes));
+    usleep(300);  // others have theirs meanwhile
     for (int64_t i = 0; i < bytes; ++i) {
       if (memory[i] != static_cast<uint8_t>(task)) wrong.fetch_add(1);
     }

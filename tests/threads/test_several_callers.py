@@ -83,6 +83,16 @@ def test_one_session_in_many_threads():
         assert list(callers.map(run, range(CALLERS))) == [True] * CALLERS
 
 
+def test_explain_says_how_many_threads():
+    session = lowprec.compile(network())
+    session.run({"x": np.zeros((1, 8, 40, 40), np.float32)})
+    with threads(3):
+        assert session.explain().threads == 3
+        assert str(session.explain()).endswith("\n3 threads")
+    with threads(1):
+        assert str(session.explain()).endswith("\n1 thread")
+
+
 def test_callers_at_once_are_not_slower_than_one_after_the_other():
     # The same work on the same machine, in turns: what others do to it hits both.
     def elapsed(callers: int) -> float:
