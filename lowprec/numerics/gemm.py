@@ -220,7 +220,7 @@ def gemm_bf16(
     """Return activation(a @ b + bias) of bfloat16 matrices, summed in float32.
 
     Pairs along K are summed as the instruction vdpbf16ps does it: the odd element first, each step
-    one FMA, denormals taken and left as zero.
+    one FMA, denormals taken and left as zero. (AMX has its own order: docs/instruction_sets.md.)
 
     Args:
         a: ml_dtypes.bfloat16, or its bits as uint16; shape (..., M, K) or (K,).

@@ -11,6 +11,7 @@ from number_strategies import ISAS, assert_same_bits, before_a_guard_page
 from refusals import refused
 
 from lowprec import numerics
+from lowprec._ext import _core
 from lowprec.errors import InputError
 from lowprec.numerics import reference
 
@@ -20,8 +21,16 @@ shapes = st.tuples(
     st.sampled_from([0, 1, 2, 3, 8, 31, 64]),
     st.sampled_from([1, 15, 16, 33, 64, 65]),
 )
+
+
+def gemm_bf16(a, b, bias):
+    """The definition, which is another one on AMX (docs/instruction_sets.md)."""
+    amx = _core.chosen_isa() == "amx"
+    return (reference.gemm_bf16_amx if amx else reference.gemm_bf16)(a, b, bias)
+
+
 KINDS = {
-    "bf16": (ml_dtypes.bfloat16, numerics.gemm_bf16, reference.gemm_bf16),
+    "bf16": (ml_dtypes.bfloat16, numerics.gemm_bf16, gemm_bf16),
     "f16": (np.float16, numerics.gemm_f16, reference.gemm_f16),
     "f32": (np.float32, numerics.gemm_f32, reference.gemm_f32),
 }
