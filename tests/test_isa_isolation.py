@@ -32,18 +32,24 @@ ANY_EVEX = re.compile(r":\t62 ")
 VNNI = re.compile(r"\bvpdp[bw]")
 BF16 = re.compile(r"\bv(cvtne2?ps2bf16|dpbf16ps|cvtneps2bf16)")
 AMX = re.compile(r"\t(tile|ldtilecfg|sttilecfg|tdp)")
+AVX_VNNI = re.compile(r"\{vex\}")
+# Extensions that no set of ours has: VBMI, VBMI2, BITALG, VPOPCNTDQ, IFMA, GFNI, BMI.
+OTHERS = re.compile(
+    r"\t(vperm(b|[it]2b)|vpmultishiftqb|vp(compress|expand)[bw]|vpsh[lr]dv?[wdq]|vpopcnt[bwdq]"
+    r"|vpmadd52[lh]uq|vgf2p8\w+|andn|bextr|blsi|blsr|pdep|pext|mulx|shlx|shrx|sarx|rorx)\b"
+)
 # vpmaddubsw clamps a sum of two products to 16 bits, vpdpbusds and vpdpwssds clamp an s32 sum: no
 # value test can tell the latter where sums are kept below 2^31, but the promise is "never".
 SATURATING_PRODUCT = re.compile(r"\bv?(pmaddubsw|pdpbusds|pdpwssds)\b")
 FORBIDDEN = {
-    "scalar": [ANY_AVX],
-    "avx2": [ANY_EVEX, VNNI],
-    "avxvnni": [ANY_EVEX],
-    "avx512": [VNNI, BF16, AMX],
-    "avx512vnni": [BF16, AMX],
-    "avx512bf16": [AMX],
-    "amx": [],
-    "amx_model": [VNNI, BF16, AMX],
+    "scalar": [ANY_AVX, AMX],
+    "avx2": [ANY_EVEX, VNNI, AMX, OTHERS],
+    "avxvnni": [ANY_EVEX, AMX, OTHERS],
+    "avx512": [VNNI, BF16, AMX, OTHERS],
+    "avx512vnni": [AVX_VNNI, BF16, AMX, OTHERS],
+    "avx512bf16": [AVX_VNNI, AMX, OTHERS],
+    "amx": [AVX_VNNI, OTHERS],
+    "amx_model": [VNNI, BF16, AMX, OTHERS],
     "avxvnni_evex": [re.compile(r":\t62 .*\t(?!\{evex\} vpdpbusd|vpdpbusd)")],
 }
 # What must occur, or the library is not what its name says.
@@ -148,6 +154,16 @@ def test_the_check_sees_a_saturating_product(tmp_path):
     )
     subprocess.run(["g++", "-O2", "-mavx2", "-c", source, "-o", saturating], check=True)
     assert functions_with(SATURATING_PRODUCT, saturating)
+
+
+def test_the_check_sees_an_extension_that_no_set_has(tmp_path):
+    source, other = tmp_path / "other.cpp", tmp_path / "other.o"
+    source.write_text(
+        "#include <immintrin.h>\n__m512i pick(__m512i a, __m512i b)"
+        " { return _mm512_permutexvar_epi8(a, b); }\n"
+    )
+    subprocess.run(["g++", "-O2", "-mavx512vbmi", "-c", source, "-o", other], check=True)
+    assert functions_with(OTHERS, other)
 
 
 def test_the_check_sees_a_leak(tmp_path):
