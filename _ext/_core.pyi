@@ -263,6 +263,17 @@ def multiply_requantised_batches(
 def multiply_float_batches(
     a: object, b: object, out: object, out_number: int, number: int
 ) -> NDArray[Any] | None: ...
+def multiply_layer(
+    a: object,
+    weights: object,
+    ops: tuple[tuple[int, float, float], ...],
+    a_scale: object,
+    a_zero_point: object,
+    y_scale: object,
+    y_zero_point: object,
+    out: object,
+    out_number: int,
+) -> NDArray[Any] | None: ...
 def linear(
     a: NDArray[Any],
     weights: PackedWeights,

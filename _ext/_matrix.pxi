@@ -625,6 +625,76 @@ def multiply_floats(a, b, bias, out, int out_number, int number):
     return y
 
 
+def multiply_layer(
+    a, weights, tuple ops, a_scale, a_zero_point, y_scale, y_zero_point, out, int out_number
+):
+    """Return numerics.linear of a matrix as one more matrix, or None: see above.
+
+    `ops` holds at most one (code, a, b). None also where the rows of `a` have parameters of their
+    own, and where float rows that have to be quantised are not finite.
+    """
+    cdef Scratch scratch
+    cdef const Weights* packed
+    cdef Linear call
+    cdef UnaryOp op
+    cdef cnp.ndarray rows, y
+    cdef const int32_t* a_zero = NULL
+    cdef const int32_t* y_zero = NULL
+    cdef const float* scale = NULL
+    cdef const float* step = NULL
+    cdef int64_t zeros = 0
+    cdef int32_t a_type, y_type
+    cdef const Kernels* kernels = usual_kernels()
+    if not isinstance(a, cnp.ndarray) or not isinstance(weights, PackedWeights) or len(ops) > 1:
+        return None
+    rows = <cnp.ndarray> a
+    packed = &(<PackedWeights> weights).weights.view()
+    a_type = value_type(rows)
+    if a_type == VALUE_NONE or kernels == NULL or not has_rows(rows, value_bytes(a_type)):
+        return None
+    if packed.k != cnp.PyArray_DIM(rows, 1) or (is_code(packed.type) and packed.scales == NULL):
+        return None
+    if is_code(a_type):
+        zeros = codes_of(a_zero_point, a_type, 1, scratch, &a_zero)
+        if not is_code(packed.type) or zeros < 0 or scales_of(a_scale, 1, scratch, &scale) != 1:
+            return None
+    elif a_scale is not None or a_zero_point is not None or (
+        a_type != packed.type and not (a_type == VALUE_F32 and is_code(packed.type))
+    ):
+        return None
+    if y_zero_point is not None:
+        y_type = VALUE_U8
+        if codes_of(y_zero_point, VALUE_U8, 1, scratch, &y_zero) != 1:
+            y_type = VALUE_S8
+            if codes_of(y_zero_point, VALUE_S8, 1, scratch, &y_zero) != 1:
+                return None
+        if scales_of(y_scale, 1, scratch, &step) != 1 or (
+            is_code(packed.type) and not is_code(a_type)
+        ):
+            return None
+        out_number = cnp.NPY_UBYTE if y_type == VALUE_U8 else cnp.NPY_BYTE
+    elif y_scale is not None:
+        return None
+    y = result_for(out, cnp.PyArray_DIM(rows, 0), packed.n, out_number, rows, None)
+    if y is None:
+        return None
+    call = plain_call(rows, a_type, y, value_type(y))
+    if scale != NULL:
+        call.a_scale = scale[0]
+    if zeros == 1:
+        call.a_zero_point = a_zero[0]
+    if step != NULL:
+        call.y_scale = step[0]
+        call.y_zero_point = y_zero[0]
+    for code, first, second in ops:
+        op.code = code
+        op.a = first
+        op.b = second
+        call.ops = &op
+        call.n_ops = 1
+    return y if run_linear(kernels, packed[0], call) == 0 else None
+
+
 # ---- the long way: everything that a call can say, checked by lowprec.numerics
 
 def linear(

@@ -146,16 +146,21 @@ Weights pack_weights(const Kernels* kernels, const WeightsSource& source, Scratc
     weights.reach = reach(source, weights);
   } else {
     const WeightStrides strides = {source.stride_n, 0, source.stride_k};
-    void* panels = scratch.take(panel_bytes(source.type, source.k, source.n));
-    const auto pack = [&](auto* packed, auto function) {
-      function(static_cast<decltype(packed)>(const_cast<void*>(source.data)), strides, source.n, 1,
-               source.k, packed);
-    };
-    if (source.type == VALUE_F32) {
-      pack(static_cast<float*>(panels), pack_f32);
-    } else {
-      pack(static_cast<uint16_t*>(panels), source.type == VALUE_BF16 ? pack_bf16 : pack_f16);
-    }
+    const int64_t size = value_bytes(source.type);
+    uint8_t* panels = scratch.take_array<uint8_t>(panel_bytes(source.type, source.k, source.n));
+    parallel_panels(source.n, source.k * size / 8, [&](int64_t first, int64_t channels) {
+      const uint8_t* data =
+          static_cast<const uint8_t*>(source.data) + first * source.stride_n * size;
+      uint8_t* target = panels + panel_bytes(source.type, source.k, first);
+      if (source.type == VALUE_F32) {
+        pack_f32(reinterpret_cast<const float*>(data), strides, channels, 1, source.k,
+                 reinterpret_cast<float*>(target));
+      } else {
+        const auto pack = source.type == VALUE_BF16 ? pack_bf16 : pack_f16;
+        pack(reinterpret_cast<const uint16_t*>(data), strides, channels, 1, source.k,
+             reinterpret_cast<uint16_t*>(target));
+      }
+    });
     weights.panels = panels;
   }
   return weights;

@@ -41,6 +41,7 @@ def small_calls() -> dict[str, Call]:
         "qlinear_matmul, packed": lambda: numerics.qlinear_matmul(
             a, a_scale, a_zero, packed, None, None, y_scale, y_zero
         ),
+        "linear, f32 by int8": lambda: numerics.linear(real_a, packed),
         "gemm_f32": lambda: numerics.gemm_f32(real_a, real_b),
         "gemm_bf16": lambda: numerics.gemm_bf16(half_a, half_b),
         "gemm_bf16, packed": lambda: numerics.gemm_bf16(half_a, packed_half),

@@ -6,8 +6,6 @@ set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lowprec.errors import InputError
 
 # Name: operator code (UnaryCode in kernels.h), and the parameters that it has by default.
@@ -31,7 +29,7 @@ Activation = str | tuple[str | float, ...]
 Operator = tuple[int, float, float]
 
 
-def operators(activation: Activation | None) -> Sequence[Operator]:
+def operators(activation: Activation | None) -> tuple[Operator, ...]:
     """Return what kernels run for an activation: at most one (code, a, b).
 
     Raises:

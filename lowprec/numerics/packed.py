@@ -157,6 +157,19 @@ def linear(
         QuantizationError: a scale that is not finite and above 0; NaN or infinity in float32 rows
             to be quantised.
     """
+    y_dtype = FLOAT32 if out_dtype is np.float32 else np.dtype(out_dtype)
+    ops = operators(activation)
+    if (
+        residual is None
+        and residual_scale is None
+        and residual_zero_point is None
+        and y_dtype in REAL_DTYPES
+    ):
+        layer = _core.multiply_layer(
+            a, weights, ops, a_scale, a_zero_point, y_scale, y_zero_point, out, y_dtype.num
+        )
+        if layer is not None:
+            return layer
     if not isinstance(weights, PackedWeights):
         raise InputError(f"weights are a {type(weights).__name__}; expected pack_weights(...)")
     _kernels.chosen_isa()
@@ -179,7 +192,6 @@ def linear(
         parameters |= _of_rows("a_zero_point", "row_zero_points", zeros, np.int32)
     elif a_scale is not None or a_zero_point is not None:
         raise InputError(f"a holds {source.dtype}, which has no a_scale or a_zero_point")
-    y_dtype = np.dtype(out_dtype)
     if y_zero_point is not None or y_scale is not None:
         y_zero = code_array(_given(y_zero_point, "y_zero_point"), "y_zero_point")
         y_zero = one_or_each(typed_array(y_zero, "y_zero_point", BYTE_DTYPES), "y_zero_point", 1)
@@ -190,14 +202,13 @@ def linear(
             raise InputError("a has one scale per row; expected none for a result of codes")
     elif y_dtype not in REAL_DTYPES:
         raise InputError(f"out_dtype is {y_dtype}; expected float32 or bfloat16")
-    ops = list(operators(activation))
     others = [source]
     if residual is not None:
         added = _residual(residual, residual_scale, residual_zero_point, parameters)
         if added.shape != shape:
             raise InputError(f"residual has shape {added.shape}; expected {shape}")
         parameters["residual"] = added.reshape(1, count, n)
-        ops.insert(0, ADD_RESIDUAL)
+        ops = (ADD_RESIDUAL, *ops)
         others.append(added)
     elif residual_scale is not None or residual_zero_point is not None:
         raise InputError("residual is None; a residual_scale or residual_zero_point needs one")
