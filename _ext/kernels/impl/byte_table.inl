@@ -13,31 +13,37 @@ namespace {
 #if defined(LP_ISA_AVX512)
 class ByteTable {
  public:
-  explicit LP_MEMBER ByteTable(const uint8_t* table)
-      : part_{_mm512_loadu_si512(table), _mm512_loadu_si512(table + 64),
-              _mm512_loadu_si512(table + 128), _mm512_loadu_si512(table + 192)} {}
+  static LP_MEMBER void load(const uint8_t* table, __m512i (&parts)[4]) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) parts[i] = _mm512_loadu_si512(table + 64 * i);
+  }
+  static LP_MEMBER __m512i look_up(const __m512i (&parts)[4], __m512i codes) {
+    const __m512i low = _mm512_and_si512(codes, _mm512_set1_epi16(0xFF));
+    const __m512i even = byte_of(parts, low), odd = byte_of(parts, _mm512_srli_epi16(codes, 8));
+    return _mm512_or_si512(even, _mm512_slli_epi16(odd, 8));
+  }
+
+  explicit LP_MEMBER ByteTable(const uint8_t* table) { load(table, parts_); }
   static constexpr int WIDTH = 64;
   LP_MEMBER void apply(uint8_t* codes, int n) const {
     const __mmask64 mask = byte_lanes(n);
-    const __m512i x = _mm512_maskz_loadu_epi8(mask, codes);
-    const __m512i low = _mm512_and_si512(x, _mm512_set1_epi16(0xFF));
-    const __m512i even = byte_of(low), odd = byte_of(_mm512_srli_epi16(x, 8));
-    _mm512_mask_storeu_epi8(codes, mask, _mm512_or_si512(even, _mm512_slli_epi16(odd, 8)));
+    const __m512i found = look_up(parts_, _mm512_maskz_loadu_epi8(mask, codes));
+    _mm512_mask_storeu_epi8(codes, mask, found);
   }
 
  private:
   // Codes in words, 0..255; the results, too.
-  LP_MEMBER __m512i byte_of(__m512i code) const {
+  static LP_MEMBER __m512i byte_of(const __m512i (&parts)[4], __m512i code) {
     const __m512i index = _mm512_srli_epi16(code, 1);
-    const __m512i first = _mm512_permutex2var_epi16(part_[0], index, part_[1]);
-    const __m512i second = _mm512_permutex2var_epi16(part_[2], index, part_[3]);
+    const __m512i first = _mm512_permutex2var_epi16(parts[0], index, parts[1]);
+    const __m512i second = _mm512_permutex2var_epi16(parts[2], index, parts[3]);
     const __mmask32 upper = _mm512_test_epi16_mask(code, _mm512_set1_epi16(0x80));
     const __m512i word = _mm512_mask_blend_epi16(upper, first, second);
     const __mmask32 odd = _mm512_test_epi16_mask(code, _mm512_set1_epi16(1));
     const __m512i byte = _mm512_mask_srli_epi16(word, odd, word, 8);
     return _mm512_and_si512(byte, _mm512_set1_epi16(0xFF));
   }
-  __m512i part_[4];
+  __m512i parts_[4];
 };
 #elif defined(LP_ISA_AVX2)
 class ByteTable {

@@ -124,9 +124,11 @@ LP_INLINE VF residual_value(const lp::Epilogue& e, const uint8_t* residual, int6
   }
 }
 
+// A scale of 1, as where the multiplier gives codes already, needs no division.
 LP_INLINE VF through_codes(VF x, const lp::UnaryOp& op) {
   const float low = op.code == lp::UNARY_THROUGH_U8 ? 0.0f : -128.0f;
   const VF least = vset(low - op.b), most = vset(low + 255.0f - op.b), scale = vset(op.a);
+  if (op.a == 1.0f) return cvt_f32(cvt_s32(vmin(vmax(x, least), most)));
   return cvt_f32(cvt_s32(vmin(vmax(x / scale, least), most))) * scale;
 }
 

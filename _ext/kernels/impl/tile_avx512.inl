@@ -61,12 +61,15 @@ LP_INLINE __m512i requantized(__m512i acc, __m512 multiplier, const CodeRange& r
   return _mm512_cvtps_epi32(x);
 }
 
-// A tile's codes, requantised in registers. FAST: |acc * multiplier| < 2^31 is proven.
-template <int MR, int NV, bool FAST>
+// A tile's codes, requantised in registers. FAST: |acc * multiplier| < 2^31 is proven. TABLE: the
+// codes are looked up in e.table.
+template <int MR, int NV, bool FAST, bool TABLE>
 LP_INLINE void store_codes_tile(const lp::Epilogue& e, const CodePanel& panel,
                                 const __m512i (&acc)[MR][NV], uint8_t* const* target) {
   const Packer packer = Packer::from(e);
   const CodeRange range = code_range(e);
+  __m512i table[4];
+  if (TABLE) ByteTable::load(e.table, table);
   const float* scale = e.multiplier + panel.n0;
   const bool full = panel.columns == 64;
   const __mmask64 mask = byte_lanes(panel.columns);
@@ -79,7 +82,8 @@ LP_INLINE void store_codes_tile(const lp::Epilogue& e, const CodePanel& panel,
                     _mm512_setzero_si512()};
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) q[j] = requantized(acc[i][j], multiplier[j], range, FAST);
-    const __m512i codes = packer.ordered(q[0], q[1], q[2], q[3]);
+    __m512i codes = packer.ordered(q[0], q[1], q[2], q[3]);
+    if (TABLE) codes = ByteTable::look_up(table, codes);
     if (NV == 4 && full) {
       _mm512_storeu_si512(target[i] + panel.n0, codes);
     } else {
@@ -116,8 +120,12 @@ template <int MR, int NV>
 LP_INLINE void store_tile(const lp::Epilogue& e, const CodePanel& panel, const RowBlock& rows,
                           int first, __m512i (&acc)[MR][NV]) {
   uint8_t* const* target = rows.target + first;
-  if (is_requantisation(e) && e.fast && e.table == nullptr) {
-    store_codes_tile<MR, NV, true>(e, panel, acc, target);
+  if (is_requantisation(e) && e.fast) {
+    if (e.table == nullptr) {
+      store_codes_tile<MR, NV, true, false>(e, panel, acc, target);
+    } else {
+      store_codes_tile<MR, NV, true, true>(e, panel, acc, target);
+    }
     return;
   }
   if (e.kind == lp::OUT_S32) {
