@@ -20,7 +20,7 @@ COMPILED_FROM := setup.py setup.cfg $(shell find _ext -name '*.py[xi]' -o -name 
 CPP_FILES = $(shell git ls-files '_ext/*.cpp' '_ext/*.h' '_ext/*.inl' 'tests/native/*.cpp' 'tests/native/*.h')
 CYTHON_FILES = $(shell git ls-files '_ext/*.pyx' '_ext/*.px[di]')
 
-.PHONY: help demo test lint types bench sanitize isa dist clean build format tree
+.PHONY: help demo test lint types bench sanitize isa exhaustive dist clean build format tree
 
 help:
 	@echo "lowprec: low precision for neural networks on CPUs"
@@ -97,6 +97,10 @@ sanitize: $(STAMPS)/dev ## run the numeric and engine tests under the address an
 isa: $(STAMPS)/built $(STAMPS)/dev ## run the kernel tests once per instruction set, of this machine and of emulated ones
 	@.ci/each_isa $(BIN) tests/numerics tests/engine
 	@.ci/native_checks long
+
+# All 2^32 floats through every conversion: some minutes.
+exhaustive: $(STAMPS)/built $(STAMPS)/dev
+	@$(BIN)/pytest -n $(JOBS) -m slow tests/numerics/test_exhaustive.py
 
 dist: $(STAMPS)/dev ## build the sdist, and the wheel from it, into dist/
 	@rm -rf dist && $(BIN)/python -m build --no-isolation --outdir dist .

@@ -9,8 +9,8 @@ cdef extern from "observer.h" namespace "lp" nogil:
         float maximum
 
     cdef cppclass CTensorObserver "lp::TensorObserver":
-        CTensorObserver(int64_t, const Kernels*) except +
-        void observe(const float*, int64_t)
+        CTensorObserver(int64_t, const Kernels*, bint, const float*) except +
+        void observe(FloatType, const Strided&) except +
         void begin_batch()
         void end_batch()
         void merge(const CTensorObserver&)
@@ -21,15 +21,39 @@ cdef extern from "observer.h" namespace "lp" nogil:
         int64_t batches()
         int64_t count()
         int64_t nonfinite()
+        int64_t nan()
+        int64_t below()
+        int64_t above()
         int exponent()
         int64_t origin()
         void counts(int64_t*)
+        void sums(int64_t*, int64_t*)
+        int64_t state_size()
+        void state(int64_t*)
+        void set_state(const int64_t*)
+
+    void c_observe_channels "lp::observe_channels"(
+        const vector[CTensorObserver*]&, FloatType, void*, int64_t, int, int, const int64_t*,
+        const int64_t*) except +
+
+cdef extern from "exact_sum.h" namespace "lp" nogil:
+    const int LIMBS "lp::ExactSum::LIMBS"
+    const int C_LOWEST "lp::ExactSum::LOWEST"
+
+
+cdef cnp.ndarray native_floats(x):
+    """An array that FloatType describes: as it is, or converted to float32."""
+    cdef cnp.ndarray array = np.asarray(x)
+    if array.dtype.isnative and array.dtype.name in ("float32", "float16", "float64", "bfloat16"):
+        return array
+    return np.ascontiguousarray(x, np.float32)
 
 
 cdef class TensorObserver:
     """Extremes, counts and a histogram of one float tensor, fed inside a run; see observer.h.
 
-    Constant memory; nothing depends on the order or the cutting of the data.
+    Constant memory; nothing depends on the order or the cutting of the data, nor on threads.
+    `edges`, float32 of shape (bins + 1,), fixes the bins; `moments` adds exact sums.
     """
 
     MIN_BINS = 16
@@ -38,11 +62,16 @@ cdef class TensorObserver:
     cdef CTensorObserver* observer
     cdef readonly str isa
 
-    def __cinit__(self, int64_t bins=2048, *, isa=None):
-        if not 16 <= bins <= 65536:
-            raise ValueError(f"bins is {bins}; expected 16 to 65536")
+    def __cinit__(
+        self, int64_t bins=2048, *, bint moments=False, cnp.ndarray edges=None, isa=None
+    ):
+        cdef const float* borders = NULL
+        if edges is not None:
+            borders = <const float*>cnp.PyArray_DATA(edges)
+        if not (16 if edges is None else 1) <= bins <= 65536:
+            raise ValueError(f"bins is {bins}; expected 16 (with edges: 1) to 65536")
         cdef const Kernels* kernels = kernels_for(isa)
-        self.observer = new CTensorObserver(bins, kernels)
+        self.observer = new CTensorObserver(bins, kernels, moments, borders)
         self.isa = kernels.name.decode()
 
     def __dealloc__(self):
@@ -54,12 +83,15 @@ cdef class TensorObserver:
         return <uintptr_t>self.observer
 
     def update(self, x):
-        """Count the values of a float32 array, any shape and strides."""
-        cdef cnp.ndarray array = np.ascontiguousarray(x, np.float32)
-        cdef const float* source = <const float*>cnp.PyArray_DATA(array)
-        cdef int64_t n = cnp.PyArray_SIZE(array)
-        with nogil:
-            self.observer.observe(source, n)
+        """Count the values of a float array, any shape and strides."""
+        cdef cnp.ndarray array = native_floats(x)
+        cdef FloatType kind = float_type(array)
+        cdef Strided* source = strided(array)
+        try:
+            with nogil:
+                self.observer.observe(kind, source[0])
+        finally:
+            del source
 
     def begin_batch(self):
         """Start the extremes of a batch anew."""
@@ -120,8 +152,52 @@ cdef class TensorObserver:
 
     @property
     def nonfinite(self):
-        """Number of NaN and infinite values; they are in no other number."""
+        """Number of NaN and infinite values."""
         return self.observer.nonfinite()
+
+    @property
+    def nan(self):
+        """Number of NaN."""
+        return self.observer.nan()
+
+    @property
+    def below(self):
+        """Number of finite values below the first edge; 0 without edges."""
+        return self.observer.below()
+
+    @property
+    def above(self):
+        """Number of finite values above the last edge; 0 without edges."""
+        return self.observer.above()
+
+    def sums(self):
+        """Return the exact sums of the finite values and of their squares, in units of 2**LOWEST.
+
+        Two ints; 0 without `moments`.
+        """
+        limbs = np.empty((2, LIMBS), np.int64)
+        cdef int64_t* target = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>limbs)
+        self.observer.sums(target, target + LIMBS)
+        total, squares = (
+            int.from_bytes(limb[:-1].astype("<u4").tobytes(), "little")
+            + (int(limb[-1]) << 32 * (LIMBS - 1))
+            for limb in limbs
+        )
+        return total, squares
+
+    LOWEST = C_LOWEST
+
+    def state(self):
+        """Return everything that was seen as an int64 array, for set_state of another process."""
+        state = np.empty(self.observer.state_size(), np.int64)
+        self.observer.state(<int64_t*>cnp.PyArray_DATA(<cnp.ndarray>state))
+        return state
+
+    def set_state(self, cnp.ndarray state not None):
+        """Hold what state() of an observer with the same bins and edges returned."""
+        if state.dtype != np.int64 or state.shape[0] != self.observer.state_size():
+            raise ValueError("the state is of an observer with other bins")
+        self.observer.set_state(<const int64_t*>cnp.PyArray_DATA(state))
 
     def histogram(self):
         """Return (counts, first, width): counts[i] values in [(first + i) * width, ... + width).
@@ -133,3 +209,19 @@ cdef class TensorObserver:
         cdef int64_t* target = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>counts)
         self.observer.counts(target)
         return counts, self.observer.origin(), 2.0 ** self.observer.exponent()
+
+
+def observe_channels(list observers, cnp.ndarray first, int64_t step):
+    """Let observer c count the values c * `step` bytes behind those of the float array `first`."""
+    cdef vector[CTensorObserver*] all_of_them
+    cdef TensorObserver observer
+    for observer in observers:
+        all_of_them.push_back(observer.observer)
+    cdef FloatType kind = float_type(first)
+    cdef void* data = cnp.PyArray_DATA(first)
+    cdef int item = cnp.PyArray_ITEMSIZE(first)
+    cdef int ndim = cnp.PyArray_NDIM(first)
+    cdef const int64_t* shape = <const int64_t*>cnp.PyArray_DIMS(first)
+    cdef const int64_t* strides = <const int64_t*>cnp.PyArray_STRIDES(first)
+    with nogil:
+        c_observe_channels(all_of_them, kind, data, step, item, ndim, shape, strides)

@@ -4,13 +4,13 @@
 #include <stdint.h>
 
 #include "kernels/kernels.h"
+#include "sources.h"
 #include "strided.h"
 
 namespace lp {
 
 // Values of ONNX's TensorProto.DataType.
 enum CodeType : int32_t { CODE_U8 = 2, CODE_S8 = 3, CODE_U16 = 4, CODE_S16 = 5, CODE_S32 = 6 };
-enum FloatType : int32_t { FLOAT_F32 = 1, FLOAT_F16 = 10, FLOAT_F64 = 11, FLOAT_BF16 = 16 };
 
 // Which scale an element has. An array is [outer][depth][inner] around its channel axis.
 struct Granularity {

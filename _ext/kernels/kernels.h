@@ -263,6 +263,16 @@ struct ConvertArgs {
                               // number, 0: infinity (E4M3: NaN)
   int32_t streaming;          // 1: past the caches; y is aligned to its own elements
 };
+// Bins of equal width between two borders, but for rounding: `edges` decides.
+struct BinEdges {
+  const float* edges;  // bins + 1, strictly increasing
+  int64_t bins;
+  float inverse_width;
+  float doubt;  // (x - edges[0]) * inverse_width is off by less; further from a whole number, the
+                // bin is certain
+};
+constexpr int64_t MOMENT_BLOCK = 4096;
+
 using Convert = void (*)(const ConvertArgs*);
 
 using Product = void (*)(const ProductArgs*, const Piece*);
@@ -315,6 +325,14 @@ struct Kernels {
   // of 2.
   void (*histogram)(const float* x, int64_t n, float inverse_width, int64_t origin, int64_t bins,
                     int64_t* counts);
+  // counts[i] += 1 for every x in [edges[i], edges[i + 1]), the last bin with its end; finite values
+  // outside are counted in outside[0] (below) and outside[1] (above).
+  void (*edge_histogram)(const float* x, int64_t n, const BinEdges*, int64_t* counts,
+                         int64_t* outside);
+  // Exact sums of at most MOMENT_BLOCK values (impl/moments.inl): of those with magnitudes in
+  // [upper / 2^16, upper), upper a power of two up to 2^128, sums[0] = the sum of x and sums[1] +
+  // sums[2] = that of x^2; `below` is the largest magnitude below that window.
+  void (*moments)(const float* x, int64_t n, double upper, double* sums, float* below);
 
   // Element-wise (impl/unary.inl, impl/elementwise.inl). Strides are 1, or 0 for a repeated
   // operand.

@@ -21,7 +21,10 @@ to odd".
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import ml_dtypes
@@ -252,6 +255,43 @@ def from_e5m2(x: NDArray[ml_dtypes.float8_e5m2]) -> F32:
     value = np.where(code & 0x7F > 0x7C, np.nan, from_f8(code, 2, 15))
     value = np.where(code & 0x7F == 0x7C, np.inf, value)
     return np.copysign(value, np.where(code & 0x80, -1, 1)).astype(np.float32)
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def growing_counts(x: F32, bins: int) -> tuple[dict[int, int], float]:
+    """Return {bin: count} and the width: bin = floor(x / width), for the finite values of x.
+
+    The width is the smallest power of two, at least 2**-126, for which the bins of all values and
+    of 0 are no more than `bins`.
+    """
+    finite = [Fraction(float(v)) for v in x.reshape(-1) if np.isfinite(v)]
+    low, high = min([*finite, Fraction(0)]), max([*finite, Fraction(0)])
+    width = Fraction(1, 2**126)
+    while math.floor(high / width) - math.floor(low / width) >= bins:
+        width *= 2
+    return dict(Counter(math.floor(value / width) for value in finite)), float(width)
+
+
+def edge_counts(x: F32, low: float, high: float, bins: int) -> tuple[I64, int, int]:
+    """Return counts per bin, and of what is below and above: numpy.histogram's bins for float32.
+
+    A value is in the bin whose edges it lies between, the left one included, in the last bin the
+    right one too. NaN and infinity are nowhere.
+    """
+    edges = np.linspace(low, high, bins + 1).astype(np.float32)
+    x = x[np.isfinite(x)]
+    inside = x[(x >= edges[0]) & (x <= edges[-1])]
+    bin_ = np.minimum(np.searchsorted(edges, inside, side="right") - 1, bins - 1)
+    counts = np.bincount(bin_, minlength=bins).astype(np.int64)
+    return counts, int((x < edges[0]).sum()), int((x > edges[-1]).sum())
+
+
+def exact_sums(x: F32) -> tuple[Fraction, Fraction]:
+    """Return the sums of the finite values of x and of their squares, without any rounding."""
+    finite = [Fraction(float(v)) for v in x.reshape(-1) if np.isfinite(v)]
+    return sum(finite, Fraction(0)), sum((v * v for v in finite), Fraction(0))
 
 
 # --- integer products -----------------------------------------------------------------------------

@@ -85,6 +85,7 @@ std::vector<Check> depthwise_checks();
 std::vector<Check> packing_checks();
 std::vector<Check> conversion_checks();
 std::vector<Check> convert_table_checks();
+std::vector<Check> statistics_checks();
 std::vector<Check> elementwise_checks();
 std::vector<Check> row_checks();
 std::vector<Check> pool_checks();

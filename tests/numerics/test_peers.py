@@ -113,6 +113,26 @@ def test_quantize_per_channel_is_the_peers(peer, axis):
     assert_same_bits(numerics.dequantize_linear(codes, scale, zero_point, axis=axis), expected)
 
 
+@pytest.mark.parametrize("size", [1, 3, 16, 64, 65])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_blocks_are_onnxruntime_s(axis, dtype, size):
+    rng = np.random.default_rng(size)
+    x = (rng.standard_normal((65, 130)) * 60).astype(np.float32)
+    blocks = list(x.shape)
+    blocks[axis] = -(-x.shape[axis] // size)
+    scale = rng.uniform(0.01, 2, blocks).astype(np.float32)
+    zero_point = rng.integers(0, 127, blocks).astype(dtype)
+    q = numerics.quantize_linear(x, scale, zero_point, axis=axis, block_size=size)
+    attributes = {"axis": axis, "block_size": size}
+    expected = run_onnxruntime("QuantizeLinear", [x, scale, zero_point], [dtype], **attributes)[0]
+    assert_same_bits(q, expected)
+    real = numerics.dequantize_linear(q, scale, zero_point, axis=axis, block_size=size)
+    inputs = [q, scale, zero_point]
+    expected = run_onnxruntime("DequantizeLinear", inputs, ["float32"], **attributes)[0]
+    assert_same_bits(real, expected)
+
+
 @peers
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
 def test_dequantize_is_the_peers(peer, dtype):

@@ -4,10 +4,12 @@
 // none Exactness    inverse_width is a power of two, so the product is exact or underflows towards
 // zero
 //              (where a negative x still belongs to bin -1). Extremes are order independent: a zero
-//              is always returned as +0.
+//              is always returned as +0. Between given edges the quotient is only a guess, and is
+//              compared with the edges where it lies near a whole number
 // Speed        a bin that many neighbours hit (the zeros after a Relu) would make each increment
 //              wait for the one before, so neighbours count in four tables that are summed at the
 //              end
+#include "kernels/kernels.h"
 #include "kernels/vec.h"
 
 namespace {
@@ -65,21 +67,20 @@ struct BinIndex {
   }
 };
 
-void histogram(const float* x, int64_t n, float inverse_width, int64_t origin, int64_t bins,
-               int64_t* counts) {
+// Adds up the bins that index(VF) -> VI in [0, bins] gives; `bins` stands for none. What is past
+// the end of x is given to index as NaN.
+template <class Index>
+LP_INLINE void count(const float* x, int64_t n, int64_t bins, int64_t* counts, const Index& index) {
   constexpr int64_t MAX_BINS = 2048, CHUNK = 65536;
   constexpr int STEP = W < 4 ? 4 : W;
-  const BinIndex index = {vset(inverse_width), vset(static_cast<float>(origin)),
-                          vset(static_cast<float>(bins - 1)), vset(static_cast<float>(bins))};
   int32_t buffer[STEP];
   const auto find = [&](const float* p) __attribute__((always_inline)) {
-    for (int lane = 0; lane < STEP; lane += W) {
-      vstore(buffer + lane, BinIndex::of(index, vload(p + lane)));
-    }
+    for (int lane = 0; lane < STEP; lane += W) vstore(buffer + lane, index(vload(p + lane)));
   };
   if (bins <= MAX_BINS && n >= 2 * MAX_BINS) {
     uint16_t tables[4][MAX_BINS + 1];
     while (n >= STEP) {
+      // A table gets a quarter of a chunk: its counts fit.
       const int64_t size = (n < CHUNK ? n : CHUNK) / STEP * STEP;
       for (auto& table : tables) memset(table, 0, static_cast<size_t>(bins + 1) * sizeof(uint16_t));
       for (int64_t i = 0; i < size; i += STEP) {
@@ -101,8 +102,8 @@ void histogram(const float* x, int64_t n, float inverse_width, int64_t origin, i
     }
   }
   if (n > 0) {
-    float rest[STEP] = {0};
-    memcpy(rest, x, static_cast<size_t>(n) * sizeof(float));
+    float rest[STEP];
+    for (int lane = 0; lane < STEP; ++lane) rest[lane] = lane < n ? x[lane] : __builtin_nanf("");
     find(rest);
     for (int64_t i = 0; i < n; ++i) {
       if (buffer[i] < bins) ++counts[buffer[i]];
@@ -110,4 +111,54 @@ void histogram(const float* x, int64_t n, float inverse_width, int64_t origin, i
   }
 }
 
+void histogram(const float* x, int64_t n, float inverse_width, int64_t origin, int64_t bins,
+               int64_t* counts) {
+  const BinIndex index = {vset(inverse_width), vset(static_cast<float>(origin)),
+                          vset(static_cast<float>(bins - 1)), vset(static_cast<float>(bins))};
+  count(x, n, bins, counts,
+        [&](VF value) __attribute__((always_inline)) { return BinIndex::of(index, value); });
+}
+
+void edge_histogram(const float* x, int64_t n, const lp::BinEdges* bins, int64_t* counts,
+                    int64_t* outside) {
+  const float* edges = bins->edges;
+  const int32_t last = static_cast<int32_t>(bins->bins - 1);
+  const VF low = vset(edges[0]), high = vset(edges[bins->bins]), factor = vset(bins->inverse_width);
+  const VF nearest = vset(bins->doubt), furthest = vset(1.0f - bins->doubt);
+  const VF first_bin = vset(0.0f), last_bin = vset(static_cast<float>(last));
+  const VF none = vset(static_cast<float>(bins->bins));
+  const VF largest = vset(0x1.fffffep127f), smallest = vset(-0x1.fffffep127f);
+  int64_t below = 0, above = 0;
+  count(x, n, bins->bins, counts, [&](VF value) __attribute__((always_inline)) {
+    const VF place = (value - low) * factor;
+    const VF bin = vfloor(place);
+    const VF part = place - bin;
+    const VM inside = (low <= value) & (value <= high);
+    const VI found = cvt_s32(select(inside, vmin(vmax(bin, first_bin), last_bin), none));
+    const int certain = mask_bits((nearest < part) & (part < furthest));
+    const int unsure = mask_bits(inside) & ~certain;
+    below +=
+        __builtin_popcount(static_cast<unsigned>(mask_bits((smallest <= value) & (value < low))));
+    above +=
+        __builtin_popcount(static_cast<unsigned>(mask_bits((high < value) & (value <= largest))));
+    if (__builtin_expect(unsure == 0, 1)) return found;
+    float values[W];
+    int32_t bin_of[W];
+    vstore(values, value);
+    vstore(bin_of, found);
+    for (int lane = 0; lane < W; ++lane) {
+      if ((unsure >> lane & 1) == 0) continue;
+      int32_t i = bin_of[lane];
+      while (i > 0 && values[lane] < edges[i]) --i;
+      while (i < last && values[lane] >= edges[i + 1]) ++i;
+      bin_of[lane] = i;
+    }
+    return vload(bin_of);
+  });
+  outside[0] += below;
+  outside[1] += above;
+}
+
 }  // namespace
+
+#include "kernels/impl/moments.inl"

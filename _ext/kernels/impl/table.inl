@@ -26,6 +26,8 @@ constexpr lp::Kernels kernel_table(const char* name) {
   add_conversions(k);
   k.range = range;
   k.histogram = histogram;
+  k.edge_histogram = edge_histogram;
+  k.moments = moments;
   k.unary = unary;
   k.binary = binary;
   k.binary_rows = binary_rows;
