@@ -120,10 +120,24 @@ cdef CodeType code_type(cnp.ndarray codes) except *:
     raise TypeError(f"{codes.dtype} is not a dtype of codes")
 
 
-cdef Granularity granularity_of(cnp.ndarray scale, cnp.ndarray zero_point, tuple grid) except *:
+cdef struct OneScale:
+    float scale
+    int32_t zero_point
+
+
+cdef Granularity granularity_of(scale, zero_point, tuple grid, OneScale* one) except *:
+    """The scales in the arrays or, where `grid` is None, the numbers, which `one` then holds."""
     cdef Granularity result
-    result.scale = <const float*>cnp.PyArray_DATA(scale)
-    result.zero_point = <const int32_t*>cnp.PyArray_DATA(zero_point)
+    if grid is None:
+        one.scale = scale
+        one.zero_point = zero_point
+        result.scale = &one.scale
+        result.zero_point = &one.zero_point
+        result.kind = 0
+        result.outer = result.depth = result.inner = result.block = 1
+        return result
+    result.scale = <const float*>cnp.PyArray_DATA(<cnp.ndarray>scale)
+    result.zero_point = <const int32_t*>cnp.PyArray_DATA(<cnp.ndarray>zero_point)
     result.kind, result.outer, result.depth, result.inner, result.block = grid
     return result
 
@@ -146,20 +160,20 @@ def cast(int code, cnp.ndarray x, cnp.ndarray y, *, bint saturate=False, isa=Non
     return kernels.name.decode()
 
 
-# For quantize, dequantize and requantize: float32 scales (or multipliers) and int32 zero points are
-# C-contiguous; `grid` says how they belong to the array, seen as [outer][depth][inner]:
-# (0, 1, 1, 1, 1) one for all, (1, outer, depth, inner, 1) one per index of depth, (2, outer, depth,
-# inner, block) one per block along depth and per outer and inner index.
-PER_TENSOR = (0, 1, 1, 1, 1)
+# For quantize, dequantize and requantize: scale (or multiplier) and zero point are numbers or, with
+# `grid`, C-contiguous arrays of float32 and int32. `grid` says how they belong to the array, seen as
+# [outer][depth][inner]: (1, outer, depth, inner, 1) one per index of depth, (2, outer, depth, inner,
+# block) one per block along depth and per outer and inner index.
 
 
 def quantize(
-    cnp.ndarray x, cnp.ndarray q, cnp.ndarray scale, cnp.ndarray zero_point,
-    tuple grid=PER_TENSOR, *, isa=None
+    cnp.ndarray x, cnp.ndarray q, scale, zero_point, tuple grid=None, *,
+    isa=None
 ):
     """Quantise floats `x` to codes `q`."""
     cdef const Kernels* kernels = kernels_for(isa)
-    cdef Granularity granularity = granularity_of(scale, zero_point, grid)
+    cdef OneScale one
+    cdef Granularity granularity = granularity_of(scale, zero_point, grid, &one)
     cdef FloatType kind = float_type(x)
     cdef CodeType codes = code_type(q)
     cdef Strided* source = strided(x)
@@ -173,12 +187,13 @@ def quantize(
 
 
 def dequantize(
-    cnp.ndarray q, cnp.ndarray x, cnp.ndarray scale, cnp.ndarray zero_point,
-    tuple grid=PER_TENSOR, *, isa=None
+    cnp.ndarray q, cnp.ndarray x, scale, zero_point, tuple grid=None, *,
+    isa=None
 ):
     """Dequantise codes `q` to float32 `x`."""
     cdef const Kernels* kernels = kernels_for(isa)
-    cdef Granularity granularity = granularity_of(scale, zero_point, grid)
+    cdef OneScale one
+    cdef Granularity granularity = granularity_of(scale, zero_point, grid, &one)
     cdef CodeType codes = code_type(q)
     cdef Strided* source = strided(q)
     cdef Strided* target = strided(x)
@@ -191,12 +206,13 @@ def dequantize(
 
 
 def requantize(
-    cnp.ndarray acc, cnp.ndarray q, cnp.ndarray multiplier, cnp.ndarray zero_point,
-    tuple grid=PER_TENSOR, *, isa=None
+    cnp.ndarray acc, cnp.ndarray q, multiplier, zero_point, tuple grid=None, *,
+    isa=None
 ):
     """Requantise `acc`, int32 or int64, to codes `q`."""
     cdef const Kernels* kernels = kernels_for(isa)
-    cdef Granularity granularity = granularity_of(multiplier, zero_point, grid)
+    cdef OneScale one
+    cdef Granularity granularity = granularity_of(multiplier, zero_point, grid, &one)
     cdef CodeType codes = code_type(q)
     cdef Strided* source = strided(acc)
     cdef Strided* target = strided(q)

@@ -37,7 +37,6 @@ F32_TO_E4M3: int
 E4M3_TO_F32: int
 F32_TO_E5M2: int
 E5M2_TO_F32: int
-PER_TENSOR: tuple[int, int, int, int, int]
 
 def cast(
     code: int, x: NDArray[Any], y: NDArray[Any], *, saturate: bool = False, isa: str | None = None
@@ -45,27 +44,27 @@ def cast(
 def quantize(
     x: NDArray[Any],
     q: NDArray[Any],
-    scale: NDArray[np.float32],
-    zero_point: NDArray[np.int32],
-    grid: tuple[int, ...] = ...,
+    scale: NDArray[np.float32] | float,
+    zero_point: NDArray[np.int32] | int,
+    grid: tuple[int, ...] | None = None,
     *,
     isa: str | None = None,
 ) -> str: ...
 def dequantize(
     q: NDArray[Any],
     x: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    zero_point: NDArray[np.int32],
-    grid: tuple[int, ...] = ...,
+    scale: NDArray[np.float32] | float,
+    zero_point: NDArray[np.int32] | int,
+    grid: tuple[int, ...] | None = None,
     *,
     isa: str | None = None,
 ) -> str: ...
 def requantize(
     acc: NDArray[Any],
     q: NDArray[Any],
-    multiplier: NDArray[np.float32],
-    zero_point: NDArray[np.int32],
-    grid: tuple[int, ...] = ...,
+    multiplier: NDArray[np.float32] | float,
+    zero_point: NDArray[np.int32] | int,
+    grid: tuple[int, ...] | None = None,
     *,
     isa: str | None = None,
 ) -> str: ...

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -90,6 +91,9 @@ class Scales {
   // Calls piece(offset in the run, n, scale, zero point, whether they are one per element).
   template <class Piece>
   void cut(int64_t begin, int64_t n, const Piece& piece) const {
+    if (g_.kind == Granularity::PER_BLOCK && g_.inner == 1 && g_.block < MIN_BLOCK) {
+      return cut_small_blocks(begin, n, piece);
+    }
     for (int64_t done = 0; done < n;) {
       const int64_t at = begin + done, left = n - done;
       int64_t length = left, index = 0;
@@ -125,6 +129,29 @@ class Scales {
  private:
   // Rows of a channel shorter than this are handled channels last; so many elements at least.
   static constexpr int64_t MIN_ROW = 32, MIN_PERIOD = 1024;
+  // Blocks shorter than this are not worth a call each: their scales are written out.
+  static constexpr int64_t MIN_BLOCK = 256;
+
+  template <class Piece>
+  void cut_small_blocks(int64_t begin, int64_t n, const Piece& piece) const {
+    alignas(64) float scales[RUN];
+    alignas(64) int32_t zero_points[RUN];
+    const int64_t blocks = (g_.depth + g_.block - 1) / g_.block;
+    for (int64_t done = 0; done < n; done += RUN) {
+      const int64_t at = begin + done, run = std::min(RUN, n - done);
+      int64_t place = at % g_.depth, index = at / g_.depth * blocks + place / g_.block;
+      int64_t left = g_.block - place % g_.block;
+      for (int64_t i = 0; i < run; ++index, left = g_.block) {
+        const int64_t length = std::min({left, g_.depth - place, run - i});
+        std::fill_n(scales + i, length, g_.scale[index]);
+        std::fill_n(zero_points + i, length, g_.zero_point[index]);
+        i += length;
+        place += length;
+        if (place == g_.depth) place = 0;
+      }
+      piece(done, run, scales, zero_points, true);
+    }
+  }
 
   const Granularity& g_;
   int64_t period_;

@@ -162,15 +162,18 @@ void TensorObserver::count(const float* x, int64_t n) {
 void TensorObserver::add_moments(const float* x, int64_t n, Extremes seen) {
   const float largest = std::max(-seen.minimum, seen.maximum);
   if (largest == 0) return;
+  float rest[MOMENT_BLOCK];
   for (int64_t i = 0; i < n; i += MOMENT_BLOCK) {
-    const int64_t size = std::min(n - i, MOMENT_BLOCK);
-    double upper = power_above(largest);
-    for (float below = largest; below > 0;) {
+    const float* values = x + i;
+    int64_t left = std::min(n - i, MOMENT_BLOCK);
+    for (double upper = power_above(largest); left > 0; values = rest) {
       double sums[3];
-      kernels_->moments(x + i, size, upper, sums, &below);
+      left = kernels_->moments(values, left, upper, sums, rest);
       sum_.add(sums[0]);
       squares_.add(sums[1]);
       squares_.add(sums[2]);
+      float below = 0;
+      for (int64_t k = 0; k < left; ++k) below = std::max(below, std::abs(rest[k]));
       upper = power_above(below);
     }
   }

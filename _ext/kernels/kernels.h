@@ -325,14 +325,15 @@ struct Kernels {
   // of 2.
   void (*histogram)(const float* x, int64_t n, float inverse_width, int64_t origin, int64_t bins,
                     int64_t* counts);
-  // counts[i] += 1 for every x in [edges[i], edges[i + 1]), the last bin with its end; finite values
-  // outside are counted in outside[0] (below) and outside[1] (above).
+  // counts[i] += 1 for every x in [edges[i], edges[i + 1]), the last bin with its end; finite
+  // values outside are counted in outside[0] (below) and outside[1] (above).
   void (*edge_histogram)(const float* x, int64_t n, const BinEdges*, int64_t* counts,
                          int64_t* outside);
   // Exact sums of at most MOMENT_BLOCK values (impl/moments.inl): of those with magnitudes in
   // [upper / 2^16, upper), upper a power of two up to 2^128, sums[0] = the sum of x and sums[1] +
-  // sums[2] = that of x^2; `below` is the largest magnitude below that window.
-  void (*moments)(const float* x, int64_t n, double upper, double* sums, float* below);
+  // sums[2] = that of x^2. What lies below that window and is not zero goes to rest, which may be x
+  // itself; returns how many.
+  int64_t (*moments)(const float* x, int64_t n, double upper, double* sums, float* rest);
 
   // Element-wise (impl/unary.inl, impl/elementwise.inl). Strides are 1, or 0 for a repeated
   // operand.

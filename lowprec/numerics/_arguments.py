@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar, cast
 
@@ -13,9 +14,11 @@ from lowprec._ext import _core
 from lowprec.errors import InputError, QuantizationError
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+FLOAT32 = np.dtype(np.float32)
 CODE_DTYPES = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "int32"))
 CODE_NAMES = "uint8, int8, uint16, int16 or int32"
 BYTE_DTYPES = CODE_DTYPES[:2]
+CODE_SOURCES = frozenset(CODE_DTYPES)
 # Floats that the compiled functions read as they are.
 FLOAT_SOURCES = frozenset({np.dtype(name) for name in ("f4", "f2", "f8")} | {BFLOAT16})
 
@@ -27,6 +30,8 @@ def real_array(x: ArrayLike, name: str) -> NDArray[np.float32]:
         InputError: `x` does not hold floats.
     """
     array = np.asarray(x)
+    if array.dtype == FLOAT32:
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
     if not (np.issubdtype(array.dtype, np.floating) or array.dtype == BFLOAT16):
         raise InputError(
             f"{name} holds {array.dtype}; expected float32 (or float16, bfloat16, float64): "
@@ -53,7 +58,7 @@ def typed_source(x: ArrayLike, name: str, dtypes: Sequence[np.dtype[Any]]) -> ND
         InputError: another dtype.
     """
     array = np.asarray(x)
-    if array.dtype.isnative and array.dtype in dtypes:
+    if array.dtype in dtypes and array.dtype.isnative:
         return array
     native = array.dtype.newbyteorder("=")
     if native not in dtypes:
@@ -68,7 +73,8 @@ def typed_array(x: ArrayLike, name: str, dtypes: Sequence[np.dtype[Any]]) -> NDA
     Raises:
         InputError: another dtype.
     """
-    return np.require(typed_source(x, name, dtypes), None, "C")
+    array = typed_source(x, name, dtypes)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def code_array(x: ArrayLike, name: str) -> NDArray[Any]:
@@ -77,7 +83,8 @@ def code_array(x: ArrayLike, name: str) -> NDArray[Any]:
     Raises:
         InputError: not an integer dtype that codes have.
     """
-    return np.require(code_source(x, name), None, "C")
+    array = code_source(x, name)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def code_source(x: ArrayLike, name: str) -> NDArray[Any]:
@@ -87,6 +94,8 @@ def code_source(x: ArrayLike, name: str) -> NDArray[Any]:
         InputError: not an integer dtype that codes have.
     """
     array = np.asarray(x)
+    if array.dtype in CODE_SOURCES:
+        return array
     if array.dtype.newbyteorder("=") not in CODE_DTYPES:
         raise InputError(
             f"{name} holds {array.dtype}; expected {CODE_NAMES}, for example np.uint8(0): "
@@ -103,7 +112,7 @@ def scale_array(scale: ArrayLike, name: str = "scale") -> NDArray[np.float32]:
         QuantizationError: a scale that is not finite or not above 0 (in float32).
     """
     array = real_array(scale if not isinstance(scale, int) else float(scale), name)
-    if array.size == 1 and 0 < array.item() < np.inf:
+    if array.ndim == 0 and 0 < array.item() < math.inf:
         return array
     bad = ~(np.isfinite(array) & (array > 0))
     if bad.any():

@@ -323,33 +323,32 @@ def _grid(
     zeros: NDArray[Any],
     axis: int | None,
     block_size: int | None,
-) -> tuple[NDArray[np.float32], NDArray[np.int32], tuple[int, ...]]:
+) -> tuple[Any, Any, tuple[int, ...] | None]:
     """Return factors, zero points and how they lie on an array, as the compiled functions ask."""
-    if block_size is not None:
-        if axis is None:
+    if axis is None:
+        if block_size is not None:
             raise InputError("block_size is given without axis; expected axis=, the blocks' axis")
+        if factors.ndim > 0:
+            factors = per_channel(factors, name, shape, None)
+        if zeros.ndim > 0:
+            zeros = per_channel(zeros, "zero_point", shape, None)
+        return factors.item(), zeros.item(), None
+    axis = normalised_axis(axis, len(shape))
+    if block_size is None:
+        kind, block = 1, 1
+        factors = per_channel(factors, name, shape, axis)
+        zeros = per_channel(zeros, "zero_point", shape, axis)
+    else:
         if block_size < 1:
             raise InputError(f"block_size is {block_size}; expected 1 or more")
-    elif axis is None and factors.size == zeros.size == 1 and factors.ndim <= 1 >= zeros.ndim:
-        return factors, zeros.astype(np.int32), _core.PER_TENSOR
-    axis = None if axis is None else normalised_axis(axis, len(shape))
-    if axis is None:
-        kind, outer, depth, inner, block = _core.PER_TENSOR
-    else:
-        kind, depth, block = 1, shape[axis], 1
-        outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-    if block_size is not None:
-        assert axis is not None
         kind, block = 2, block_size
         factors = per_block(factors, name, shape, axis, block_size)
         zeros = per_block(zeros, "zero_point", shape, axis, block_size)
-    else:
-        factors = per_channel(factors, name, shape, axis)
-        zeros = per_channel(zeros, "zero_point", shape, axis)
+    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     return (
         np.ascontiguousarray(factors),
         np.ascontiguousarray(zeros, np.int32),
-        (kind, outer, depth, inner, block),
+        (kind, outer, shape[axis], inner, block),
     )
 
 

@@ -57,7 +57,7 @@ void moments(Case& c) {
   const int scale = static_cast<int>(random.between(-100, 100));
   const Guarded<float> x(n, random.side());
   __extension__ __int128 sum = 0, squares = 0;
-  float below = 0;
+  std::vector<float> below;
   for (int64_t i = 0; i < n; ++i) {
     const int64_t mantissa = random.between(-(1 << 24) + 1, (1 << 24) - 1);
     const int shift = static_cast<int>(random.between(0, 20));
@@ -66,7 +66,7 @@ void moments(Case& c) {
     if (!isfinite(x[i])) continue;
     // The window reaches 2^16 below 2^(24 + scale).
     if (fabsf(x[i]) < ldexpf(1.0f, 8 + scale)) {
-      below = std::max(below, fabsf(x[i]));
+      if (x[i] != 0) below.push_back(x[i]);
       continue;
     }
     const int64_t whole = llrint(ldexp(static_cast<double>(x[i]), 20 - scale));
@@ -76,8 +76,10 @@ void moments(Case& c) {
   c.describe("n %d scale 2^%d", static_cast<int>(n), scale);
   c.each_table([&](const Kernels& table) {
     double sums[3];
-    float rest = -1;
-    table.moments(x.data(), n, ldexp(1.0, 24 + scale), sums, &rest);
+    const Guarded<float> rest(n, Against::END);
+    const int64_t left = table.moments(x.data(), n, ldexp(1.0, 24 + scale), sums, rest.data());
+    const int64_t expected_left = static_cast<int64_t>(below.size());
+    c.same_bytes("left", &expected_left, &left, 1, 8);
     const auto exact = [](double value, int exponent) {
       int power = 0;
       const int64_t whole = static_cast<int64_t>(ldexp(frexp(value, &power), 53));
@@ -88,7 +90,7 @@ void moments(Case& c) {
     const __int128 actual[] = {exact(sums[0], 20 - scale),
                                exact(sums[1], 40 - 2 * scale) + exact(sums[2], 40 - 2 * scale)};
     c.same_bytes("sums", expected, actual, 4, 8);
-    c.same_floats("below", &below, &rest, 1);
+    c.same_floats("rest", below.data(), rest.data(), left);
   });
 }
 

@@ -225,7 +225,6 @@ def test_nothing_outside_the_arrays_is_touched(isa, at, shape):
     acc = guarded(np.arange(np.prod(shape), dtype=np.int32).reshape(shape), at)
     blocks = -(-depth // 2)
     for grid, count in (
-        ((0, 1, 1, 1, 1), 1),
         ((1, outer, depth, inner, 1), depth),
         ((2, outer, depth, inner, 2), outer * blocks * inner),
     ):

@@ -68,16 +68,15 @@ def test_a_plain_product_with_the_reciprocal_would_differ(pairs):
 @pytest.mark.parametrize("exponent", [-99, -30, 0, 76])
 def test_no_suspect_is_rounded_otherwise(isa, exponent, pairs):
     codes = np.empty(64 + 3, np.int8)  # a whole vector of codes, and some more
-    zero_point = np.int32([0])
     for a, b, k in pairs[:: 1 if exponent == 0 else 3]:
-        scale = np.float32([np.ldexp(float(b), exponent - 23)])
-        x = np.float64(a) * 2.0 ** np.rint(np.log2((k + 0.5) * float(scale[0]) / a))
+        scale = np.float32(np.ldexp(float(b), exponent - 23))
+        x = np.float64(a) * 2.0 ** np.rint(np.log2((k + 0.5) * float(scale) / a))
         values = np.full(codes.size, x, np.float32)
         values[1::2] *= -1
         # Codes near the ends of s8 need the tie's whole number moved into reach.
-        zero_point[0] = -128 if k > 126 else 0
-        _core.quantize(values, codes, scale, zero_point, isa=isa)
-        expected = reference.quantize_linear(values[:2], scale[0], np.int8(zero_point[0]))
+        zero_point = np.int8(-128 if k > 126 else 0)
+        _core.quantize(values, codes, scale, int(zero_point), isa=isa)
+        expected = reference.quantize_linear(values[:2], scale, zero_point)
         assert codes[0] == expected[0]
         assert codes[1] == expected[1]
         assert (codes[::2] == codes[0]).all()

@@ -55,14 +55,15 @@ void range(const float* x, int64_t n, float* minimum, float* maximum, int64_t* n
 }
 
 struct BinIndex {
-  VF inverse_width, origin, last, none;
+  VF inverse_width, first, last, none;
 
   // Bin of each lane; `none` (one past the last) for NaN and infinity. Clamped: memory stays safe
   // whatever the data is.
   LP_INLINE VI of(const BinIndex& b, VF x) {
-    VF bin = vfloor(x * b.inverse_width);
-    bin = select(x < vset(0.0f), vmin(bin, vset(-1.0f)), bin);
-    bin = vmin(vmax(bin - b.origin, vset(0.0f)), b.last);
+    // A negative product that underflowed to zero belongs to the bin below it.
+    VF bin = x * b.inverse_width;
+    bin = select(x < vset(0.0f), vmin(bin, vset(-0x1p-126f)), bin);
+    bin = vmin(vmax(vfloor(bin), b.first), b.last) - b.first;
     return cvt_s32(select(is_finite(x), bin, b.none));
   }
 };

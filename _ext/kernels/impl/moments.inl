@@ -2,8 +2,8 @@
 //
 // Contract     n <= MOMENT_BLOCK values (kernels.h); upper a power of two above every finite
 //              magnitude of interest. What lies in [upper / 2^16, upper) is summed; infinity, NaN
-//              and what is above are skipped; the largest magnitude below the window comes back, so
-//              that the caller can go on with the next window
+//              and what is above are skipped; what is below is handed back, so that the caller can
+//              go on with the next window
 // Exactness    no rounding anywhere, so any vector width gives the same: let U = upper, 4096
 // values.
 //              Values are multiples of U * 2^-39 and their sum below U * 2^12: 51 bits. Squares
@@ -11,8 +11,8 @@
 //              starts at 1.5 * 2^52 * G, G = U^2 * 2^-39, and stays in that binade, rounds p to a
 //              multiple of G; what rounding left, at most G / 2, is a double and is summed apart:
 //              below U^2 * 2^-28 in multiples of U^2 * 2^-78: 50 bits
-// Speed        two adders' worth of work per value; a second window only where a block holds values
-//              2^16 times smaller than its largest
+// Speed        six additions per value; few values are 2^16 times smaller than the largest around
+//              them, and only those are looked at again
 #pragma once
 #include "kernels/kernels.h"
 #include "kernels/vec.h"
@@ -91,28 +91,29 @@ LP_INLINE double total_of(VD a, double start) {
   return total;
 }
 
-void moments(const float* x, int64_t n, double upper, double* sums, float* below) {
+int64_t moments(const float* x, int64_t n, double upper, double* sums, float* rest) {
   const double start = 1.5 * 0x1p52 * (upper * upper * 0x1p-39);
   MomentSums all = {dset(0), dset(start), dset(0)};
   const VF top = vset(upper < 0x1p128 ? static_cast<float>(upper) : __builtin_inff());
   // 0 where even the smallest f32 is inside.
   const VF bottom = vset(static_cast<float>(upper * 0x1p-16)), zero = vset(0.0f);
-  VF most = zero;
+  int64_t below = 0;
   for_lanes(n, [&](int64_t i, int some) __attribute__((always_inline)) {
     const VF value = vload_any(x + i, some);
     const VF magnitude = as_f32(as_s32(value) & vset_s32(0x7FFFFFFF));
     const VM small = magnitude < bottom;
-    most = vmax(select(small, magnitude, zero), most);
     all.add_all(select(small, zero, select(magnitude < top, value, zero)));
+    if (__builtin_expect(mask_bits(small & (zero < magnitude)) == 0, 1)) return;
+    float lanes_of[W];
+    vstore(lanes_of, value);
+    for (int bits = mask_bits(small & (zero < magnitude)); bits != 0; bits &= bits - 1) {
+      rest[below++] = lanes_of[__builtin_ctz(static_cast<unsigned>(bits))];
+    }
   });
   sums[0] = total_of(all.sum, 0);
   sums[1] = total_of(all.high, start);
   sums[2] = total_of(all.low, 0);
-  float lanes_of[W];
-  vstore(lanes_of, most);
-  float largest = 0;
-  for (int i = 0; i < W; ++i) largest = lanes_of[i] > largest ? lanes_of[i] : largest;
-  *below = largest;
+  return below;
 }
 
 }  // namespace
