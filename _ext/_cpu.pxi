@@ -25,7 +25,8 @@ cdef extern from "cpu.h" namespace "lp":
         vector[Isa] models
         vector[string] features
     const CpuInfo& c_cpu_info "lp::cpu_info"()
-    const Kernels* kernels_named(const string&)
+    const Kernels* kernels_named(const string&) nogil
+    const Kernels* usual_kernels() nogil
     const Kernels* chosen_kernels(string*)
 
 
@@ -37,6 +38,10 @@ cdef const Kernels* kernels_for(str isa) except NULL:
     """The table of `isa`; None: the best one, within LOWPREC_ISA."""
     cdef string problem
     cdef const Kernels* kernels
+    if isa is None:
+        kernels = usual_kernels()  # null where something is wrong
+        if kernels != NULL:
+            return kernels
     check_thread_count()
     if isa is None:
         kernels = chosen_kernels(&problem)

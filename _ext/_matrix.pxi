@@ -91,9 +91,6 @@ cdef extern from "linear.h" namespace "lp" nogil:
     Weights pack_weights(const Kernels*, const WeightsSource&, Scratch&) except +
     int64_t c_linear "lp::linear"(const Kernels*, const Weights&, const Linear&) except +
 
-cdef extern from "cpu.h" namespace "lp" nogil:
-    const Kernels* usual_kernels()
-
 
 # ---- what an argument is
 

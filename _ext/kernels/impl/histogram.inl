@@ -115,7 +115,8 @@ LP_INLINE void count(const float* x, int64_t n, int64_t bins, int64_t* counts, c
 void histogram(const float* x, int64_t n, float inverse_width, int64_t origin, int64_t bins,
                int64_t* counts) {
   const BinIndex index = {vset(inverse_width), vset(static_cast<float>(origin)),
-                          vset(static_cast<float>(bins - 1)), vset(static_cast<float>(bins))};
+                          vset(static_cast<float>(origin + bins - 1)),
+                          vset(static_cast<float>(bins))};
   count(x, n, bins, counts,
         [&](VF value) __attribute__((always_inline)) { return BinIndex::of(index, value); });
 }
