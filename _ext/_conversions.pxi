@@ -161,9 +161,9 @@ def cast(int code, cnp.ndarray x, cnp.ndarray y, *, bint saturate=False, isa=Non
 
 
 # For quantize, dequantize and requantize: scale (or multiplier) and zero point are numbers or, with
-# `grid`, C-contiguous arrays of float32 and int32. `grid` says how they belong to the array, seen as
-# [outer][depth][inner]: (1, outer, depth, inner, 1) one per index of depth, (2, outer, depth, inner,
-# block) one per block along depth and per outer and inner index.
+# `grid`, C-contiguous arrays of float32 and int32. `grid` says how they belong to the array, seen
+# as [outer][depth][inner]: (1, outer, depth, inner, 1) one per index of depth, (2, outer, depth,
+# inner, block) one per block along depth and per outer and inner index.
 
 
 def quantize(

@@ -209,9 +209,7 @@ class TensorObserver:
     @property
     def above(self) -> int: ...
 
-def observe_channels(
-    observers: list[TensorObserver], first: NDArray[Any], step: int
-) -> None: ...
+def observe_channels(observers: list[TensorObserver], first: NDArray[Any], step: int) -> None: ...
 
 # ---- _matrix.pxi
 
