@@ -120,23 +120,19 @@ cdef CodeType code_type(cnp.ndarray codes) except *:
     raise TypeError(f"{codes.dtype} is not a dtype of codes")
 
 
-cdef struct OneScale:
-    float scale
-    int32_t zero_point
-
-
-cdef Granularity granularity_of(scale, zero_point, tuple grid, OneScale* one) except *:
-    """The scales in the arrays or, where `grid` is None, the numbers, which `one` then holds."""
+cdef Granularity granularity_of(
+    cnp.ndarray scale, zero_point, tuple grid, int32_t* one_zero_point
+) except *:
+    """How the scales belong to the array; a zero point that is a number goes to `one_zero_point`."""
     cdef Granularity result
+    # Never as a number: another library's mode may flush a small one to zero on the way.
+    result.scale = <const float*>cnp.PyArray_DATA(scale)
     if grid is None:
-        one.scale = scale
-        one.zero_point = zero_point
-        result.scale = &one.scale
-        result.zero_point = &one.zero_point
+        one_zero_point[0] = zero_point
+        result.zero_point = one_zero_point
         result.kind = 0
         result.outer = result.depth = result.inner = result.block = 1
         return result
-    result.scale = <const float*>cnp.PyArray_DATA(<cnp.ndarray>scale)
     result.zero_point = <const int32_t*>cnp.PyArray_DATA(<cnp.ndarray>zero_point)
     result.kind, result.outer, result.depth, result.inner, result.block = grid
     return result
@@ -160,19 +156,19 @@ def cast(int code, cnp.ndarray x, cnp.ndarray y, *, bint saturate=False, isa=Non
     return kernels.name.decode()
 
 
-# For quantize, dequantize and requantize: scale (or multiplier) and zero point are numbers or, with
-# `grid`, C-contiguous arrays of float32 and int32. `grid` says how they belong to the array, seen
-# as [outer][depth][inner]: (1, outer, depth, inner, 1) one per index of depth, (2, outer, depth,
+# For quantize, dequantize and requantize: scale (or multiplier) is a float32 array of one element
+# and zero point a number or, with `grid`, both are C-contiguous arrays, zero point int32. `grid`
+# says how they belong to the array, seen as [outer][depth][inner]: (1, outer, depth, inner, 1) one per index of depth, (2, outer, depth,
 # inner, block) one per block along depth and per outer and inner index.
 
 
 def quantize(
-    cnp.ndarray x, cnp.ndarray q, scale, zero_point, tuple grid=None, *,
+    cnp.ndarray x, cnp.ndarray q, cnp.ndarray scale, zero_point, tuple grid=None, *,
     isa=None
 ):
     """Quantise floats `x` to codes `q`."""
     cdef const Kernels* kernels = kernels_for(isa)
-    cdef OneScale one
+    cdef int32_t one
     cdef Granularity granularity = granularity_of(scale, zero_point, grid, &one)
     cdef FloatType kind = float_type(x)
     cdef CodeType codes = code_type(q)
@@ -187,12 +183,12 @@ def quantize(
 
 
 def dequantize(
-    cnp.ndarray q, cnp.ndarray x, scale, zero_point, tuple grid=None, *,
+    cnp.ndarray q, cnp.ndarray x, cnp.ndarray scale, zero_point, tuple grid=None, *,
     isa=None
 ):
     """Dequantise codes `q` to float32 `x`."""
     cdef const Kernels* kernels = kernels_for(isa)
-    cdef OneScale one
+    cdef int32_t one
     cdef Granularity granularity = granularity_of(scale, zero_point, grid, &one)
     cdef CodeType codes = code_type(q)
     cdef Strided* source = strided(q)
@@ -206,12 +202,12 @@ def dequantize(
 
 
 def requantize(
-    cnp.ndarray acc, cnp.ndarray q, multiplier, zero_point, tuple grid=None, *,
+    cnp.ndarray acc, cnp.ndarray q, cnp.ndarray multiplier, zero_point, tuple grid=None, *,
     isa=None
 ):
     """Requantise `acc`, int32 or int64, to codes `q`."""
     cdef const Kernels* kernels = kernels_for(isa)
-    cdef OneScale one
+    cdef int32_t one
     cdef Granularity granularity = granularity_of(multiplier, zero_point, grid, &one)
     cdef CodeType codes = code_type(q)
     cdef Strided* source = strided(acc)

@@ -44,7 +44,7 @@ def cast(
 def quantize(
     x: NDArray[Any],
     q: NDArray[Any],
-    scale: NDArray[np.float32] | float,
+    scale: NDArray[np.float32],
     zero_point: NDArray[np.int32] | int,
     grid: tuple[int, ...] | None = None,
     *,
@@ -53,7 +53,7 @@ def quantize(
 def dequantize(
     q: NDArray[Any],
     x: NDArray[np.float32],
-    scale: NDArray[np.float32] | float,
+    scale: NDArray[np.float32],
     zero_point: NDArray[np.int32] | int,
     grid: tuple[int, ...] | None = None,
     *,
@@ -62,7 +62,7 @@ def dequantize(
 def requantize(
     acc: NDArray[Any],
     q: NDArray[Any],
-    multiplier: NDArray[np.float32] | float,
+    multiplier: NDArray[np.float32],
     zero_point: NDArray[np.int32] | int,
     grid: tuple[int, ...] | None = None,
     *,

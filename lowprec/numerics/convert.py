@@ -332,7 +332,7 @@ def _grid(
             factors = per_channel(factors, name, shape, None)
         if zeros.ndim > 0:
             zeros = per_channel(zeros, "zero_point", shape, None)
-        return factors.item(), zeros.item(), None
+        return factors, zeros.item(), None
     axis = normalised_axis(axis, len(shape))
     if block_size is None:
         kind, block = 1, 1

@@ -101,14 +101,14 @@ class Histogram:
         Raises:
             InputError: `other` has other bins, another range, axis or number of channels.
         """
-        for name, mine, its in (
+        for name, here, there in (
             ("bins", self._bins, other._bins),
             ("range", self._range, other._range),
             ("axis", self._axis, other._axis),
         ):
-            if mine != its:
+            if here != there:
                 raise InputError(
-                    f"the other histogram has {name}={its}; expected {mine}, the same as here"
+                    f"the other histogram has {name}={there}; expected {here}, the same as here"
                 )
         if not other._observers:
             return
@@ -229,7 +229,8 @@ class Histogram:
         """Width of a bin in real units: a power of two or, with a range, (high - low) / bins."""
         if self._range is None:
             return self._each(lambda o: o.histogram()[2], np.float64)
-        return self._each(lambda o: (self._range[1] - self._range[0]) / self._bins, np.float64)
+        low, high = self._range
+        return self._each(lambda o: (high - low) / self._bins, np.float64)
 
     @property
     def edges(self) -> NDArray[np.float64]:

@@ -239,7 +239,10 @@ def from_f8(code: NDArray[np.uint8], fraction: int, bias: int) -> NDArray[np.flo
     """Return what the bits of a finite 8-bit float stand for, without its sign."""
     exponent, rest = (code >> fraction & (0x7F >> fraction)).astype(int), code % (1 << fraction)
     hidden = np.where(exponent > 0, 1 << fraction, 0)
-    return (hidden + rest) * 2.0 ** (np.maximum(exponent, 1) - bias - fraction)
+    magnitude: NDArray[np.float64] = (hidden + rest) * 2.0 ** (
+        np.maximum(exponent, 1) - bias - fraction
+    )
+    return magnitude
 
 
 def from_e4m3(x: NDArray[ml_dtypes.float8_e4m3fn]) -> F32:

@@ -75,7 +75,7 @@ def test_no_suspect_is_rounded_otherwise(isa, exponent, pairs):
         values[1::2] *= -1
         # Codes near the ends of s8 need the tie's whole number moved into reach.
         zero_point = np.int8(-128 if k > 126 else 0)
-        _core.quantize(values, codes, scale, int(zero_point), isa=isa)
+        _core.quantize(values, codes, np.float32([scale]), int(zero_point), isa=isa)
         expected = reference.quantize_linear(values[:2], scale, zero_point)
         assert codes[0] == expected[0]
         assert codes[1] == expected[1]

@@ -86,5 +86,5 @@ def test_all_floats_are_quantised_as_numpy_divides(dtype, scale):
         steps = np.nan_to_num(steps, nan=limits.min)
         expected = np.clip(steps, limits.min, limits.max).astype(dtype)
         for isa in OWN_CONVERSIONS:
-            _core.quantize(x, q, scale, int(zero_point), isa=isa)
+            _core.quantize(x, q, np.float32([scale]), int(zero_point), isa=isa)
             assert np.array_equal(q, expected), (isa, x[0])

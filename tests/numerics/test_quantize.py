@@ -31,7 +31,7 @@ def run(kernel, x, dtype, factor, zero_point, isa):
     memory = np.full(x.size + 1, 77, dtype)
     rows = memory[:-1].reshape(1, -1)
     name = kernel(
-        x.reshape(1, -1), rows, np.float32(factor), int(zero_point), isa=isa
+        x.reshape(1, -1), rows, np.float32([factor]), int(zero_point), isa=isa
     )  # fmt: skip
     assert name == isa
     assert memory[-1] == 77
@@ -120,7 +120,7 @@ def test_requantize_rounds_half_to_even(isa, zero_point, exponent):
 def test_conversions_touch_nothing_behind_their_arrays(isa, size):
     reals = guarded(np.linspace(-1, 1, size, dtype=np.float32).reshape(1, -1))
     acc = guarded(np.arange(size, dtype=np.int32).reshape(1, -1))
-    scales, zero_points = 0.1, 3
+    scales, zero_points = np.float32([0.1]), 3
     for dtype in (np.uint8, np.int8, np.uint16, np.int32):
         codes = guarded(np.zeros((1, size), dtype))
         _core.quantize(reals, codes, scales, zero_points, isa=isa)
