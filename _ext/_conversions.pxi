@@ -123,7 +123,7 @@ cdef CodeType code_type(cnp.ndarray codes) except *:
 cdef Granularity granularity_of(
     cnp.ndarray scale, zero_point, tuple grid, int32_t* one_zero_point
 ) except *:
-    """How the scales belong to the array; a zero point that is a number goes to `one_zero_point`."""
+    """How the scales belong to the array; `one_zero_point` holds a zero point that is a number."""
     cdef Granularity result
     # Never as a number: another library's mode may flush a small one to zero on the way.
     result.scale = <const float*>cnp.PyArray_DATA(scale)
@@ -158,8 +158,9 @@ def cast(int code, cnp.ndarray x, cnp.ndarray y, *, bint saturate=False, isa=Non
 
 # For quantize, dequantize and requantize: scale (or multiplier) is a float32 array of one element
 # and zero point a number or, with `grid`, both are C-contiguous arrays, zero point int32. `grid`
-# says how they belong to the array, seen as [outer][depth][inner]: (1, outer, depth, inner, 1) one per index of depth, (2, outer, depth,
-# inner, block) one per block along depth and per outer and inner index.
+# says how they belong to the array, seen as [outer][depth][inner]: (1, outer, depth, inner, 1) one
+# per index of depth, (2, outer, depth, inner, block) one per block along depth and per outer and
+# inner index.
 
 
 def quantize(
