@@ -7,9 +7,9 @@ namespace {
 constexpr int64_t PANEL = 64;
 constexpr int64_t TILE_ROWS = 4;  // pieces begin at a multiple of the int8 tile's rows
 
-// Handing work over costs 0.3 us to threads that spin, 5 us and more to threads asleep; a thread
+// Handing work over costs 0.3 us to threads that spin, 5 to 20 us to threads asleep; a thread
 // does about 100 multiply-adds in a nanosecond.
-constexpr double LEAST_AWAKE = 100e3, LEAST_ASLEEP = 1e6, LEAST_PER_THREAD = 50e3;
+constexpr double LEAST_AWAKE = 100e3, LEAST_ASLEEP = 4e6, LEAST_PER_THREAD = 50e3;
 
 int threads_for(double macs) {
   if (macs < LEAST_AWAKE) return 1;

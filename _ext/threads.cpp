@@ -30,6 +30,7 @@ namespace lp {
 namespace {
 
 constexpr int64_t SPIN_NANOSECONDS = 30000;  // short: machines of two processors are shared
+constexpr int64_t SPIN_IN_RUN = 200000;      // while somebody has said that more work comes
 constexpr int64_t YIELD_NANOSECONDS = 3000;
 constexpr int64_t CHUNKS_PER_THREAD = 8;
 constexpr size_t STACK_BYTES = 2 << 20;
@@ -48,12 +49,18 @@ int64_t now() {
   return int64_t{t.tv_sec} * 1000000000 + t.tv_nsec;
 }
 
+std::atomic<int> runs{0};  // KeepAwake objects
+
+int64_t spin_time() {
+  return runs.load(std::memory_order_relaxed) > 0 ? SPIN_IN_RUN : SPIN_NANOSECONDS;
+}
+
 // Whether done() became true within the time that is worth spinning. Where processors are short,
 // the thread that is waited for may need this one's: after a moment, it is offered in every turn.
 template <class Done>
 bool spin_until(Done done) {
   const int64_t start = now();
-  for (int64_t spent = 0; spent < SPIN_NANOSECONDS; spent = now() - start) {
+  for (int64_t spent = 0; spent < spin_time(); spent = now() - start) {
     for (int i = 0; i < 32; ++i, pause()) {
       if (done()) return true;
     }
@@ -273,6 +280,7 @@ std::atomic<uint32_t> forks{0};  // between the first process and this one
 
 void forget_pool() {
   forks.fetch_add(1, std::memory_order_relaxed);
+  runs.store(0, std::memory_order_relaxed);
   current_pool.store(nullptr, std::memory_order_relaxed);
   making_pool.store(false, std::memory_order_relaxed);
   default_threads.store(0, std::memory_order_relaxed);
@@ -362,10 +370,15 @@ int64_t shared_calls() {
   return pool == nullptr ? 0 : pool->jobs();
 }
 
-void wake_threads() {
-  if (others != nullptr || inside_task) return;
+KeepAwake::KeepAwake(bool wanted)
+    : kept_(wanted && others == nullptr && !inside_task && num_threads() > 1) {
+  if (!kept_) return;
+  runs.fetch_add(1, std::memory_order_relaxed);
   Pool* pool = current_pool.load(std::memory_order_acquire);
   if (pool != nullptr) pool->wake(num_threads());
+}
+KeepAwake::~KeepAwake() {
+  if (kept_) runs.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void run_tasks(int64_t tasks, Task task, void* context) {

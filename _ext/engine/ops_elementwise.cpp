@@ -91,8 +91,11 @@ void add_map(Planner& planner, const Node& node, DType result, F f) {
   planner.add({x}, {y}, [=](Pointers t, uint8_t*) {
     const T* src = reinterpret_cast<const T*>(t[x]);
     R* dst = reinterpret_cast<R*>(t[y]);
-    parallel_rows(n, PLAIN_GRAIN, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) dst[i] = f(src[i]);
+    // By value here and below: stores of bytes could change what is seen by reference.
+    parallel_rows(n, PLAIN_GRAIN, [=](int64_t begin, int64_t end) {
+      const T* from = src;
+      R* to = dst;
+      for (int64_t i = begin; i < end; ++i) to[i] = f(from[i]);
     });
   });
 }
@@ -423,10 +426,9 @@ void add_typed_binary(Planner& planner, const Node& node, DType result, F f) {
   const int a = operands.ids[0], b = operands.ids[1];
   const Nest nest = operands.nest;
   planner.add({a, b}, {y}, [=](Pointers t, uint8_t*) {
-    const int64_t a_step = nest.stride(1, 0), b_step = nest.stride(2, 0);
     parallel_parts<3>(nest, PLAIN_GRAIN, [&](const Nest& part, const int64_t* from) {
-      const int64_t n = part.size(0);
       for_each_outer<3>(part, 1, [&](const int64_t* at) {
+        const int64_t n = part.size(0), a_step = part.stride(1, 0), b_step = part.stride(2, 0);
         R* dst = reinterpret_cast<R*>(t[y]) + from[0] + at[0];
         const T* left = reinterpret_cast<const T*>(t[a]) + from[1] + at[1];
         const T* right = reinterpret_cast<const T*>(t[b]) + from[2] + at[2];
@@ -629,11 +631,10 @@ void build_where(Planner& planner, const Node& node) {
   with_item(dtype_size(dtype), [&](auto zero) {
     using T = decltype(zero);
     planner.add({mask, yes, no}, {y}, [=](Pointers t, uint8_t*) {
-      const int64_t m_step = nest.stride(1, 0), a_step = nest.stride(2, 0);
-      const int64_t b_step = nest.stride(3, 0);
       parallel_parts<4>(nest, PLAIN_GRAIN, [&](const Nest& part, const int64_t* from) {
-        const int64_t n = part.size(0);
         for_each_outer<4>(part, 1, [&](const int64_t* at) {
+          const int64_t n = part.size(0), m_step = part.stride(1, 0), a_step = part.stride(2, 0);
+          const int64_t b_step = part.stride(3, 0);
           T* dst = reinterpret_cast<T*>(t[y]) + from[0] + at[0];
           const uint8_t* m = t[mask] + from[1] + at[1];
           const T* a = reinterpret_cast<const T*>(t[yes]) + from[2] + at[2];

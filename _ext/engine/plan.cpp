@@ -92,7 +92,7 @@ void Plan::place() {
     scratch_bytes_ = std::max(scratch_bytes_, steps_[static_cast<size_t>(i)]->scratch_bytes);
     macs += steps_[static_cast<size_t>(i)]->macs;
   }
-  worth_waking_ = macs >= 2e6;  // waking takes as long as 0.5 million multiply-adds or more
+  worth_waking_ = macs >= 10e6;  // about 50 us
   // In place: the output takes over the memory of an input that nobody reads afterwards.
   for (int i = 0; i < n; ++i) {
     const Step& step = *steps_[static_cast<size_t>(i)];
@@ -240,7 +240,7 @@ void Plan::run(const uint8_t* const* inputs, uint8_t* const* outputs, int64_t* n
     }
   }
   uint8_t* scratch = arena->memory + scratch_at;
-  if (worth_waking_) wake_threads();
+  const KeepAwake awake(worth_waking_);
   if (nanoseconds == nullptr) {
     for (const auto& step : steps_) step->run(pointers.data(), scratch);
   } else {

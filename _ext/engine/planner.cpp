@@ -16,29 +16,36 @@ namespace {
 // What is folded while planning must be cheap to keep: shape arithmetic, small tables.
 constexpr int64_t FOLD_LIMIT = int64_t{1} << 20;
 
+// Columns [first, last) of [rows][cols] to rows of [cols][rows], in blocks that stay in the
+// first-level cache. Nothing by reference: stores of bytes could change it.
 template <class T>
-void swap_axes(const T* src, T* dst, int64_t outer, int64_t rows, int64_t cols) {
-  // [outer][rows][cols] -> [outer][cols][rows], in blocks that stay in the first-level cache; a
-  // thread takes strips of columns that are whole cache lines.
-  constexpr int64_t BLOCK = 16, STRIP = sizeof(T) >= 4 ? BLOCK : 64 / sizeof(T);
-  const int64_t strips = (cols + STRIP - 1) / STRIP;
-  const auto turn = [&](int64_t o, int64_t first) {
-    const T* from = src + o * rows * cols;
-    T* to = dst + o * rows * cols;
-    const int64_t last = std::min(cols, first + STRIP);
-    for (int64_t r0 = 0; r0 < rows; r0 += BLOCK) {
-      const int64_t r1 = std::min(rows, r0 + BLOCK);
-      for (int64_t c0 = first; c0 < last; c0 += BLOCK) {
-        const int64_t c1 = std::min(last, c0 + BLOCK);
-        for (int64_t c = c0; c < c1; ++c) {
-          for (int64_t r = r0; r < r1; ++r) to[c * rows + r] = from[r * cols + c];
-        }
+void turn_columns(const T* src, T* dst, int64_t rows, int64_t cols, int64_t first, int64_t last) {
+  constexpr int64_t BLOCK = 16;
+  for (int64_t r0 = 0; r0 < rows; r0 += BLOCK) {
+    const int64_t r1 = std::min(rows, r0 + BLOCK);
+    for (int64_t c0 = first; c0 < last; c0 += BLOCK) {
+      const int64_t c1 = std::min(last, c0 + BLOCK);
+      for (int64_t c = c0; c < c1; ++c) {
+        for (int64_t r = r0; r < r1; ++r) dst[c * rows + r] = src[r * cols + c];
       }
     }
-  };
+  }
+}
+
+// [outer][rows][cols] -> [outer][cols][rows]; threads take strips of columns, whole cache lines.
+template <class T>
+void swap_axes(const T* src, T* dst, int64_t outer, int64_t rows, int64_t cols) {
+  constexpr int64_t STRIP = 64 / sizeof(T);
+  const int64_t strips = (cols + STRIP - 1) / STRIP, matrix = rows * cols;
   const int64_t grain = grain_of_rows(2 * PLAIN_GRAIN, rows * STRIP);
   parallel_rows(outer * strips, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) turn(i / strips, i % strips * STRIP);
+    while (begin < end) {  // neighbouring strips of one matrix at once
+      const int64_t o = begin / strips, first = begin % strips;
+      const int64_t last = std::min(strips, first + end - begin);
+      turn_columns(src + o * matrix, dst + o * matrix, rows, cols, first * STRIP,
+                   std::min(cols, last * STRIP));
+      begin += last - first;
+    }
   });
 }
 

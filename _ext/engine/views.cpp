@@ -121,7 +121,7 @@ NestParts::NestParts(const Nest& nest, int64_t grain) : nest_(nest) {
   constexpr int64_t PARTS_PER_THREAD = 4, ALIGN = 64;
   const int64_t elements = lp::count(nest.shape);
   const int threads = elements < 2 * grain ? 1 : usable_threads();
-  if (threads == 1 || (elements < 4 * grain && !threads_are_awake())) return;
+  if (threads == 1 || (elements < 8 * grain && !threads_are_awake())) return;
   const int64_t wanted = std::min(elements / grain, PARTS_PER_THREAD * threads);
   // The outermost axis that is long enough, else the longest.
   for (size_t axis = nest.rank(); axis-- > 0;) {

@@ -149,7 +149,7 @@ void sleeping_threads_wake_up() {
     lp::set_num_threads(threads);
     usleep(1000);  // asleep
     REQUIRE(all_take_part(static_cast<size_t>(threads)));
-    lp::wake_threads();
+    const lp::KeepAwake awake(true);
     REQUIRE(all_take_part(static_cast<size_t>(threads)));
   }
   for (int round = 0; round < 40; ++round) {

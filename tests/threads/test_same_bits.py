@@ -54,11 +54,11 @@ def same_bits(plan: _core.Plan, fed: list[np.ndarray]) -> None:
 
 
 PRODUCTS = {
-    "rows": ("MatMul", reals(301, 90), [reals(90, 70)], {}),
-    "columns": ("MatMul", reals(1, 1000), [reals(1000, 1030)], {}),
-    "transposed": ("Gemm", reals(67, 90), [reals(200, 90), reals(200)], {"transB": 1}),
-    "codes": ("QMatMul", codes(131, 65), [weights(65, 130)], CODES),
-    "one row of codes": ("QMatMul", codes(1, 1001), [weights(1001, 1030)], CODES),
+    "rows": ("MatMul", reals(301, 200), [reals(200, 90)], {}),
+    "columns": ("MatMul", reals(1, 2000), [reals(2000, 2060)], {}),
+    "transposed": ("Gemm", reals(134, 180), [reals(200, 180), reals(200)], {"transB": 1}),
+    "codes": ("QMatMul", codes(262, 131), [weights(131, 130)], CODES),
+    "one row of codes": ("QMatMul", codes(1, 2001), [weights(2001, 2060)], CODES),
     "conv": ("Conv", reals(2, 24, 19, 23), [reals(40, 24, 3, 3)], {"pads": [1] * 4}),
     "strided conv": (
         "QConv",
