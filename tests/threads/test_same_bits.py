@@ -59,7 +59,7 @@ PRODUCTS = {
     "transposed": ("Gemm", reals(134, 180), [reals(200, 180), reals(200)], {"transB": 1}),
     "codes": ("QMatMul", codes(262, 131), [weights(131, 130)], CODES),
     "one row of codes": ("QMatMul", codes(1, 2001), [weights(2001, 2060)], CODES),
-    "conv": ("Conv", reals(2, 24, 19, 23), [reals(40, 24, 3, 3)], {"pads": [1] * 4}),
+    "conv": ("Conv", reals(2, 24, 25, 29), [reals(40, 24, 3, 3)], {"pads": [1] * 4}),
     "strided conv": (
         "QConv",
         codes(2, 24, 39, 43),
@@ -219,7 +219,7 @@ OTHERS = {
     "slice": (
         "Slice",
         [IMAGE],
-        [np.array([3, 1]), np.array([50, 60]), np.array([1, 2]), np.array([2, 3])],
+        [np.array([3, 1]), np.array([50, 60]), np.array([1, 2]), np.array([1, 2])],
         {},
     ),
     "concat": ("Concat", [IMAGE, reals(2, 30, 61, 47)], [], {"axis": 1}),
