@@ -114,6 +114,23 @@ def test_bf16_flushes_what_is_denormal_after_rounding(isa):
     assert_same_bits(actual, reference.gemm_bf16(a, b))
 
 
+@pytest.mark.skipif(len(ISAS) < 2, reason="one instruction set only")
+@pytest.mark.parametrize("bits", ["any", "near 1", "near the smallest"])
+def test_two_million_chains_are_the_same_on_every_set(bits):
+    # Among them the hardware's own vdpbf16ps and two ways of doing without it.
+    rng = np.random.default_rng(len(bits))
+    low, high = {"any": (0, 256), "near 1": (110, 145), "near the smallest": (40, 90)}[bits]
+
+    def draw(shape):
+        sign, exponent = rng.integers(0, 2, shape) << 15, rng.integers(low, high, shape) << 7
+        return (sign | exponent | rng.integers(0, 128, shape)).astype(np.uint16)
+
+    a, b = draw((1000, 6)), draw((6, 2000))
+    results = [run(_core.matmul_bf16, a, b, np.float32, isa) for isa in ISAS]
+    for result in results[1:]:
+        assert_same_numbers(result, results[0])
+
+
 @every_isa
 @given(shapes, seeds, st.booleans())
 def test_f16_is_the_chain_of_fmas(isa, shape, seed, with_bias):
