@@ -12,6 +12,7 @@
 #include "own_range.h"
 #include "pack.h"
 #include "share_product.h"
+#include "weight_memory.h"
 
 namespace lp {
 
@@ -27,8 +28,7 @@ void* Scratch::take(int64_t bytes) {
     return memory;
   }
   heap_.reserve(heap_.size() + 1);
-  void* memory = aligned_alloc(64, static_cast<size_t>(rounded));
-  if (memory == nullptr) throw std::bad_alloc();
+  void* memory = allocate_weights(static_cast<size_t>(rounded));
   heap_.push_back(memory);
   return memory;
 }

@@ -107,10 +107,10 @@ Output output_of(const Node& node) {
 
 // [channels][taps] to [taps][channels rounded up to a whole panel].
 template <class T>
-static std::vector<T> depthwise_weights(const std::vector<T>& last, int64_t channels,
-                                        int64_t taps) {
+static WeightVector<T> depthwise_weights(const std::vector<T>& last, int64_t channels,
+                                         int64_t taps) {
   const int64_t wide = padded_channels(channels);
-  std::vector<T> result(static_cast<size_t>(taps * wide), T{0});
+  WeightVector<T> result(static_cast<size_t>(taps * wide), T{0});
   for (int64_t c = 0; c < channels; ++c) {
     for (int64_t t = 0; t < taps; ++t) {
       result[static_cast<size_t>(t * wide + c)] = last[static_cast<size_t>(c * taps + t)];

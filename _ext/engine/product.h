@@ -2,6 +2,7 @@
 #pragma once
 #include "engine/engine.h"
 #include "pack.h"
+#include "weight_memory.h"
 #include "share_product.h"
 
 namespace lp {
@@ -48,9 +49,9 @@ std::vector<T> channels_last_weights(const T* w, const Geometry& g, bool transpo
 
 // What is packed for one node: weights by group, and everything per output channel.
 struct Packed : Prepared {
-  std::vector<int8_t> weights_s8;
-  std::vector<int8_t> by_four;
-  std::vector<float> weights_f32;
+  WeightVector<int8_t> weights_s8;
+  WeightVector<int8_t> by_four;
+  WeightVector<float> weights_f32;
   std::vector<int32_t> bias_s32;  // depthwise: the correction for the zero point of x included
   std::vector<int32_t> sums;      // of the packed codes of each output channel
   int32_t zero_point = 0;         // of x
