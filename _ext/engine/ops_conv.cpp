@@ -224,6 +224,7 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
   step->depthwise = depthwise;
   step->element = codes ? 1 : 4;
   step->border = codes ? static_cast<uint8_t>(node.integer("x_zero_point", 0)) : 0;
+  const DType x_dtype = p.tensor(x).dtype;
   step->packed = std::static_pointer_cast<Packed>(p.prepared(
       node, std::string(depthwise ? "depthwise" : "product") + (whole_rows ? " rows" : ""),
       [&]() -> std::shared_ptr<Prepared> {
@@ -232,8 +233,8 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
           const auto* w = reinterpret_cast<const int8_t*>(weights.constant);
           pack_s8_weights(*packed, w, g, transposed, depthwise, whole_rows);
           pack_channels(*packed, layout, weight_bounds(w, g, transposed),
-                        integer_bias(p, node, g.out_channels), node.integer("x_zero_point", 0),
-                        depthwise, node, step->output);
+                        integer_bias(p, node, g.out_channels), x_dtype, depthwise, node,
+                        step->output);
           if (node.has_input(3)) {
             const auto addend = real_bias(p, node, 3, g.out_channels);
             packed->addend =
@@ -258,7 +259,9 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
     return;
   }
   step->set_halos({}, {}, 0);
-  step->product = codes ? p.kernels().product_u8s8 : p.kernels().product_f32;
+  step->product = !codes                 ? p.kernels().product_f32
+                  : x_dtype == DType::S8 ? p.kernels().product_s8s8
+                                         : p.kernels().product_u8s8;
   step->depthwise_product = codes ? p.kernels().depthwise_u8s8 : p.kernels().depthwise_f32;
   step->in = {x};
   step->out = {p.output(node, 0, step->output.dtype, result, Layout::CHANNELS_LAST)};
@@ -290,9 +293,22 @@ const char* refuse_depthwise_f32(Planner& p, const Node& node) {
   return refuse_depthwise(p, node);
 }
 
+const char* refuse_depthwise_u8s8(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::U8) return "input is not u8";
+  return refuse_depthwise(p, node);
+}
+const char* refuse_conv_u8s8(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::U8) return "input is not u8";
+  return not_constant(p, node);
+}
+const char* refuse_conv_s8s8(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::S8) return "input is not s8";
+  return not_constant(p, node);
+}
+
 void conv_f32(Planner& p, const Node& node) { build_conv(p, node, false, false); }
 void conv_depthwise_f32(Planner& p, const Node& node) { build_conv(p, node, false, true); }
-void conv_u8s8(Planner& p, const Node& node) { build_conv(p, node, true, false); }
+void conv_int8(Planner& p, const Node& node) { build_conv(p, node, true, false); }
 void conv_depthwise_u8s8(Planner& p, const Node& node) { build_conv(p, node, true, true); }
 
 }  // namespace
@@ -304,9 +320,12 @@ const std::vector<Operator>& conv_operators() {
         {"conv f32", refuse_product, conv_f32}}},
       {"ConvTranspose", {{"conv f32 transposed", refuse_product, conv_f32}}},
       {"QConv",
-       {{"depthwise u8s8", refuse_depthwise, conv_depthwise_u8s8},
-        {"conv u8s8", not_constant, conv_u8s8}}},
-      {"QConvTranspose", {{"conv u8s8 transposed", not_constant, conv_u8s8}}},
+       {{"depthwise u8s8", refuse_depthwise_u8s8, conv_depthwise_u8s8},
+        {"conv u8s8", refuse_conv_u8s8, conv_int8},
+        {"conv s8s8", refuse_conv_s8s8, conv_int8}}},
+      {"QConvTranspose",
+       {{"conv u8s8 transposed", refuse_conv_u8s8, conv_int8},
+        {"conv s8s8 transposed", refuse_conv_s8s8, conv_int8}}},
   };
   return operators;
 }

@@ -47,7 +47,10 @@ void build_matrix(Planner& p, const Node& node, bool codes) {
   step->rows = count(shape, 0, shape.size() - 1);
   step->codes = codes;
   step->output = output_of(node);
-  step->product = codes ? p.kernels().product_u8s8 : p.kernels().product_f32;
+  const DType x_dtype = p.tensor(a).dtype;
+  step->product = !codes                 ? p.kernels().product_f32
+                  : x_dtype == DType::S8 ? p.kernels().product_s8s8
+                                         : p.kernels().product_u8s8;
   step->packed = std::static_pointer_cast<Packed>(
       p.prepared(node, "matrix", [&]() -> std::shared_ptr<Prepared> {
         auto packed = std::make_shared<Packed>();
@@ -65,8 +68,8 @@ void build_matrix(Planner& p, const Node& node, bool codes) {
               (x > 0 ? sum.positive : sum.negative) += x;
             }
           }
-          pack_channels(*packed, layout, bounds, integer_bias(p, node, n),
-                        node.integer("x_zero_point", 0), false, node, step->output);
+          pack_channels(*packed, layout, bounds, integer_bias(p, node, n), x_dtype, false, node,
+                        step->output);
           if (node.has_input(3)) {
             const auto addend = real_bias(p, node, 3, n);
             packed->addend =
@@ -130,8 +133,17 @@ const char* refuse_matrix_f32(Planner& p, const Node& node) {
   return nullptr;
 }
 
+const char* refuse_matrix_u8s8(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::U8) return "input is not u8";
+  return refuse_matrix(p, node);
+}
+const char* refuse_matrix_s8s8(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::S8) return "input is not s8";
+  return refuse_matrix(p, node);
+}
+
 void matrix_f32(Planner& p, const Node& node) { build_matrix(p, node, false); }
-void matrix_u8s8(Planner& p, const Node& node) { build_matrix(p, node, true); }
+void matrix_int8(Planner& p, const Node& node) { build_matrix(p, node, true); }
 
 // Both operands change from run to run: B is packed on the way. Many small products are shared out
 // whole, a few large ones one after the other in pieces.
@@ -314,8 +326,12 @@ const std::vector<Operator>& matrix_operators() {
       {"Gemm",
        {{"matrix f32", refuse_matrix_f32, matrix_f32},
         {"matrix f32 dynamic", refuse_dynamic, matrix_dynamic}}},
-      {"QMatMul", {{"matrix u8s8", refuse_matrix, matrix_u8s8}}},
-      {"QGemm", {{"matrix u8s8", refuse_matrix, matrix_u8s8}}},
+      {"QMatMul",
+       {{"matrix u8s8", refuse_matrix_u8s8, matrix_int8},
+        {"matrix s8s8", refuse_matrix_s8s8, matrix_int8}}},
+      {"QGemm",
+       {{"matrix u8s8", refuse_matrix_u8s8, matrix_int8},
+        {"matrix s8s8", refuse_matrix_s8s8, matrix_int8}}},
   };
   return operators;
 }

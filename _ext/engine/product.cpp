@@ -170,14 +170,17 @@ std::vector<float> multipliers(const Node& node, const Output& output, int64_t n
 }
 
 void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bounds>& bounds,
-                   const std::vector<int64_t>& bias, int64_t zero_point, bool depthwise,
+                   const std::vector<int64_t>& bias, DType x_dtype, bool depthwise,
                    const Node& node, const Output& output) {
+  const int64_t zero_point = node.integer("x_zero_point", 0);
+  // Bounds are those of u8 codes: an s8 code and its zero point 128 higher give the same sums.
+  const int64_t u8_zero = zero_point + (x_dtype == DType::S8 ? 128 : 0);
   const std::vector<float> scales = multipliers(node, output, layout.out_channels);
   const auto multiplier = [&](int64_t o) { return scales[static_cast<size_t>(o)]; };
   const auto added = [&](int64_t o) { return bias.empty() ? 0 : bias[static_cast<size_t>(o)]; };
   const auto start = [&](int64_t o) {
     const Bounds& sum = bounds[static_cast<size_t>(o)];
-    return added(o) - zero_point * (sum.positive + sum.negative);
+    return added(o) - u8_zero * (sum.positive + sum.negative);
   };
   for (int64_t o = 0; o < layout.out_channels; ++o) {
     const Bounds& sum = bounds[static_cast<size_t>(o)];

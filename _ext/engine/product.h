@@ -2,8 +2,8 @@
 #pragma once
 #include "engine/engine.h"
 #include "pack.h"
-#include "weight_memory.h"
 #include "share_product.h"
+#include "weight_memory.h"
 
 namespace lp {
 
@@ -101,7 +101,7 @@ std::vector<Bounds> weight_bounds(const int8_t* w, const Geometry& g, bool trans
 std::vector<float> multipliers(const Node& node, const Output& output, int64_t n);
 // Bias, zero point, multipliers, and the proof that nothing can wrap.
 void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bounds>& bounds,
-                   const std::vector<int64_t>& bias, int64_t zero_point, bool depthwise,
+                   const std::vector<int64_t>& bias, DType x_dtype, bool depthwise,
                    const Node& node, const Output& output);
 // The operands of a product of codes or floats that belong to the weights, for the group of output
 // channels that starts at padded channel `at`.

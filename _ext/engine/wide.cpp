@@ -12,6 +12,7 @@ namespace {
 class WideStep : public Step {
  public:
   Geometry g;
+  bool is_signed = false;  // s8 codes rather than u8
   int64_t zero_point = 0;
   std::vector<int8_t> weights;  // [O][KH][KW][I / groups]
   std::vector<int64_t> bias;
@@ -56,7 +57,10 @@ class WideStep : public Step {
         if (row < 0 || column < 0) continue;
         const uint8_t* a =
             src + ((image * g.h.in + row) * g.w.in + column) * g.channels + group * inner;
-        for (int64_t i = 0; i < inner; ++i) acc += (a[i] - zero_point) * w[i];
+        for (int64_t i = 0; i < inner; ++i) {
+          const int64_t code = is_signed ? static_cast<int8_t>(a[i]) : a[i];
+          acc += (code - zero_point) * w[i];
+        }
       }
     }
     return acc;
@@ -106,7 +110,8 @@ void build_wide(Planner& p, const Node& node, int x, const Geometry& g, const in
   step->multiplier = scales;
   step->in = {x};
   step->out = {p.output(node, 0, step->output.dtype, result, layout)};
-  step->kernel = "u8s8 in 64 bits";
+  step->is_signed = p.tensor(x).dtype == DType::S8;
+  step->kernel = step->is_signed ? "s8s8 in 64 bits" : "u8s8 in 64 bits";
   p.add(std::move(step));
 }
 

@@ -5,8 +5,9 @@
     bq ──► Dequantize ──┘
 
 `y = f32(acc) * (s_x * s_w)`: the output stays float here; fuse_epilogues lets a Quantize that
-follows choose codes. Weights must be s8 constants with zero point 0, per tensor or per output
-channel, and the bias s32 with scale s_x * s_w. A layer that does not look like this stays as it is.
+follows choose codes. `xq` is u8, or s8 except for depthwise layers. Weights must be s8 constants with
+zero point 0, per tensor or per output channel, and the bias s32 with scale s_x * s_w. A layer that
+does not look like this stays as it is.
 """
 
 from __future__ import annotations
@@ -56,10 +57,12 @@ def fuse_integer_layers(model: ir.Model, keep: Container[str]) -> bool:
 
 def _fuse(node: ir.Node) -> bool:
     x = dequantized(node.inputs[0])
-    if x is None or x.dtype != ir.DataType.UINT8:
+    if x is None:
         return False
     weights = _weights(node)
     if weights is None:
+        return False
+    if x.dtype != ir.DataType.UINT8 and _is_depthwise(node, weights):
         return False
     if is_operator(node, "Gemm") and not _is_plain_gemm(node):
         return False
@@ -93,6 +96,12 @@ def _is_plain_gemm(node: ir.Node) -> bool:
         and node.attributes.get_float("beta", 1.0) == 1.0
         and node.attributes.get_int("transA", 0) == 0
     )
+
+
+def _is_depthwise(node: ir.Node, weights: _Weights) -> bool:
+    """Return whether every channel has a filter of its own: their kernels read u8 codes only."""
+    shape = weights.value.shape
+    return node.attributes.get_int("group", 1) > 1 and shape is not None and shape[1] == 1
 
 
 def _weights(node: ir.Node) -> _Weights | None:

@@ -53,13 +53,14 @@ def matrices(draw: st.DrawFn) -> Layer:
     m, n, k = (draw(st.sampled_from(sizes)) for sizes in (ROWS, COLUMNS, DEPTHS))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     extreme = draw(st.booleans())
+    signed = draw(st.booleans())
     return Layer(
-        codes(rng, (m, k), np.uint8, extreme),
+        codes(rng, (m, k), np.int8 if signed else np.uint8, extreme),
         codes(rng, (k, n), np.int8, extreme),
         rng.integers(-40000, 40000, n).astype(np.int32),
         np.float32(2.0 ** draw(st.integers(-9, 3))) * np.float32(1.1),
         (rng.random(n) * 0.01 + 1e-4).astype(np.float32),
-        draw(st.sampled_from([0, 1, 128, 255])),
+        draw(st.sampled_from([-128, -5, 0, 127] if signed else [0, 1, 128, 255])),
     )
 
 
@@ -77,7 +78,7 @@ def test_matrix_product_to_float_is_exact(isa, layer):
     np.testing.assert_array_equal(
         result, reference.dequantize_accumulator(accumulators(layer), both, axis=1)
     )
-    assert rows[-1]["kernel"] == "matrix u8s8"
+    assert rows[-1]["kernel"] == ("matrix u8s8" if layer.x.dtype == np.uint8 else "matrix s8s8")
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -165,10 +166,11 @@ def test_a_depth_that_could_wrap_is_summed_in_64_bits(isa, flipped):
     )
 
 
-def test_a_wide_convolution_is_summed_in_64_bits():
+@pytest.mark.parametrize("x_type", [np.uint8, np.int8])
+def test_a_wide_convolution_is_summed_in_64_bits(x_type):
     # Few weights, but with a bias that takes the sum past s32.
     rng = np.random.default_rng(8)
-    x = rng.integers(0, 256, (1, 4, 5, 6)).astype(np.uint8)
+    x = codes(rng, (1, 4, 5, 6), x_type, extreme=False)
     w = rng.integers(-127, 128, (6, 2, 3, 3)).astype(np.int8)
     bias = np.full(6, 2**31 - 1, np.int32)
     attributes = conv_attributes((2, 1), (1, 1, 1, 0), (1, 1), 2) | {
@@ -178,11 +180,12 @@ def test_a_wide_convolution_is_summed_in_64_bits():
     }
     result, rows = run_operator("QConv", x, [w, bias], attributes, ISAS[0])
     acc = reference.conv_integer(
-        x, w, np.uint8(100), np.int8(0),
+        x, w, x_type(100), np.int8(0),
         strides=(2, 1), pads=(1, 1, 1, 0), dilations=(1, 1), group=2,
     ).astype(np.int64) + bias.reshape(1, -1, 1, 1)  # fmt: skip
     np.testing.assert_array_equal(result, acc.astype(np.float32) * np.float32(0.125))
-    assert "u8s8 in 64 bits" in [row["kernel"] for row in rows]
+    kernel = "u8s8 in 64 bits" if x_type is np.uint8 else "s8s8 in 64 bits"
+    assert kernel in [row["kernel"] for row in rows]
 
 
 # N, C, H, W, O, (KH, KW), (SH, SW), pads, (DH, DW), groups
@@ -217,13 +220,14 @@ def conv_attributes(strides, pads, dilations, groups):
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 @pytest.mark.parametrize("output", ["f32", "u8", "s8", "chain"])
-def test_convolution_on_codes_is_the_reference(isa, name, output):
+@pytest.mark.parametrize("x_type", [np.uint8, np.int8])
+def test_convolution_on_codes_is_the_reference(isa, name, output, x_type):
     n, c, h, w, o, kernel, strides, pads, dilations, groups = CONVOLUTIONS[name]
     rng = np.random.default_rng(len(name))
-    x = rng.integers(0, 256, (n, c, h, w)).astype(np.uint8)
+    x = codes(rng, (n, c, h, w), x_type, extreme=False)
     weights = rng.integers(-127, 128, (o, c // groups, *kernel)).astype(np.int8)
     bias = rng.integers(-5000, 5000, o).astype(np.int32)
-    x_scale, y_scale, zero = np.float32(0.02), np.float32(0.07), 7
+    x_scale, y_scale, zero = np.float32(0.02), np.float32(0.07), 7 if x_type is np.uint8 else -9
     w_scale = (rng.random(o) * 1e-2 + 1e-4).astype(np.float32)
     attributes = conv_attributes(strides, pads, dilations, groups) | {
         "x_scale": float(x_scale),
@@ -231,7 +235,7 @@ def test_convolution_on_codes_is_the_reference(isa, name, output):
         "w_scale": [float(number) for number in w_scale],
     }
     acc = reference.conv_integer(
-        x, weights, np.uint8(zero), np.int8(0),
+        x, weights, x_type(zero), np.int8(0),
         strides=strides, pads=pads, dilations=dilations, group=groups,
     ) + bias.reshape(1, -1, 1, 1)  # fmt: skip
     both = x_scale * w_scale
@@ -251,7 +255,10 @@ def test_convolution_on_codes_is_the_reference(isa, name, output):
     np.testing.assert_array_equal(result, expected)
     depthwise = groups > 1 and groups == c == o
     kernels = [row["kernel"] for row in rows]
-    assert ("depthwise u8s8" if depthwise else "conv u8s8") in kernels
+    if x_type is np.int8:
+        assert "conv s8s8" in kernels
+    else:
+        assert ("depthwise u8s8" if depthwise else "conv u8s8") in kernels
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
