@@ -5,9 +5,9 @@
     bq ──► Dequantize ──┘
 
 `y = f32(acc) * (s_x * s_w)`: the output stays float here; fuse_epilogues lets a Quantize that
-follows choose codes. `xq` is u8, or s8 except for depthwise layers. Weights must be s8 constants with
-zero point 0, per tensor or per output channel, and the bias s32 with scale s_x * s_w. A layer that
-does not look like this stays as it is.
+follows choose codes. `xq` is u8, or s8 except for depthwise layers. Weights must be s8 constants
+with zero point 0, per tensor or per output channel, and the bias s32 with scale s_x * s_w. A layer
+that does not look like this stays as it is.
 """
 
 from __future__ import annotations
