@@ -21,8 +21,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import bench_conversions
 import ml_dtypes
 import numpy as np
+from call_overhead import measure_call_overhead
 from core_report import Row, picture, ratio_table, table
 from peaks import instruction_peak, read_bandwidth
 from product_peers import KINDS, SCALES, Missing, Problem
@@ -213,6 +215,15 @@ def main() -> int:
         result |= {"bandwidth": bandwidth, "rows": [asdict(row) for row in rows]}
         picture(rows, bandwidth, choice.out / "core.png")
     result |= run_comparisons(choice, shapes, way)
+    if "conversions" in choice.part:
+        conversions = bench_conversions.measure()
+        print(f"\nconversions and statistics\n\n{bench_conversions.table(conversions)}", flush=True)
+        result["conversions"] = conversions
+    if "overhead" in choice.part:
+        result["overhead"] = overhead = measure_call_overhead(choice.rounds, way.middle)
+        print("\none small call, microseconds\n")
+        for name, seconds in overhead.items():
+            print(f"{name:28} {1e6 * seconds:6.2f}")
     (choice.out / "core.json").write_text(json.dumps(result, indent=1))
     return 0
 
