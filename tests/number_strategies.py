@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,10 +13,17 @@ from guarded import guarded
 from hypothesis import strategies as st
 
 from lowprec._ext import _core
+from lowprec.numerics import reference
 
 ISAS = _core.available_isas()
 # Models of instruction sets that the machine lacks have products of their own.
 PRODUCT_ISAS = [*ISAS, *_core.model_isas()]
+
+
+def bf16_definition(isa: str) -> Callable[..., np.ndarray]:
+    """The definition of bf16 products: AMX has one of its own (docs/instruction_sets.md)."""
+    return reference.gemm_bf16_amx if isa.startswith("amx") else reference.gemm_bf16
+
 
 # Either side of every vector width and of twice and four times it.
 SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 127, 129]

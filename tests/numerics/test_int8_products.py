@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from number_strategies import ISAS
+from number_strategies import PRODUCT_ISAS
 
 from lowprec._ext import _core
 
-every_isa = pytest.mark.parametrize("isa", ISAS)
+every_isa = pytest.mark.parametrize("isa", PRODUCT_ISAS)
 every_type = pytest.mark.parametrize(
     ("a_type", "b_type"), list(itertools.product([np.uint8, np.int8], repeat=2))
 )
@@ -27,7 +27,7 @@ COLUMNS = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 79, 80
 DEPTHS = [0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 64, 67]
 seeds = st.integers(0, 2**32 - 1)
 
-compared = dict.fromkeys(ISAS, 0)
+compared = dict.fromkeys(PRODUCT_ISAS, 0)
 
 
 @pytest.fixture(scope="module", autouse=True)

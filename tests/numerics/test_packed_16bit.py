@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from number_strategies import ISAS, assert_same_bits, before_a_guard_page
+from number_strategies import ISAS, assert_same_bits, before_a_guard_page, bf16_definition
 from refusals import refused
 
 from lowprec import numerics
@@ -24,9 +24,7 @@ shapes = st.tuples(
 
 
 def gemm_bf16(a, b, bias):
-    """The definition, which is another one on AMX (docs/instruction_sets.md)."""
-    amx = _core.chosen_isa() == "amx"
-    return (reference.gemm_bf16_amx if amx else reference.gemm_bf16)(a, b, bias)
+    return bf16_definition(_core.chosen_isa())(a, b, bias)
 
 
 KINDS = {
