@@ -14,6 +14,9 @@ struct lowprec_weights {
 namespace lp {
 namespace {
 
+// In the place of matrices without elements: pointer arithmetic wants an object.
+constexpr double NOTHING = 0;
+
 bool is_weight_type(int32_t dtype) {
   return is_code(dtype) || dtype == LOWPREC_F32 || dtype == LOWPREC_BF16 || dtype == LOWPREC_F16;
 }
@@ -63,7 +66,7 @@ lowprec_status api_pack_weights(const lowprec_weights_desc* desc, lowprec_weight
     }
     WeightsSource source{};
     source.type = d.dtype;
-    source.data = d.data;
+    source.data = d.data == nullptr ? &NOTHING : d.data;
     source.k = d.k;
     source.n = d.n;
     source.stride_k = d.stride_k;
@@ -231,7 +234,7 @@ lowprec_status api_gemm(const lowprec_weights* weights, const lowprec_gemm_desc*
       ops[n_ops++] = {d.activation, d.activation_a, d.activation_b};
     }
     Linear call{};
-    call.a = d.a;
+    call.a = d.a == nullptr ? &NOTHING : d.a;
     call.a_type = d.a_dtype;
     call.batches = d.batches;
     call.m = d.m;
