@@ -68,6 +68,13 @@ bool streams(const Strided& x, const Strided& y) {
   return y.is_plain() && x.size() * x.item() + y.size() * y.item() > streaming_bytes();
 }
 
+// Each piece of one scale ends with a fence, and begins where it may: only long ones stream.
+bool streams(const Strided& x, const Strided& y, const Granularity& granularity) {
+  const bool is_long = granularity.kind == Granularity::PER_TENSOR ||
+                       (granularity.kind == Granularity::PER_CHANNEL && granularity.inner >= 4096);
+  return is_long && streams(x, y);
+}
+
 // ---- scales ----
 
 // Cuts a run into pieces that have one scale, or one scale per element.
@@ -130,7 +137,7 @@ class Scales {
   // Rows of a channel shorter than this are handled channels last; so many elements at least.
   static constexpr int64_t MIN_ROW = 32, MIN_PERIOD = 1024;
   // Blocks shorter than this are not worth a call each: their scales are written out.
-  static constexpr int64_t MIN_BLOCK = 256;
+  static constexpr int64_t MIN_BLOCK = 16;
 
   template <class Piece>
   void cut_small_blocks(int64_t begin, int64_t n, const Piece& piece) const {
@@ -232,7 +239,7 @@ void cast(const Kernels* kernels, ConversionCode code, FloatType from, const Str
 
 void quantize(const Kernels* kernels, FloatType from, const Strided& x, CodeType type,
               const Strided& y, const Granularity& granularity) {
-  const bool streaming = streams(x, y);
+  const bool streaming = streams(x, y, granularity);
   const Scales scales(granularity);
   const int item = code_item(type);
   const auto step = [&](const float* source, uint8_t* target, int64_t begin, int64_t n) {
@@ -254,7 +261,7 @@ void quantize(const Kernels* kernels, FloatType from, const Strided& x, CodeType
 
 void dequantize(const Kernels* kernels, CodeType type, const Strided& x, const Strided& y,
                 const Granularity& granularity) {
-  const bool streaming = streams(x, y);
+  const bool streaming = streams(x, y, granularity);
   const Scales scales(granularity);
   const int item = code_item(type);
   const auto step = [&](const void* source, void* target, int64_t begin, int64_t n) {
@@ -276,7 +283,7 @@ void dequantize(const Kernels* kernels, CodeType type, const Strided& x, const S
 
 void requantize(const Kernels* kernels, const Strided& x, CodeType type, const Strided& y,
                 const Granularity& granularity) {
-  const bool streaming = streams(x, y), wide = x.item() == 8;
+  const bool streaming = streams(x, y, granularity), wide = x.item() == 8;
   const Scales scales(granularity);
   const int item = code_item(type);
   const auto step = [&](const void* source, uint8_t* target, int64_t begin, int64_t n) {
