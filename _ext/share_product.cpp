@@ -5,7 +5,8 @@ namespace lp {
 namespace {
 
 constexpr int64_t PANEL = 64;
-constexpr int64_t TILE_ROWS = 4;  // pieces begin at a multiple of the int8 tile's rows
+constexpr int64_t ENOUGH_ROWS = 8;  // times the tile's, for each thread
+constexpr int64_t TILE_ROWS = 4;    // pieces begin at a multiple of the int8 tile's rows
 
 // Handing work over costs 0.3 us to threads that spin, 5 to 20 us to threads asleep; a thread
 // does about 100 multiply-adds in a nanosecond.
@@ -47,7 +48,11 @@ ProductGrid product_grid(int64_t rows, int64_t channels, int threads, int64_t ro
   constexpr int64_t PIECES_PER_THREAD = 4;
   // Weights are read once a piece, which costs as much as some more rows of it would.
   constexpr int64_t ROWS_PER_READING = 4;
-  const int64_t panels = (channels + PANEL - 1) / PANEL;
+  // Where rows are enough they alone are cut: then a thread reads in the next step what it wrote in
+  // this one, and lines of memory do not move between processors (which can cost more than it
+  // gains).
+  const bool only_rows = rows >= ENOUGH_ROWS * row_align * threads;
+  const int64_t panels = only_rows ? 1 : (channels + PANEL - 1) / PANEL;
   ProductGrid best = {1, rows, 1, channels};
   double best_cost = 0.0;
   for (int64_t wanted = 1; wanted <= PIECES_PER_THREAD; ++wanted) {
@@ -57,7 +62,7 @@ ProductGrid product_grid(int64_t rows, int64_t channels, int threads, int64_t ro
       ProductGrid grid;
       grid.rows = cut(rows, row_parts, row_align);
       grid.row_parts = (rows + grid.rows - 1) / grid.rows;
-      grid.channels = cut(channels, channel_parts, PANEL);
+      grid.channels = cut(channels, channel_parts, PANEL);  // one part: all of them
       grid.channel_parts = (channels + grid.channels - 1) / grid.channels;
       const int64_t turns = (grid.pieces() + threads - 1) / threads;
       const double work =

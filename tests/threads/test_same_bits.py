@@ -102,6 +102,7 @@ def test_products(case, isa):
 
 
 IMAGE = reals(2, 50, 61, 47)
+LARGE = reals(4, 100, 61, 47)
 QIMAGE = codes(2, 50, 61, 47)
 OTHERS = {
     "dynamic product": ("MatMul", [reals(12, 40, 64), reals(12, 64, 50)], [], {}),
@@ -218,14 +219,14 @@ OTHERS = {
     "transpose pixels": ("Transpose", [QIMAGE], [], {"perm": [0, 2, 3, 1]}),
     "slice": (
         "Slice",
-        [IMAGE],
-        [np.array([3, 1]), np.array([50, 60]), np.array([1, 2]), np.array([1, 2])],
+        [LARGE],
+        [np.array([3, 1]), np.array([90, 60]), np.array([1, 2]), np.array([1, 2])],
         {},
     ),
-    "concat": ("Concat", [IMAGE, reals(2, 30, 61, 47)], [], {"axis": 1}),
+    "concat": ("Concat", [LARGE, reals(4, 30, 61, 47)], [], {"axis": 1}),
     "tile": ("Tile", [reals(50, 61, 47)], [np.array([2, 1, 3])], {}),
-    "expand": ("Expand", [reals(50, 1, 47)], [np.array([50, 61, 47])], {}),
-    "gather": ("Gather", [reals(400, 301), RNG.integers(-400, 400, 700)], [], {"axis": 0}),
+    "expand": ("Expand", [reals(100, 1, 47)], [np.array([100, 162, 47])], {}),
+    "gather": ("Gather", [reals(400, 301), RNG.integers(-400, 400, 2100)], [], {"axis": 0}),
 }
 
 
