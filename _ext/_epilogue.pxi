@@ -51,8 +51,8 @@ cdef class ProductEpilogue:
     """What follows a product's bias or multiplier: operators, residual, table, clamp.
 
     `operators` are (code, a, b) by kernels.h, UnaryCode, run in order. `row_multiplier` (M,) and
-    each of `channel_values` (N,) are float32; `table` holds 256 bytes. `residual` (M, N) is float32,
-    uint8, int8 or bf16; its rows may lie apart. `qmin`, `qmax` clamp the codes.
+    each of `channel_values` (N,) are float32; `table` holds 256 bytes. `residual` (M, N) is
+    float32, uint8, int8 or bf16; its rows may lie apart. `qmin`, `qmax` clamp the codes.
     """
 
     cdef Epilogue epilogue

@@ -5,7 +5,6 @@
 # stated dtype.
 
 
-
 cdef extern from "matrix_product.h" namespace "lp" nogil:
     cdef struct CodeOperands:
         const void* a
