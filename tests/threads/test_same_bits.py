@@ -220,7 +220,7 @@ OTHERS = {
     "slice": (
         "Slice",
         [LARGE],
-        [np.array([3, 1]), np.array([90, 60]), np.array([1, 2]), np.array([1, 2])],
+        [np.array([3, 1]), np.array([90, 60]), np.array([1, 2]), np.array([1, 1])],
         {},
     ),
     "concat": ("Concat", [LARGE, reals(4, 30, 61, 47)], [], {"axis": 1}),
