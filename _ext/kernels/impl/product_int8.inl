@@ -79,7 +79,9 @@ LP_INLINE int32_t row_sum(const lp::ProductArgs& args, const uint8_t* row) {
 
 // What reading a with its top bit flipped adds to it, and so to its zero point.
 template <class Micro>
-constexpr int32_t FLIP = !Micro::FLIPS ? 0 : Micro::SIGNED ? 128 : -128;
+constexpr int32_t FLIP = !Micro::FLIPS   ? 0
+                         : Micro::SIGNED ? 128
+                                         : -128;
 
 template <class Micro>
 LP_INLINE void row_terms(const lp::ProductArgs& args, CodeRows& rows) {
@@ -94,7 +96,8 @@ LP_INLINE void row_terms(const lp::ProductArgs& args, CodeRows& rows) {
   if (args.weight_zero_points != nullptr) {
     for (int i = 0; i < rows.count; ++i) {
       const int32_t za =
-          (args.row_zero_points ? args.row_zero_points[rows.m0 + i] : args.zero_point) + FLIP<Micro>;
+          (args.row_zero_points ? args.row_zero_points[rows.m0 + i] : args.zero_point) +
+          FLIP<Micro>;
       rows.term[terms][i] =
           wrapping_difference(wrapping_product(depth, za), row_sum<Micro>(args, rows.source[i]));
     }
