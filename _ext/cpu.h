@@ -1,7 +1,7 @@
 // cpu.h: what this machine can run, and which table of kernels is used.
 //
-// cpu.cpp asks once and composes the tables; what differs between architectures (how to ask, which
-// instruction sets there are) is in cpu_x86.cpp and cpu_arm.cpp, behind the declarations at the end.
+// cpu.cpp asks once and composes the tables; how to ask and which instruction sets there are is in
+// cpu_x86.cpp and cpu_arm.cpp, behind the declarations at the end.
 #pragma once
 #include <string>
 #include <vector>
