@@ -17,6 +17,7 @@
 //                                    (not SIGNED) the u8 code a as the s8 code a ^ 0x80 = a - 128
 //   Block                            what it prepares once for a block of rows: Block(args, rows)
 //   rows(args, panel, rows, block)   all rows of the block times one panel, down to the outputs
+//   FOUR_PANELS, four_panels(args, panels, rows)     where it has them: one row times four panels
 
 namespace {
 
@@ -131,6 +132,15 @@ LP_INLINE CodePanel code_panel(const lp::ProductArgs& args, int64_t n0, int64_t 
 }
 
 // Blocks are multiples of STEP rows, except for the last one.
+template <class Micro>
+constexpr auto has_four_panels(int) -> decltype(Micro::FOUR_PANELS) {
+  return Micro::FOUR_PANELS;
+}
+template <class Micro>
+constexpr bool has_four_panels(long) {
+  return false;
+}
+
 template <class Micro, int STEP = 8>
 LP_INLINE void product_int8(const lp::ProductArgs& args, const lp::Piece& piece) {
   const int64_t row_bytes = args.runs * args.run_length;
@@ -148,7 +158,19 @@ LP_INLINE void product_int8(const lp::ProductArgs& args, const lp::Piece& piece)
     }
     row_terms<Micro>(args, rows);
     const typename Micro::Block block(args, rows);
-    for (int64_t n0 = piece.n_begin; n0 < piece.n_end; n0 += PANEL) {
+    int64_t n0 = piece.n_begin;
+    if constexpr (has_four_panels<Micro>(0)) {
+      for (; rows.count == 1 && n0 + 4 * PANEL <= piece.n_end; n0 += 4 * PANEL) {
+        alignas(64) int32_t buffers[4][PANEL];
+        const CodePanel panels[4] = {
+            code_panel<Micro>(args, n0, piece.n_end, buffers[0]),
+            code_panel<Micro>(args, n0 + PANEL, piece.n_end, buffers[1]),
+            code_panel<Micro>(args, n0 + 2 * PANEL, piece.n_end, buffers[2]),
+            code_panel<Micro>(args, n0 + 3 * PANEL, piece.n_end, buffers[3])};
+        Micro::four_panels(args, panels, rows);
+      }
+    }
+    for (; n0 < piece.n_end; n0 += PANEL) {
       alignas(64) int32_t buffer[PANEL];
       Micro::rows(args, code_panel<Micro>(args, n0, piece.n_end, buffer), rows, block);
     }

@@ -129,6 +129,36 @@ struct MicroInt8 {
     }
   }
 
+  // One row times four panels: four streams of B keep more of the memory busy than one, and 16
+  // accumulators hide the latency.
+  static constexpr bool FOUR_PANELS = true;
+  static __attribute__((noinline)) void four_panels(const lp::ProductArgs& args,
+                                                    const CodePanel (&panels)[4],
+                                                    const CodeRows& rows) {
+    const int64_t depth = (args.run_length + 3) / 4 * 4;
+    const int8_t* b[4];
+    __m512i acc[4][1][4];
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) {
+      b[p] = panels[p].weights;
+      start_tile<1, 4>(panels[p], rows, 0, acc[p]);
+    }
+    for (int64_t r = 0; r < args.runs; ++r) {
+      const uint8_t* run = rows.source[0] + args.run_offset[r];
+      for (int64_t k = 0; k < depth; k += 4) {
+        const __m512i x = broadcast(run + k);
+#pragma GCC unroll 4
+        for (int p = 0; p < 4; ++p) {
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j) dot4(acc[p][0][j], x, b[p] + 64 * j);
+          b[p] += PANEL * 4;
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) store_tile<1, 4>(args.epilogue, panels[p], rows, 0, acc[p]);
+  }
+
   static void rows(const lp::ProductArgs& args, const CodePanel& panel, const CodeRows& rows,
                    const Block&) {
     switch ((panel.columns + 15) / 16) {
