@@ -6,6 +6,10 @@
 // next one has begun, cannot claim anything: it compares the job too. Only a claim makes a thread
 // look at the job itself, which stays in place until every chunk is done.
 //
+// A scheduler that wakes a worker on the processor of the caller leaves it there for milliseconds,
+// and two threads are then as fast as one. So a worker that shares a processor with the caller, or
+// with a worker before it, is sent to another one of those that the process may use.
+//
 // Threads wait for the next job by spinning for a moment, then asleep in a futex. So does the
 // caller for the last chunks. Nothing here takes a lock that a fork could leave locked: a caller
 // that finds the pool in use runs its tasks itself.
@@ -32,6 +36,8 @@ namespace {
 constexpr int64_t SPIN_NANOSECONDS = 30000;  // short: machines of two processors are shared
 constexpr int64_t SPIN_IN_RUN = 200000;      // while somebody has said that more work comes
 constexpr int64_t YIELD_NANOSECONDS = 3000;
+// Calls so close to each other find the threads that the first of them has woken still spinning.
+constexpr int64_t FREQUENT_NANOSECONDS = 60000;
 constexpr int64_t CHUNKS_PER_THREAD = 8;
 constexpr size_t STACK_BYTES = 2 << 20;
 
@@ -104,6 +110,19 @@ struct Guarded {
   }
 };
 
+// Bars thread `tid` (0: this one) from the processors in `taken`, unless no other is left.
+void send_away(pid_t tid, const cpu_set_t& taken) {
+  const int saved = errno;
+  cpu_set_t allowed;
+  if (sched_getaffinity(getpid(), sizeof(allowed), &allowed) == 0) {  // the main thread's
+    cpu_set_t both;
+    CPU_AND(&both, &allowed, &taken);
+    CPU_XOR(&allowed, &allowed, &both);
+    if (CPU_COUNT(&allowed) > 0) sched_setaffinity(tid, sizeof(allowed), &allowed);
+  }
+  errno = saved;
+}
+
 class Pool {
  public:
   // False: nothing was run, because the pool is in use or there is nobody to share with.
@@ -147,6 +166,7 @@ class Pool {
     left_.store(chunks, std::memory_order_relaxed);
     participants_.store(threads, std::memory_order_relaxed);
     const uint32_t job = job_.load(std::memory_order_relaxed) + 1;
+    spread(threads);
     for (uint32_t i = 0; i < threads; ++i) {
       const uint64_t share = uint64_t{i * chunks / threads} << 16 | (i + 1) * chunks / threads;
       slots_[i].word.store(uint64_t{job} << 32 | share, std::memory_order_release);
@@ -168,6 +188,40 @@ class Pool {
     caller_sleeps_.store(0, std::memory_order_relaxed);
   }
 
+  // No two participants on one processor, as far as is known here.
+  void spread(uint32_t threads) {
+    const int here = sched_getcpu();
+    caller_processor_.store(here, std::memory_order_relaxed);
+    if (here < 0 || here >= CPU_SETSIZE) return;
+    cpu_set_t taken;
+    CPU_ZERO(&taken);
+    CPU_SET(here, &taken);
+    for (uint32_t i = 1; i < threads; ++i) {
+      const int processor = slots_[i].processor.load(std::memory_order_relaxed);
+      if (processor < 0 || processor >= CPU_SETSIZE) continue;
+      if (CPU_ISSET(processor, &taken)) {
+        slots_[i].processor.store(-1, std::memory_order_relaxed);  // until it says where it is
+        send_away(slots_[i].thread.load(std::memory_order_relaxed), taken);
+      } else {
+        CPU_SET(processor, &taken);
+      }
+    }
+  }
+
+  // A worker says where it is, and leaves the caller's processor.
+  void settle(uint32_t self) {
+    int here = sched_getcpu();
+    if (here >= 0 && here < CPU_SETSIZE &&
+        here == caller_processor_.load(std::memory_order_relaxed)) {
+      cpu_set_t taken;
+      CPU_ZERO(&taken);
+      CPU_SET(here, &taken);
+      send_away(0, taken);
+      here = sched_getcpu();
+    }
+    slots_[self].processor.store(here, std::memory_order_relaxed);
+  }
+
   bool claim(uint32_t slot, uint32_t job, uint32_t* chunk) {
     std::atomic<uint64_t>& word = slots_[slot].word;
     uint64_t seen = word.load(std::memory_order_acquire);
@@ -186,6 +240,7 @@ class Pool {
   void help(uint32_t job, uint32_t self) {
     const uint32_t threads = participants_.load(std::memory_order_relaxed);
     if (self >= threads) return;
+    if (self > 0) settle(self);
     for (uint32_t i = 0; i < threads; ++i) {
       uint32_t chunk;
       while (claim((self + i) % threads, job, &chunk)) {
@@ -212,6 +267,8 @@ class Pool {
   static void* work(void* argument) {
     const Worker worker = *static_cast<Worker*>(argument);
     delete static_cast<Worker*>(argument);
+    worker.pool->slots_[worker.index].thread.store(static_cast<pid_t>(syscall(SYS_gettid)),
+                                                   std::memory_order_relaxed);
     for (uint32_t job = worker.seen;;) {
       job = worker.pool->next_job(job, worker.index);
       worker.pool->help(job, static_cast<uint32_t>(worker.index));
@@ -250,6 +307,8 @@ class Pool {
 
   struct alignas(64) Slot {
     std::atomic<uint64_t> word{0};
+    std::atomic<int> processor{-1};  // where its worker last was; -1: not known
+    std::atomic<pid_t> thread{0};
   };
 
   alignas(64) Word busy_{0};  // a caller has the pool
@@ -257,6 +316,7 @@ class Pool {
 
   alignas(64) Word job_{0};  // number of the current job; the workers' futex
   Word participants_{0};
+  std::atomic<int> caller_processor_{-1};
   // The job; read only by who has claimed a chunk of it.
   uint32_t chunks_ = 0;
   int64_t tasks_ = 0;
@@ -272,9 +332,10 @@ class Pool {
 // (whatever state it was in) and makes its own when it first needs one.
 std::atomic<Pool*> current_pool{nullptr};
 std::atomic<bool> making_pool{false};
-std::atomic<int> wanted_threads{0};    // 0: the default
-std::atomic<int> default_threads{0};   // 0: not asked for yet
-std::atomic<bool> bad_default{false};  // LOWPREC_NUM_THREADS is no number of threads
+std::atomic<int> wanted_threads{0};         // 0: the default
+std::atomic<int> default_threads{0};        // 0: not asked for yet
+std::atomic<int64_t> last_asked_asleep{0};  // threads_are_awake(), last time that they were not
+std::atomic<bool> bad_default{false};       // LOWPREC_NUM_THREADS is no number of threads
 
 std::atomic<uint32_t> forks{0};  // between the first process and this one
 
@@ -348,7 +409,9 @@ int usable_threads() {
 bool threads_are_awake() {
   if (others != nullptr) return true;
   const Pool* pool = current_pool.load(std::memory_order_acquire);
-  return pool != nullptr && pool->awake();
+  if (pool != nullptr && pool->awake()) return true;
+  const int64_t time = now();
+  return time - last_asked_asleep.exchange(time, std::memory_order_relaxed) < FREQUENT_NANOSECONDS;
 }
 
 bool ForkSafeLock::lock() {

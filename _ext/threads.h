@@ -60,8 +60,9 @@ std::string thread_count_problem();
 // How many threads a call from here may use: 1 inside a body, num_threads() elsewhere.
 int usable_threads();
 
-// Whether the pool's threads are spinning and take work at once (0.2 us) rather than asleep (5 to
-// 20 us).
+// Whether sharing is worth while even for a little work: the pool's threads are spinning and take
+// it at once (0.2 us) rather than asleep (5 to 20 us), or this is asked again and again in a short
+// time, so that threads that are woken now will be awake for the next call.
 bool threads_are_awake();
 
 // How many calls the pool has shared out so far.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 Call = Callable[[], object]
 Middle = Callable[[Sequence[float]], float]
 BURST = 0.002  # seconds: a timed burst repeats a call to last at least this long
-PAUSE = 0.004  # seconds before each burst, so that another library's threads stop spinning
+PAUSE = 0.06  # seconds before each burst, so that another library's threads stop spinning
 
 
 def repeats(call: Call) -> int:
