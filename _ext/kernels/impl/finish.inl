@@ -73,6 +73,19 @@ struct RowBlock {
   const uint8_t* residual[BLOCK_ROWS];
 };
 
+// Brings the lines that a tile will store into the first cache while it is computed: a large result
+// is otherwise limited by the wait for each of them. From channel n0 on, `columns` of each row.
+template <int MR>
+[[maybe_unused]] LP_INLINE void fetch_target(const lp::Epilogue& e, const RowBlock& rows, int first,
+                                             int64_t n0, int64_t columns) {
+  const int64_t out_bytes = output_bytes(e);
+#pragma GCC unroll 12
+  for (int i = 0; i < MR; ++i) {
+    const uint8_t* line = rows.target[first + i] + n0 * out_bytes;
+    for (int64_t at = 0; at < columns * out_bytes; at += 64) __builtin_prefetch(line + at, 1, 3);
+  }
+}
+
 // ---- what there is to do ----
 
 // The chain is empty. Of an int8 product, a u8/s8 output is then one product and one rounding, and

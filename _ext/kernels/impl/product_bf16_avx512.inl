@@ -55,6 +55,7 @@ struct MicroBF16 {
                                              const Panel<uint16_t>& panel,
                                              const Rows<uint16_t>& rows, int first) {
     const uint16_t* b = panel.weights;
+    fetch_target<MR>(args.epilogue, rows, first, panel.n0, panel.columns);
     __m512 acc[MR][NV];
 #pragma GCC unroll 12
     for (int i = 0; i < MR; ++i)

@@ -12,6 +12,7 @@ struct MicroF32 {
                                              const Rows<float>& rows, int first) {
     const float* const* a = rows.source + first;
     const float* b = panel.weights;
+    fetch_target<MR>(args.epilogue, rows, first, panel.n0, panel.columns);
     __m512 acc[MR][NV];
 #pragma GCC unroll 12
     for (int i = 0; i < MR; ++i)

@@ -64,6 +64,7 @@ struct MicroInt8 {
     const int8_t* b = panel.weights;
     __m512i acc[SETS][MR][NV];
     start_tile<MR, NV>(panel, rows, first, acc[0]);
+    fetch_target<MR>(args.epilogue, rows, first, panel.n0, panel.columns);
 #pragma GCC unroll 4
     for (int s = 1; s < SETS; ++s)
 #pragma GCC unroll 8
