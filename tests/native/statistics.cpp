@@ -84,7 +84,8 @@ void moments(Case& c) {
       int power = 0;
       const int64_t whole = static_cast<int64_t>(ldexp(frexp(value, &power), 53));
       const int by = power - 53 + exponent;
-      return by >= 0 ? static_cast<__int128>(whole) << by : static_cast<__int128>(whole >> -by);
+      if (whole == 0) return static_cast<__int128>(0);  // whose power says nothing
+      return by >= 0 ? whole * (static_cast<__int128>(1) << by) : static_cast<__int128>(whole >> -by);
     };
     const __int128 expected[] = {sum, squares};
     const __int128 actual[] = {exact(sums[0], 20 - scale),
