@@ -85,7 +85,8 @@ void moments(Case& c) {
       const int64_t whole = static_cast<int64_t>(ldexp(frexp(value, &power), 53));
       const int by = power - 53 + exponent;
       if (whole == 0) return static_cast<__int128>(0);  // whose power says nothing
-      return by >= 0 ? whole * (static_cast<__int128>(1) << by) : static_cast<__int128>(whole >> -by);
+      return by >= 0 ? whole * (static_cast<__int128>(1) << by)
+                     : static_cast<__int128>(whole >> -by);
     };
     const __int128 expected[] = {sum, squares};
     const __int128 actual[] = {exact(sums[0], 20 - scale),
