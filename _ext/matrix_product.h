@@ -1,5 +1,6 @@
-// matrix_product.h: one matrix product on plain row-major matrices, packed on the spot; for
-// lowprec.numerics. The engine packs once and calls the kernels itself.
+// matrix_product.h: one matrix product on plain row-major matrices, packed on the spot, with any
+// epilogue: how tests reach one kernel of one set. lowprec.numerics calls linear.h; the engine
+// packs once and calls the kernels itself.
 #pragma once
 #include <stdint.h>
 
