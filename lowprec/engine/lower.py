@@ -11,7 +11,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -77,28 +77,29 @@ class NativeSegment:
 
 @dataclass
 class FallbackSegment:
-    """One node that runs through ONNX's reference implementation."""
+    """One node that runs through ONNX's reference implementation; `why` no kernel of ours does."""
 
     node: ir.Node
     inputs: list[str]
     outputs: list[str]
+    why: str
 
 
 Segment = NativeSegment | FallbackSegment
 
 
-def lower_graph(model: ir.Model, fallback_names: Iterable[str] = ()) -> list[Segment]:
+def lower_graph(model: ir.Model, fallbacks: Mapping[str, str] | None = None) -> list[Segment]:
     """Cut the graph of `model` into segments, in execution order.
 
     Args:
         model: Fused hub, sorted topologically.
-        fallback_names: Nodes that turned out not to be native for the shapes at hand.
+        fallbacks: Nodes that turned out not to be native for the shapes at hand -> why.
 
     Raises:
         OwnOperatorRefused: a fused operator is not native for the shapes at hand.
     """
     native, held = set(_core.native_operators()), _core.held_dtypes()
-    forced = set(fallback_names)
+    forced = fallbacks or {}
     graph = model.graph
     known: set[str] = set()
     segments: list[Segment] = []
@@ -112,11 +113,12 @@ def lower_graph(model: ir.Model, fallback_names: Iterable[str] = ()) -> list[Seg
         current, made_here = NativeSegment(), set()
 
     for node in graph:
-        if not _is_native(node, native, held, forced):
+        why = why_not_native(node, native, held, forced)
+        if why is not None:
             if node.domain == OWN_DOMAIN:
                 raise OwnOperatorRefused(f"node '{node.name}': {node.op_type} is not native")
             cut()
-            segments.append(FallbackSegment(node, _captured(node), _names(node.outputs)))
+            segments.append(FallbackSegment(node, _captured(node), _names(node.outputs), why))
             continue
         for index in CONTENTS_NEEDED.get(node.op_type, ()):
             value = node.inputs[index] if index < len(node.inputs) else None
@@ -142,15 +144,27 @@ def is_constant(value: ir.Value) -> bool:
     return value.is_initializer() and not value.is_graph_input()
 
 
-def _is_native(node: ir.Node, native: set[str], held: frozenset[int], forced: set[str]) -> bool:
-    if node.domain not in NATIVE_DOMAINS or node.op_type not in native or node.name in forced:
-        return False
+def why_not_native(
+    node: ir.Node, native: Container[str], held: Container[int], forced: Mapping[str, str]
+) -> str | None:
+    """Return why `node` does not run on our kernels, whatever the shapes; None where it may.
+
+    Args:
+        node: Of the fused hub.
+        native: Operators that have a kernel.
+        held: ONNX's numbers of the element types that the engine holds.
+        forced: Names of nodes that turned out not to be native -> why.
+    """
+    if node.domain not in NATIVE_DOMAINS or node.op_type not in native:
+        return "no native kernel"
+    if (node.name or "") in forced:
+        return forced[node.name or ""]
     if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
-        return False
-    return all(
-        value is None or value.dtype is None or int(value.dtype) in held
-        for value in (*node.inputs, *node.outputs)
-    )
+        return "it holds a graph"
+    for value in (*node.inputs, *node.outputs):
+        if value is not None and value.dtype is not None and int(value.dtype) not in held:
+            return f"element type {value.dtype.name} of '{value.name}'"
+    return None
 
 
 def _names(values: Iterable[ir.Value | None]) -> list[str]:

@@ -20,7 +20,15 @@ import numpy.typing as npt
 
 from lowprec._ext import _core
 from lowprec.engine.explanation import Explanation, StepRow, StepTime
-from lowprec.errors import InputError, IsaError, LowprecError, ModelError, ThreadsError
+from lowprec.errors import (
+    ConfigError,
+    InputError,
+    IsaError,
+    LowprecError,
+    ModelError,
+    ThreadsError,
+    UnsupportedError,
+)
 from lowprec.threads import get_num_threads
 
 if TYPE_CHECKING:
@@ -128,13 +136,21 @@ class _NotNative(Exception):
 class Session:
     """A model on the engine. Made by `compile_model`; safe to use from several threads."""
 
-    def __init__(self, model: ir.Model, plain: ir.Model, observers: Mapping[str, Any]):
+    def __init__(
+        self,
+        model: ir.Model,
+        plain: ir.Model,
+        observers: Mapping[str, Any],
+        *,
+        fallback: bool = True,
+    ):
         """Take a fused hub and the same hub before fusing; neither may be changed afterwards."""
         from lowprec.engine.programs import tensor_infos
 
         self._model = model
         self._plain = plain
         self._observers = dict(observers)
+        self._falls_back = fallback
         self._fallbacks: dict[str, str] = {}
         self._lock = threading.Lock()
         _with_locks.add(self)
@@ -157,7 +173,12 @@ class Session:
             segments = lower_graph(self._model, self._fallbacks)
         except OwnOperatorRefused:
             self._model = self._plain
+            # A fused node has the name of one of its parts, which may well be native.
+            self._fallbacks.clear()
             segments = lower_graph(self._model, self._fallbacks)
+        for segment in segments:
+            if not self._falls_back and not isinstance(segment, NativeSegment):
+                raise _refused(segment.node.name or "", segment.node.op_type, segment.why)
         runners: list[_NativeRunner | ReferenceNode] = [
             _NativeRunner(segment, self._observers)
             if isinstance(segment, NativeSegment)
@@ -221,7 +242,11 @@ class Session:
                     if refusal.node in self._fallbacks:
                         continue
                     self._fallbacks[refusal.node] = refusal.why
-                    self._lower()
+                    try:
+                        self._lower()
+                    except UnsupportedError:
+                        del self._fallbacks[refusal.node]
+                        raise
 
     def _run_segments(
         self, feeds: dict[str, Array], *, timed: bool
@@ -298,11 +323,8 @@ class Session:
         return Explanation(tuple(steps), arena, get_num_threads())
 
     def _fallback_row(self, segment: Any) -> StepRow:
-        node = segment.node
-        why = self._fallbacks.get(node.name or "", "no native kernel")
-        return StepRow(
-            node.op_type, node.name or "", "reference", "numpy", "", 0.0, f"native: {why}", False
-        )
+        node, why = segment.node, f"native: {segment.why}"
+        return StepRow(node.op_type, node.name or "", "reference", "numpy", "", 0.0, why, False)
 
     def profile(self, feeds: Mapping[str, npt.ArrayLike], *, repeats: int = 10) -> list[StepTime]:
         """Return the median time of each step over `repeats` runs (after one that warms up)."""
@@ -313,6 +335,23 @@ class Session:
             StepTime(rounds[0][i][0], statistics.median(r[i][1] for r in rounds))
             for i in range(len(rounds[0]))
         ]
+
+
+def _refused(node: str, op_type: str, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"node '{node}' ({op_type}) does not run natively: {why}; the fall-back to NumPy is off: "
+        "allow it (fallback=True, or unset LOWPREC_FALLBACK) or replace the operator"
+    )
+
+
+def _falls_back(fallback: bool | None) -> bool:
+    """Return the keyword, where it says nothing the environment, where that neither True."""
+    if fallback is not None:
+        return fallback
+    text = os.environ.get("LOWPREC_FALLBACK", "")
+    if text not in ("", "on", "off"):
+        raise ConfigError(f"LOWPREC_FALLBACK is '{text}'; it must be 'on' or 'off'")
+    return text != "off"
 
 
 def _native_rows(plan: _core.Plan, isa: str) -> list[StepRow]:
@@ -374,6 +413,7 @@ def compile_model(
     *,
     observers: Mapping[str, Any] | None = None,
     fused: bool = True,
+    fallback: bool | None = None,
 ) -> Session:
     """Return a Session that runs `model` with its precision unchanged.
 
@@ -381,9 +421,14 @@ def compile_model(
         model: A hub from `lowprec.graph.load`; it is not changed.
         observers: Float value name -> `TensorObserver` that sees the value in every run.
         fused: False runs the graph operator by operator (the reference for fused chains).
+        fallback: Whether nodes without a native kernel may run through ONNX's reference
+            implementation, in NumPy. None: yes, unless LOWPREC_FALLBACK=off. Some nodes show
+            only for concrete shapes that no kernel does them: then `run()` raises.
 
     Raises:
         ModelError: an observed name is not a value of the model.
+        UnsupportedError: a node has no native kernel and may not fall back.
+        ConfigError: LOWPREC_FALLBACK is neither "on" nor "off".
         IsaError: LOWPREC_ISA names what this machine lacks.
     """
     from lowprec.engine.programs import clone, value_names
@@ -400,4 +445,4 @@ def compile_model(
         fuse(whole, keep=watched)
     with _engine_errors():
         _core.chosen_isa()
-    return Session(whole, plain, watched)
+    return Session(whole, plain, watched, fallback=_falls_back(fallback))
