@@ -247,5 +247,6 @@ const std::vector<Operator>& reduce_operators();       // ops_reduce.cpp: reduct
 const std::vector<Operator>& pool_operators();         // ops_pool.cpp
 const std::vector<Operator>& shape_operators();   // ops_shape.cpp: reshape, transpose, slice...
 const std::vector<Operator>& resize_operators();  // ops_resize.cpp: resize, pad
+const std::vector<Operator>& recurrent_operators();  // ops_recurrent.cpp: RNN, GRU, LSTM
 
 }  // namespace lp

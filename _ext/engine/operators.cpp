@@ -9,7 +9,8 @@ const std::map<std::string, const Operator*>& by_name() {
     std::map<std::string, const Operator*> all;
     for (const auto* table : {&conv_operators(), &matrix_operators(), &elementwise_operators(),
                               &quantize_operators(), &reduce_operators(), &observe_operators(),
-                              &pool_operators(), &shape_operators(), &resize_operators()}) {
+                              &pool_operators(), &shape_operators(), &resize_operators(),
+                              &recurrent_operators()}) {
       for (const Operator& entry : *table) all[entry.op] = &entry;
     }
     return all;

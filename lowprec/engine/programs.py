@@ -71,6 +71,8 @@ def attributes_of(node: ir.Node) -> dict[str, Attribute]:
             result[name] = attribute.as_float()
         elif attribute.type == ir.AttributeType.STRING:
             result[name] = attribute.as_string()
+        elif attribute.type == ir.AttributeType.STRINGS:
+            result[name] = ",".join(attribute.as_strings())
         elif attribute.type == ir.AttributeType.INTS:
             result[name] = list(attribute.as_ints())
         elif attribute.type == ir.AttributeType.FLOATS:

@@ -688,3 +688,66 @@ def global_average_pool(x: F32) -> F32:
     total = sum_rows_f32(x.reshape(*x.shape[:2], positions))
     mean: F32 = total / np.float32(positions)
     return mean.reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+
+
+# --- recurrent layers: one direction, x (T, N, I), ONNX's order of gates --------------------------
+
+Unary = Callable[[F32], F32]
+
+
+def x_gates(x: F32, w: F32, bias: F32) -> F32:
+    """Return gemm_f32 of every step with w (G, I), plus `bias` (G,): shape (T, N, G)."""
+    return gemm_f32(x.reshape(-1, x.shape[-1]), w.T, bias).reshape(*x.shape[:2], -1)
+
+
+def rnn(x: F32, w: F32, r: F32, bias: F32, h: F32, *, f: Unary) -> F32:
+    """Return the states (T, N, H) of h = f(h @ r.T + (x @ w.T + bias)), bias = Wb + Rb."""
+    states = []
+    for gates in x_gates(x, w, bias):
+        h = f(gemm_f32(h, r.T) + gates)
+        states.append(h)
+    return np.stack(states)
+
+
+def gru(
+    x: F32, w: F32, r: F32, wb: F32, rb: F32, h: F32,
+    *, f: Unary, g: Unary, linear_before_reset: bool = False,
+) -> F32:  # fmt: skip
+    """Return the states (T, N, H) of ONNX's GRU; wb and rb are the biases (3H,) of w and r.
+
+    Wb + Rb is one rounded sum, added to x @ w.T; with linear_before_reset the last gate's Rb is
+    added to its part of h @ r.T. The new state is (1 - z) * n + z * h, rounded at each step.
+    """
+    size = h.shape[1]
+    apart = np.where((np.arange(3 * size) >= 2 * size) & linear_before_reset, rb, np.float32(0))
+    states = []
+    for gates in x_gates(x, w, wb + (rb - apart)):
+        z, reset = np.split(f(gemm_f32(h, r[: 2 * size].T) + gates[:, : 2 * size]), 2, axis=1)
+        if linear_before_reset:
+            new = reset * gemm_f32(h, r[2 * size :].T, apart[2 * size :])
+        else:
+            new = gemm_f32(reset * h, r[2 * size :].T)
+        new = g(new + gates[:, 2 * size :])
+        h = (np.float32(1) - z) * new + z * h
+        states.append(h)
+    return np.stack(states)
+
+
+def lstm(
+    x: F32, w: F32, r: F32, bias: F32, h: F32, c: F32, p: F32 | None = None,
+    *, f: Unary, g: Unary, k: Unary, input_forget: bool = False,
+) -> tuple[F32, F32]:  # fmt: skip
+    """Return the states (T, N, H) and the last cell (N, H) of ONNX's LSTM; bias = Wb + Rb.
+
+    Peepholes p (3H,): i, o, f. c = f * c + i * g, every operation rounded, then h = o * k(c).
+    """
+    peep_i, peep_o, peep_f = np.split(np.zeros(3 * h.shape[1], np.float32) if p is None else p, 3)
+    states = []
+    for gates in x_gates(x, w, bias):
+        i, o, forget, new = np.split(gemm_f32(h, r.T) + gates, 4, axis=1)
+        i = f(i if p is None else i + peep_i * c)
+        forget = f(forget if p is None else forget + peep_f * c)
+        c = (np.float32(1) - i if input_forget else forget) * c + i * g(new)
+        h = f(o if p is None else o + peep_o * c) * k(c)
+        states.append(h)
+    return np.stack(states), c
