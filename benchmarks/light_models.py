@@ -24,7 +24,7 @@ def light_models() -> list[Path]:
 
 
 def with_random_weights(path: Path, seed: int = 0) -> onnx.ModelProto:
-    """Return the model at `path` with every weight an initializer with seeded random values."""
+    """Return the model at `path` with seeded random initializers as weights, for any batch size."""
     model = onnx.load(str(path))
     graph = model.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -61,7 +61,23 @@ def with_random_weights(path: Path, seed: int = 0) -> onnx.ModelProto:
     pictures = [value for value in graph.input if value.name not in constants]
     del graph.input[:]
     graph.input.extend(pictures)
+    free_batch(graph)
     return model
+
+
+def free_batch(graph: onnx.GraphProto) -> None:
+    """Let axis 0 of inputs and outputs be of any size: the files and their Reshapes say 1."""
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[0] in weights or node.input[1] not in weights:
+            continue
+        target = weights[node.input[1]]
+        sizes = numpy_helper.to_array(target).copy()
+        if sizes[0] == 1:
+            sizes[0] = 0  # as many as there are
+            target.CopyFrom(numpy_helper.from_array(sizes, target.name))
 
 
 def random_weight(

@@ -23,15 +23,13 @@ from statistics import median
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
-from real_models import Feeds, RealModel, real_models
+from real_models import Feeds, Outputs, RealModel, real_models
 
 import lowprec
 
 CALIBRATION, ROUNDS = 24, 5
 ALLOWED_ERROR = 1e-4
 
-Outputs = Sequence[NDArray[np.generic]]
 Run = Callable[[Feeds], Outputs]
 
 
@@ -117,8 +115,7 @@ def measure(model: RealModel, row: Row) -> None:
     quantized = lowprec.quantize(source, model.feeds(CALIBRATION, 1))
     answers = [quantized.run(feeds) for feeds in held_out]
     row.sqnr = min(sqnr(a, b) for a, b in zip(exact, answers, strict=True))
-    same = [model.decide(a) == model.decide(b) for a, b in zip(exact, answers, strict=True)]
-    row.agreement, row.decision = float(np.mean(np.concatenate(same))), model.decision
+    row.agreement, row.decision = model.agreement(exact, answers), model.decision
     row.int8_share = quantized.report.int8_fraction
     runs: dict[str, Run] = {"float": session.run, "int8": quantized.run, "onnxruntime": peer}
     row.milliseconds = latencies(runs, held_out[:2])

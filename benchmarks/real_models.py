@@ -15,27 +15,63 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from exported_models import lite0_path, minilm_path, photo_feeds, sentence_feeds
 from light_models import light_models, pictures, with_random_weights
 from numpy.typing import NDArray
 from recognition import decode, draw_words, model_path, read_characters, to_input
 
 Feeds = dict[str, NDArray[np.generic]]
+Outputs = Sequence[NDArray[np.generic]]
 RATE = 16_000  # samples per second that Silero hears
 PITCH_RATE, PITCH_WINDOW = 22_050, 43_844  # what Basic Pitch hears
 
 
+def stacked(feeds: Sequence[Feeds]) -> Feeds:
+    """Return one feed of as many samples along axis 0 of every input."""
+    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+
+
 @dataclass(frozen=True)
 class RealModel:
-    """A model, where it comes from, what to feed it, and what its output decides."""
+    """A model, where it comes from, what to feed it, and what its output decides.
+
+    Attributes:
+        feeds: (count, seed) -> as many feeds of one sample each.
+        held_out: How many feeds to measure accuracy on.
+        sample: seed -> the feed that is timed, where its size is not that of `feeds`.
+        has_batch: Whether axis 0 of every input is the batch.
+        trained: Whether its decisions mean something; False for random weights.
+        is_transformer: For tools that want to know.
+        judge: How far two precisions agree, 0 to 1, over all feeds; None counts decisions.
+    """
 
     name: str
     load: Callable[[], str | onnx.ModelProto]
-    feeds: Callable[[int, int], list[Feeds]]  # (count, seed)
-    decide: Callable[[Sequence[NDArray[np.generic]]], NDArray[np.generic]] = field(
+    feeds: Callable[[int, int], list[Feeds]]
+    decide: Callable[[Outputs], NDArray[np.generic]] = field(
         default=lambda outputs: outputs[0].reshape(len(outputs[0]), -1).argmax(axis=1)
     )
     decision: str = "largest output"
-    held_out: int = 6  # how many feeds to measure on
+    held_out: int = 6
+    sample: Callable[[int], Feeds] | None = None
+    has_batch: bool = True
+    trained: bool = True
+    is_transformer: bool = False
+    judge: Callable[[Sequence[Outputs], Sequence[Outputs]], float] | None = None
+
+    def timed_feed(self, batch: int = 1) -> Feeds:
+        """Return the feed whose latency is measured, `batch` different samples."""
+        make = self.sample or (lambda seed: self.feeds(1, seed)[0])
+        return stacked([make(3 + index) for index in range(batch)])
+
+    def agreement(self, exact: Sequence[Outputs], answers: Sequence[Outputs]) -> float:
+        """Return the share of decisions that two precisions share, or what `judge` says."""
+        if self.judge is not None:
+            return self.judge(exact, answers)
+        same = [
+            np.ravel(self.decide(a) == self.decide(b)) for a, b in zip(exact, answers, strict=True)
+        ]
+        return float(np.mean(np.concatenate(same)))
 
 
 def package_file(package: str, file: str) -> Callable[[], str]:
@@ -52,19 +88,26 @@ def recognizer_feeds(count: int, seed: int) -> list[Feeds]:
     return [{"x": to_input(word)} for word in words]
 
 
-def page_feeds(count: int, seed: int) -> list[Feeds]:
-    """Return pages of 320 x 320 with a dozen words each, as PP-OCR's detector wants them."""
+def line_of_text(seed: int) -> Feeds:
+    """Return words side by side on 48 x 320, a usual line for PP-OCR's recogniser."""
+    (words,) = draw_words(seed, 6)
+    return {"x": np.concatenate([to_input(word) for word in words], axis=-1)[..., :320].copy()}
+
+
+def page_feeds(count: int, seed: int, size: int = 320) -> list[Feeds]:
+    """Return pages of `size` x `size` pixels with words, as PP-OCR's detector wants them."""
     rng = np.random.default_rng(seed)
-    (words,) = draw_words(seed, 12 * count)
+    a_page = 12 * (size // 320) ** 2
+    (words,) = draw_words(seed, a_page * count)
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     feeds = []
     for page in range(count):
-        paper = np.clip(rng.normal(rng.uniform(200, 250), 4, (320, 320, 3)), 0, 255)
+        paper = np.clip(rng.normal(rng.uniform(200, 250), 4, (size, size, 3)), 0, 255)
         top, left = 8, 8
-        for word in words[12 * page : 12 * page + 12]:
+        for word in words[a_page * page : a_page * (page + 1)]:
             pixels = word.pixels[::2, ::2]
             rows, columns = pixels.shape[:2]
-            if left + columns > 312:
+            if left + columns > size - 8:
                 top, left = top + 40, 8
             paper[top : top + rows, left : left + columns] = pixels
             left += columns + 24
@@ -160,6 +203,29 @@ def light_model(path: Path) -> RealModel:
         path.stem,
         lambda: with_random_weights(path),
         lambda count, seed: [{picture_name: picture} for picture in pictures(count, seed)],
+        trained=False,
+    )
+
+
+def similarity_agreement(exact: Sequence[Outputs], answers: Sequence[Outputs]) -> float:
+    """Return the correlation of all pairs' cosine similarity, which text embeddings are for."""
+    similarities = []
+    for results in (exact, answers):
+        vectors = np.stack([outputs[0].mean(axis=(0, 1), dtype=np.float64) for outputs in results])
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        similarities.append((vectors @ vectors.T)[np.triu_indices(len(vectors), 1)])
+    return float(np.corrcoef(similarities)[0, 1])
+
+
+def sentence_model(length: int) -> RealModel:
+    return RealModel(
+        f"MiniLM {length}",
+        minilm_path,
+        functools.partial(sentence_feeds, length),
+        decision="similarity of two texts",
+        held_out=24,
+        is_transformer=True,
+        judge=similarity_agreement,
     )
 
 
@@ -174,6 +240,7 @@ def real_models() -> list[RealModel]:
             lambda outputs: np.array([decode(outputs[0], characters())]),
             "word",
             held_out=60,
+            sample=line_of_text,
         ),
         RealModel(
             "PP-OCR det",
@@ -181,6 +248,7 @@ def real_models() -> list[RealModel]:
             page_feeds,
             lambda outputs: (outputs[0] > 0.3).ravel(),
             "pixel is text",
+            sample=lambda seed: page_feeds(1, seed, 640)[0],
         ),
         RealModel(
             "PP-OCR cls",
@@ -193,12 +261,17 @@ def real_models() -> list[RealModel]:
             speech_feeds,
             lambda outputs: (outputs[0] > 0.5).ravel(),
             "frame is speech",
+            has_batch=False,
         ),
         RealModel(
             "Magika",
             package_file("magika", "magika/models/standard_v3_3/model.onnx"),
             file_feeds,
+            held_out=60,
         ),
+        RealModel("EfficientNet-Lite0", lite0_path, photo_feeds, held_out=60),
+        sentence_model(16),
+        sentence_model(128),
         RealModel(
             "Basic Pitch",
             package_file("basic-pitch", "basic_pitch/saved_models/icassp_2022/nmp.onnx"),
