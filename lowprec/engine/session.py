@@ -432,16 +432,17 @@ def compile_model(
         IsaError: LOWPREC_ISA names what this machine lacks.
     """
     from lowprec.engine.programs import clone, value_names
-    from lowprec.passes import fuse
+    from lowprec.passes import expand_functions, fuse
 
     watched = dict(observers or {})
     missing = sorted(set(watched) - value_names(model))
     if missing:
         raise ModelError(f"no value is called '{missing[0]}': it cannot be observed")
     plain = clone(model)
+    expand_functions(plain, frozenset(_core.native_operators()))
     whole = plain
     if fused:
-        whole = clone(model)
+        whole = clone(plain)
         fuse(whole, keep=watched)
     with _engine_errors():
         _core.chosen_isa()

@@ -5,7 +5,8 @@ whether it changed anything. `simplify` leaves a plain ONNX model; `fuse` introd
 `ai.lowprec`, in memory only.
 """
 
+from lowprec.passes.expand_functions import expand_functions
 from lowprec.passes.fuse import fuse
 from lowprec.passes.simplify import simplify
 
-__all__ = ["fuse", "simplify"]
+__all__ = ["expand_functions", "fuse", "simplify"]
