@@ -238,15 +238,16 @@ const Operator* find_operator(const std::string& op);  // nullptr: not native
 std::vector<std::string> operator_names();
 
 // --------------------------------------------------------------------------- operator tables
-const std::vector<Operator>& conv_operators();     // ops_conv.cpp: Conv, QConv, transposed ones
+const std::vector<Operator>& conv_operators();        // ops_conv.cpp: Conv, QConv
+const std::vector<Operator>& transposed_operators();  // ops_transposed.cpp
 const std::vector<Operator>& matrix_operators();   // ops_matrix.cpp: MatMul, Gemm, QMatMul, QGemm
 const std::vector<Operator>& observe_operators();  // ops_observe.cpp: calibration taps
 const std::vector<Operator>& elementwise_operators();  // ops_elementwise.cpp
 const std::vector<Operator>& quantize_operators();     // ops_quantize.cpp
 const std::vector<Operator>& reduce_operators();       // ops_reduce.cpp: reductions, softmax, norms
 const std::vector<Operator>& pool_operators();         // ops_pool.cpp
-const std::vector<Operator>& shape_operators();   // ops_shape.cpp: reshape, transpose, slice...
-const std::vector<Operator>& resize_operators();  // ops_resize.cpp: resize, pad
+const std::vector<Operator>& shape_operators();      // ops_shape.cpp: reshape, transpose, slice...
+const std::vector<Operator>& resize_operators();     // ops_resize.cpp: resize, pad
 const std::vector<Operator>& recurrent_operators();  // ops_recurrent.cpp: RNN, GRU, LSTM
 
 }  // namespace lp

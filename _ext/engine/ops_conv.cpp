@@ -2,8 +2,8 @@
 //
 // Images are channels-last. Where the tensor has the border that a convolution wants around it (its
 // halo), the convolution reads it as it is; else it copies one image at a time into scratch memory
-// with its border (and, for a transposed one, with zeros between the pixels). After that every
-// kernel row is one contiguous run and there is nothing left to check.
+// with its border. After that every kernel row is one contiguous run and there is nothing left to
+// check. Transposed ones: ops_transposed.cpp.
 #include <string.h>
 
 #include "engine/product.h"
@@ -28,8 +28,7 @@ class ConvStep : public Step {
   bool understands_halo() const override { return true; }
   uint8_t border_code() const override { return border; }
   Halo wanted_halo() const override {
-    const bool plain = g.h.insert == 1 && g.w.insert == 1 && g.h.begin >= 0 && g.h.end >= 0 &&
-                       g.w.begin >= 0 && g.w.end >= 0;
+    const bool plain = g.h.begin >= 0 && g.h.end >= 0 && g.w.begin >= 0 && g.w.end >= 0;
     return plain ? Halo{g.h.begin, g.w.begin, g.h.end, g.w.end} : Halo{};
   }
   void set_halos(const Halo& in_halo, const Halo& out_halo, uint8_t code) override {
@@ -128,8 +127,8 @@ class ConvStep : public Step {
     memset(padded + height * row, border, static_cast<size_t>(scratch_bytes - height * row));
     parallel_rows(height, grain_of_rows(COPY_GRAIN, row), [&](int64_t begin, int64_t end) {
       for (int64_t y = begin; y < end; ++y) {
-        const int64_t from = (y - g.h.begin) / g.h.insert;
-        const bool inside = y >= g.h.begin && (y - g.h.begin) % g.h.insert == 0 && from < g.h.in;
+        const int64_t from = y - g.h.begin;
+        const bool inside = from >= 0 && from < g.h.in;
         copy_line(inside ? src + from * src_row : nullptr, padded + y * row);
       }
     });
@@ -138,7 +137,7 @@ class ConvStep : public Step {
   // One padded line; no source: it is all border.
   void copy_line(const uint8_t* src, uint8_t* line) const {
     const int64_t pixel = g.channels * element, width = g.w.padded();
-    if (src != nullptr && g.w.insert == 1 && g.w.begin >= 0 && g.w.end >= 0) {
+    if (src != nullptr && g.w.begin >= 0 && g.w.end >= 0) {
       memset(line, border, static_cast<size_t>(g.w.begin * pixel));
       memcpy(line + g.w.begin * pixel, src, static_cast<size_t>(g.w.in * pixel));
       memset(line + (g.w.begin + g.w.in) * pixel, border, static_cast<size_t>(g.w.end * pixel));
@@ -146,7 +145,7 @@ class ConvStep : public Step {
     }
     memset(line, border, static_cast<size_t>(width * pixel));
     for (int64_t x = 0; src != nullptr && x < g.w.in; ++x) {
-      const int64_t to_x = x * g.w.insert + g.w.begin;
+      const int64_t to_x = x + g.w.begin;
       if (to_x < 0 || to_x >= width) continue;
       memcpy(line + to_x * pixel, src + x * pixel, static_cast<size_t>(pixel));
     }
@@ -205,14 +204,11 @@ class ConvStep : public Step {
   }
 };
 
-bool is_transposed(const Node& node) { return node.op.find("Transpose") != std::string::npos; }
-
 void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
-  const bool transposed = is_transposed(node);
   const Tensor weights = p.tensor(p.operand(node, 1));
   const int x = p.operand(node, 0, Layout::CHANNELS_LAST);
   const Shape shape = p.tensor(x).shape;
-  const Geometry g = conv_geometry(node, shape, weights.shape, transposed);
+  const Geometry g = conv_geometry(node, shape, weights.shape, false);
   // A border may be larger than the image and its result.
   require_memory({g.h.padded(), g.w.padded(), g.channels}, 4);
   const bool whole_rows = g.groups == 1 && g.w.dilation == 1;
@@ -230,9 +226,10 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
       [&]() -> std::shared_ptr<Prepared> {
         auto packed = std::make_shared<Packed>();
         if (codes) {
-          const auto* w = reinterpret_cast<const int8_t*>(weights.constant);
-          pack_s8_weights(*packed, w, g, transposed, depthwise, whole_rows);
-          pack_channels(*packed, layout, weight_bounds(w, g, transposed),
+          const auto last =
+              channels_last_weights(reinterpret_cast<const int8_t*>(weights.constant), g, false);
+          pack_s8_weights(*packed, last, g, depthwise, whole_rows);
+          pack_channels(*packed, layout, bounds_of(last, g.out_channels),
                         integer_bias(p, node, g.out_channels), x_dtype, depthwise, node,
                         step->output);
           if (node.has_input(3)) {
@@ -241,8 +238,9 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
                 by_group<float>(layout, [&](int64_t o) { return addend[static_cast<size_t>(o)]; });
           }
         } else {
-          const auto* w = reinterpret_cast<const float*>(weights.constant);
-          pack_f32_weights(*packed, w, g, transposed, depthwise, whole_rows);
+          const auto last =
+              channels_last_weights(reinterpret_cast<const float*>(weights.constant), g, false);
+          pack_f32_weights(*packed, last, g, depthwise, whole_rows);
           const auto bias = real_bias(p, node, 2, g.out_channels);
           packed->bias_f32 =
               by_group<float>(layout, [&](int64_t o) { return bias[static_cast<size_t>(o)]; });
@@ -254,7 +252,7 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
   result[result.size() - 1] = g.w.out;
   if (result.size() == 4) result[2] = g.h.out;
   if (!step->packed->exact) {
-    build_wide(p, node, x, g, reinterpret_cast<const int8_t*>(weights.constant), transposed, result,
+    build_wide(p, node, x, g, reinterpret_cast<const int8_t*>(weights.constant), false, result,
                Layout::CHANNELS_LAST);
     return;
   }
@@ -265,16 +263,14 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
   step->depthwise_product = codes ? p.kernels().depthwise_u8s8 : p.kernels().depthwise_f32;
   step->in = {x};
   step->out = {p.output(node, 0, step->output.dtype, result, Layout::CHANNELS_LAST)};
-  const double pixels =
-      transposed ? static_cast<double>(g.h.in * g.w.in) : static_cast<double>(g.h.out * g.w.out);
-  step->macs = static_cast<double>(g.images) * pixels * static_cast<double>(g.out_channels) *
+  step->macs = static_cast<double>(g.images * g.h.out * g.w.out) *
+               static_cast<double>(g.out_channels) *
                static_cast<double>(g.group_channels() * g.taps());
   p.add(std::move(step));
 }
 
 const char* refuse_depthwise(Planner& p, const Node& node) {
   if (const char* why = not_constant(p, node)) return why;
-  if (is_transposed(node)) return "transposed";
   const Shape& x = p.shape_of(node, 0);
   const Shape& w = p.shape_of(node, 1);
   const int64_t groups = node.integer("group", 1);
@@ -318,14 +314,10 @@ const std::vector<Operator>& conv_operators() {
       {"Conv",
        {{"depthwise f32", refuse_depthwise_f32, conv_depthwise_f32},
         {"conv f32", refuse_product, conv_f32}}},
-      {"ConvTranspose", {{"conv f32 transposed", refuse_product, conv_f32}}},
       {"QConv",
        {{"depthwise u8s8", refuse_depthwise_u8s8, conv_depthwise_u8s8},
         {"conv u8s8", refuse_conv_u8s8, conv_int8},
         {"conv s8s8", refuse_conv_s8s8, conv_int8}}},
-      {"QConvTranspose",
-       {{"conv u8s8 transposed", refuse_conv_u8s8, conv_int8},
-        {"conv s8s8 transposed", refuse_conv_s8s8, conv_int8}}},
   };
   return operators;
 }

@@ -119,9 +119,8 @@ static WeightVector<T> depthwise_weights(const std::vector<T>& last, int64_t cha
   return result;
 }
 
-void pack_f32_weights(Packed& packed, const float* w, const Geometry& g, bool transposed,
+void pack_f32_weights(Packed& packed, const std::vector<float>& last, const Geometry& g,
                       bool depthwise, bool whole_rows) {
-  const std::vector<float> last = channels_last_weights(w, g, transposed);
   const int64_t taps = g.taps(), inner = g.group_channels(), per_group = g.out_channels / g.groups;
   if (depthwise) {
     packed.weights_f32 = depthwise_weights(last, g.channels, taps);
@@ -136,9 +135,8 @@ void pack_f32_weights(Packed& packed, const float* w, const Geometry& g, bool tr
   }
 }
 
-void pack_s8_weights(Packed& packed, const int8_t* w, const Geometry& g, bool transposed,
+void pack_s8_weights(Packed& packed, const std::vector<int8_t>& last, const Geometry& g,
                      bool depthwise, bool whole_rows) {
-  const std::vector<int8_t> last = channels_last_weights(w, g, transposed);
   const int64_t taps = g.taps(), inner = g.group_channels(), per_group = g.out_channels / g.groups;
   if (depthwise) {
     packed.weights_s8 = depthwise_weights(last, g.channels, taps);
@@ -215,15 +213,14 @@ void set_weights(ProductArgs& args, const Packed& packed, const Output& output, 
   args.epilogue.addend = packed.addend.empty() ? nullptr : packed.addend.data() + at;
 }
 
-std::vector<Bounds> weight_bounds(const int8_t* w, const Geometry& g, bool transposed) {
-  const std::vector<int8_t> last = channels_last_weights(w, g, transposed);
-  const int64_t depth = g.taps() * g.group_channels();
-  std::vector<Bounds> bounds(static_cast<size_t>(g.out_channels));
-  for (int64_t o = 0; o < g.out_channels; ++o) {
+std::vector<Bounds> bounds_of(const std::vector<int8_t>& last, int64_t channels) {
+  const int64_t depth = static_cast<int64_t>(last.size()) / channels;
+  std::vector<Bounds> bounds(static_cast<size_t>(channels));
+  for (int64_t o = 0; o < channels; ++o) {
+    Bounds& sum = bounds[static_cast<size_t>(o)];
     for (int64_t k = 0; k < depth; ++k) {
       const int8_t x = last[static_cast<size_t>(o * depth + k)];
-      (x > 0 ? bounds[static_cast<size_t>(o)].positive : bounds[static_cast<size_t>(o)].negative) +=
-          x;
+      (x > 0 ? sum.positive : sum.negative) += x;
     }
   }
   return bounds;

@@ -87,15 +87,16 @@ inline Geometry as_one_group(Geometry g) {
   return g;
 }
 
-void pack_f32_weights(Packed& packed, const float* w, const Geometry& g, bool transposed,
+// `last`: from channels_last_weights.
+void pack_f32_weights(Packed& packed, const std::vector<float>& last, const Geometry& g,
                       bool depthwise, bool whole_rows);
-void pack_s8_weights(Packed& packed, const int8_t* w, const Geometry& g, bool transposed,
+void pack_s8_weights(Packed& packed, const std::vector<int8_t>& last, const Geometry& g,
                      bool depthwise, bool whole_rows);
 
 struct Bounds {
   int64_t positive = 0, negative = 0;  // sums of the weights of one output channel, by sign
 };
-std::vector<Bounds> weight_bounds(const int8_t* w, const Geometry& g, bool transposed);
+std::vector<Bounds> bounds_of(const std::vector<int8_t>& last, int64_t channels);
 
 // What an accumulator is multiplied by: s_x * s_w, divided by s_y where codes follow directly.
 std::vector<float> multipliers(const Node& node, const Output& output, int64_t n);

@@ -289,31 +289,3 @@ def test_float_product_is_one_chain_of_fused_multiply_adds(isa):
         bias = rng.standard_normal(n).astype(np.float32)
         result, _ = run_operator("MatMul", a, [b, bias], {}, isa)
         np.testing.assert_array_equal(result, reference.gemm_f32(a, b, bias))
-
-
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("groups", [1, 2])
-def test_transposed_convolution_scatters_what_it_should(isa, groups):
-    rng = np.random.default_rng(6)
-    c, o, k, stride, pad, extra = 6, 4, 3, 2, 1, 1
-    x = rng.standard_normal((1, c, 5, 4)).astype(np.float32)
-    weights = rng.standard_normal((c, o // groups, k, k)).astype(np.float32)
-    attributes = {
-        "strides": [stride] * 2,
-        "pads": [pad] * 4,
-        "output_padding": [extra] * 2,
-        "group": groups,
-    }
-    result, _ = run_operator("ConvTranspose", x, [weights], attributes, isa)
-    size = [(s - 1) * stride + k + extra for s in (5, 4)]
-    full = np.zeros((1, o, *size))
-    for g in range(groups):
-        for i in range(c // groups):
-            for j in range(o // groups):
-                for y in range(5):
-                    for z in range(4):
-                        full[0, g * o // groups + j, 2 * y : 2 * y + k, 2 * z : 2 * z + k] += (
-                            x[0, g * c // groups + i, y, z] * weights[g * c // groups + i, j]
-                        )
-    expected = full[:, :, pad : size[0] - pad, pad : size[1] - pad]
-    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
