@@ -1,4 +1,6 @@
-// ops_recurrent.cpp: RNN, GRU and LSTM, every attribute that ONNX has. See recurrent.h.
+// ops_recurrent.cpp: RNN, GRU and LSTM, every attribute that ONNX has; QRNN, QGRU and QLSTM, whose
+// X, W and R are codes: with h_scale, h is quantised in each step, too, and H * R^T is a product of
+// codes. See recurrent.h.
 #include <string.h>
 
 #include <algorithm>
@@ -18,6 +20,7 @@ constexpr int64_t BLOCK_FLOATS = 256 * 1024 / 4, EFFICIENT_ROWS = 96;
 // Multiply-adds: a step's product that is worth cutting; a layer's that is worth sharing.
 constexpr double LARGE_PRODUCT = 1e6, WORTH_SHARING = 200e3;
 constexpr int64_t ROWS_PER_TASK = 4;
+constexpr int32_t H_ZERO_POINT = 128;  // h is as likely negative as positive
 
 // Which operand of the node a plan tensor is; -1 in `in` where absent.
 enum Operand { X, W, R, B, LENGTHS, INITIAL_H, INITIAL_C, PEEPHOLES, OPERANDS };
@@ -27,7 +30,9 @@ class RecurrentStep : public Step {
   RecurrentShape shape;
   const Kernels* kernels = nullptr;
   std::shared_ptr<RecurrentWeights> packed;  // null: weights change from run to run
-  int operand[OPERANDS];                     // plan tensors, or -1
+  Product input_product = nullptr;
+  float h_scale = 0.0f;   // of the codes of h; 0: it is not quantised
+  int operand[OPERANDS];  // plan tensors, or -1
   int y = -1, y_h = -1, y_c = -1;
 
   // X gates, h gates, h, c, reset: for all directions.
@@ -43,6 +48,7 @@ class RecurrentStep : public Step {
     sizes_[0] = aligned(block_ * row);
     sizes_[1] = aligned(row);
     sizes_[2] = sizes_[3] = sizes_[4] = aligned(s.batch * s.hidden);
+    sizes_[5] = aligned(s.batch * s.hidden / 4 + 2);  // codes, and 3 bytes that kernels may read
     per_direction_ = 0;
     for (int64_t size : sizes_) per_direction_ += size;
     scratch_bytes = s.directions * per_direction_ * 4;
@@ -53,7 +59,12 @@ class RecurrentStep : public Step {
   void run(Pointers t, uint8_t* scratch) const override {
     std::shared_ptr<RecurrentWeights> weights = packed;
     if (weights == nullptr) {
-      weights = pack_recurrent(shape, reals(t, W), reals(t, R), reals(t, B), reals(t, PEEPHOLES));
+      RecurrentOperands given;
+      given.w = reals(t, W);
+      given.r = reals(t, R);
+      given.b = reals(t, B);
+      given.peepholes = reals(t, PEEPHOLES);
+      weights = pack_recurrent(shape, given);
     }
     Run run{*this, t, reinterpret_cast<float*>(scratch), *weights, {}};
     run.all();
@@ -84,6 +95,7 @@ class RecurrentStep : public Step {
     float* h(int64_t d) const { return part(d, 2); }
     float* c(int64_t d) const { return part(d, 3); }
     float* reset(int64_t d) const { return part(d, 4); }
+    uint8_t* codes(int64_t d) const { return reinterpret_cast<uint8_t*>(part(d, 5)); }
 
     void all() {
       read_lengths();
@@ -152,15 +164,13 @@ class RecurrentStep : public Step {
       const int64_t count = last - first, time = block_time(d, first, last);
       const int64_t outer = s.batch_first ? s.batch : count,
                     inner = s.batch_first ? count : s.batch;
-      const float* x = step.reals(t, X) + time * (s.batch_first ? 1 : s.batch) * s.input;
-      ProductArgs args = matrix_args(x, s.input, x_gates(d), s.gates(), inner, s.input, s.gates());
+      const int64_t size = w.input.is_integer() ? 1 : 4;
+      const uint8_t* x = t[step.operand[X]] + time * (s.batch_first ? 1 : s.batch) * s.input * size;
+      ProductArgs args = w.input.args(x, s.input, x_gates(d), s.gates(), inner);
       args.rows = outer;
       args.src_row = (s.batch_first ? s.steps : s.batch) * s.input;
       args.dst_row = inner * s.gates();
-      args.packed = w.input.data();
-      args.bias = w.input_bias.data();
-      args.epilogue.kind = OUT_F32;
-      run_product(step.kernels->product_f32, args);
+      run_product(step.input_product, args);
     }
 
     // Sequences and directions are independent: threads take them whole. A single one with a large
@@ -185,26 +195,29 @@ class RecurrentStep : public Step {
       });
     }
 
-    void multiply(const float* a, const WeightVector<float>& packed_weights, const float* bias,
-                  float* result, int64_t rows, int64_t n) const {
-      ProductArgs args = matrix_args(a, s.hidden, result, s.gates(), rows, s.hidden, n);
-      args.packed = packed_weights.data();
-      args.bias = bias;
-      args.epilogue.kind = OUT_F32;
-      run_product(step.kernels->product_f32, args);
+    // Sequences [b0, b1) of a state of direction d, times weights.
+    void multiply(const GateProduct& weights, const float* state, int64_t d, int64_t b0, int64_t b1,
+                  float* result) const {
+      const float* a = state + b0 * s.hidden;
+      const int64_t rows = b1 - b0;
+      if (!weights.is_integer()) {
+        return run_product(step.kernels->product_f32,
+                           weights.args(a, s.hidden, result, s.gates(), rows));
+      }
+      uint8_t* q = codes(d) + b0 * s.hidden;
+      step.kernels->quantize_u8(a, q, rows * s.hidden, step.h_scale, H_ZERO_POINT);
+      run_product(step.kernels->product_u8s8, weights.args(q, s.hidden, result, s.gates(), rows));
     }
 
     // Sequences [b0, b1) of direction d.
     void run_steps(int64_t d, int64_t b0, int64_t b1, int64_t first, int64_t last) const {
       const DirectionWeights& w = weights.directions[static_cast<size_t>(d)];
       const CellRunner cell(*step.kernels, s, w, d);
-      const bool reset_first = !w.hidden.empty();
+      const bool reset_first = !w.hidden.is_empty();
       const int64_t start_time = block_time(d, first, last), count = last - first;
       float* gates = h_gates(d) + b0 * s.gates();
-      const int64_t columns = reset_first ? 2 * s.hidden : s.gates();
       for (int64_t number = first; number < last; ++number) {
-        multiply(h(d) + b0 * s.hidden, w.recurrent, w.recurrent_bias.data(), gates, b1 - b0,
-                 columns);
+        multiply(w.recurrent, h(d), d, b0, b1, gates);
         const auto row = [&](int64_t b) {
           const int64_t time = time_of(d, b, number) - start_time;
           const int64_t x_row = s.batch_first ? b * count + time : time * s.batch + b;
@@ -220,8 +233,7 @@ class RecurrentStep : public Step {
               memset(reset(d) + b * s.hidden, 0, static_cast<size_t>(s.hidden) * sizeof(float));
             }
           }
-          multiply(reset(d) + b0 * s.hidden, w.hidden, w.recurrent_bias.data() + columns,
-                   gates + columns, b1 - b0, s.hidden);
+          multiply(w.hidden, reset(d), d, b0, b1, gates + 2 * s.hidden);
         }
         for (int64_t b = b0; b < b1; ++b) {
           if (ended(b, number)) {
@@ -260,8 +272,8 @@ class RecurrentStep : public Step {
     }
   };
 
-  int64_t block_ = 0;                                       // steps whose X gates are made together
-  int64_t sizes_[5] = {0, 0, 0, 0, 0}, per_direction_ = 0;  // floats
+  int64_t block_ = 0;  // steps whose X gates are made together
+  int64_t sizes_[6] = {0, 0, 0, 0, 0, 0}, per_direction_ = 0;  // floats
 };
 
 void check_operand(Planner& p, const Node& node, Operand which, const Shape& wanted,
@@ -272,6 +284,14 @@ void check_operand(Planner& p, const Node& node, Operand which, const Shape& wan
                 "; it is " + dtype_name(p.dtype_of(node, which)) + " " +
                 to_string(p.shape_of(node, which)));
   }
+}
+
+std::vector<float> scales_of(const Node& node, const char* name, const RecurrentShape& s) {
+  std::vector<float> scales = node.reals(name);
+  if (scales.size() != 1 && static_cast<int64_t>(scales.size()) != s.gates()) {
+    throw Error(std::string(name) + " must hold 1 or " + std::to_string(s.gates()) + " values");
+  }
+  return scales;
 }
 
 void build_recurrent(Planner& p, const Node& node) {
@@ -297,14 +317,32 @@ void build_recurrent(Planner& p, const Node& node) {
     const bool is_weight = i == W || i == R || i == B || i == PEEPHOLES;
     if (there && is_weight) constant = constant && p.is_known(node, index);
   }
+  const bool is_integer = node.op[0] == 'Q';
+  const DType x_dtype = p.dtype_of(node, X);
+  step->input_product = !is_integer            ? p.kernels().product_f32
+                        : x_dtype == DType::S8 ? p.kernels().product_s8s8
+                                               : p.kernels().product_u8s8;
+  step->h_scale = node.real("h_scale", 0.0f);
   if (constant) {
     const auto known = [&](Operand which) {
       const int id = step->operand[which];
-      return id < 0 ? nullptr : reinterpret_cast<const float*>(p.tensor(id).constant);
+      return id < 0 ? nullptr : p.tensor(id).constant;
     };
     step->packed = std::static_pointer_cast<RecurrentWeights>(
         p.prepared(node, "recurrent", [&]() -> std::shared_ptr<Prepared> {
-          return pack_recurrent(s, known(W), known(R), known(B), known(PEEPHOLES));
+          RecurrentOperands given;
+          given.w = known(W);
+          given.r = known(R);
+          given.b = reinterpret_cast<const float*>(known(B));
+          given.peepholes = reinterpret_cast<const float*>(known(PEEPHOLES));
+          if (is_integer) {
+            given.w_codes = {scales_of(node, "w_scale", s), node.real("x_scale", 1.0f),
+                             static_cast<int32_t>(node.integer("x_zero_point", 0))};
+            if (p.dtype_of(node, R) == DType::S8) {
+              given.r_codes = {scales_of(node, "r_scale", s), step->h_scale, H_ZERO_POINT};
+            }
+          }
+          return pack_recurrent(s, given);
         }));
     for (Operand i : {W, R, B, PEEPHOLES}) step->operand[i] = -1;
   }
@@ -334,6 +372,17 @@ const char* refuse_recurrent(Planner& p, const Node& node) {
   return nullptr;
 }
 
+const char* refuse_integer(Planner& p, const Node& node) {
+  const DType x = p.dtype_of(node, X), r = p.dtype_of(node, R);
+  if (x != DType::U8 && x != DType::S8) return "input is not u8 or s8";
+  if (p.dtype_of(node, W) != DType::S8) return "W is not s8";
+  if (r != DType::S8 && r != DType::F32) return "R is not s8 or f32";
+  for (size_t i : {W, R, B, PEEPHOLES}) {
+    if (node.has_input(i) && !p.is_known(node, i)) return "the weights are not constant";
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 const std::vector<Operator>& recurrent_operators() {
@@ -341,6 +390,9 @@ const std::vector<Operator>& recurrent_operators() {
       {"RNN", {{"rnn f32", refuse_recurrent, build_recurrent}}},
       {"GRU", {{"gru f32", refuse_recurrent, build_recurrent}}},
       {"LSTM", {{"lstm f32", refuse_recurrent, build_recurrent}}},
+      {"QRNN", {{"rnn int8", refuse_integer, build_recurrent}}},
+      {"QGRU", {{"gru int8", refuse_integer, build_recurrent}}},
+      {"QLSTM", {{"lstm int8", refuse_integer, build_recurrent}}},
   };
   return operators;
 }

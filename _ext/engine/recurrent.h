@@ -5,10 +5,12 @@
 //   h gates = H * R^T, one small product per step
 //   row     = the cell: gates and state of one sequence to its next state (recurrent_cells.cpp)
 //
-// Everything is f32; each operation rounds once, activations are those of impl/unary.inl, and
-// products are FMA chains: lowprec/numerics/reference.py has the definition (rnn, gru, lstm).
+// States are f32, and so are gates; products are of floats or of codes (QRNN, QGRU, QLSTM). Each
+// operation rounds once, activations are those of impl/unary.inl, and products are FMA chains:
+// lowprec/numerics/reference.py has the definition (rnn, gru, lstm).
 #pragma once
 #include "engine/engine.h"
+#include "matrix_args.h"
 #include "weight_memory.h"
 
 namespace lp {
@@ -45,20 +47,56 @@ struct RecurrentShape {
 // From attributes and the shapes of X, W and R; throws Error.
 RecurrentShape recurrent_shape(const Node& node, const Shape& x, const Shape& w, const Shape& r);
 
-// What is packed for one direction (pack.h). With GRU's reset before its product, `hidden` holds
-// the last gate's part of R, else it is empty and `recurrent` holds all of R.
+// Rows of W or R (one per gate) as the weights of a product: floats, or codes whose sums become
+// floats at once: f32(acc) * (x_scale * scale) + bias.
+class GateProduct {
+ public:
+  GateProduct() = default;
+  // rows [n][k]; bias has n values or is null.
+  GateProduct(const float* rows, const float* bias, int64_t n, int64_t k);
+  GateProduct(const int8_t* rows, const std::vector<float>& scales, float x_scale,
+              int32_t x_zero_point, const float* bias, int64_t n, int64_t k);
+  bool is_integer() const { return !codes_.empty(); }
+  bool is_empty() const { return n_ == 0; }
+  // The product of m rows of floats or codes; strides in elements. The caller may change rows.
+  ProductArgs args(const void* a, int64_t a_stride, float* y, int64_t y_stride, int64_t m) const;
+
+ private:
+  int64_t n_ = 0, k_ = 0;
+  int32_t zero_point_ = 0;
+  WeightVector<float> floats_;
+  WeightVector<int8_t> codes_;
+  std::vector<int32_t> sums_, no_bias_;
+  std::vector<float> multiplier_, bias_;  // padded
+  bool has_bias_ = false;
+};
+
+// What is packed for one direction. With GRU's reset before its product, `hidden` holds the last
+// gate's part of R, else it is empty and `recurrent` holds all of R.
 struct DirectionWeights {
-  WeightVector<float> input, recurrent, hidden;
-  std::vector<float> input_bias, recurrent_bias;  // padded; added to the products of W and of R
-  std::vector<float> peepholes;                   // LSTM: i o f, or empty
+  GateProduct input, recurrent, hidden;
+  std::vector<float> peepholes;  // LSTM: i o f, or empty
 };
 struct RecurrentWeights : Prepared {
   std::vector<DirectionWeights> directions;
 };
-// b and peepholes may be null. With `pack_input` false there are only R and the biases.
-std::shared_ptr<RecurrentWeights> pack_recurrent(const RecurrentShape& shape, const float* w,
-                                                 const float* r, const float* b,
-                                                 const float* peepholes, bool pack_input = true);
+
+// The codes of one operand, and of what they are multiplied with; scales hold 1 value, or one for
+// each gate row of a direction.
+struct GateCodes {
+  std::vector<float> scales;
+  float x_scale = 0.0f;  // 0: products of floats, with the codes dequantised
+  int32_t x_zero_point = 0;
+};
+// The operands as they are in memory; b and peepholes may be null. W and R are f32, or s8 where
+// there are scales.
+struct RecurrentOperands {
+  const void *w = nullptr, *r = nullptr;
+  const float *b = nullptr, *peepholes = nullptr;
+  GateCodes w_codes, r_codes;
+};
+std::shared_ptr<RecurrentWeights> pack_recurrent(const RecurrentShape& shape,
+                                                 const RecurrentOperands& operands);
 
 // One sequence in one step. `h_gates` is overwritten; h and c are the state, before and after.
 struct CellRow {

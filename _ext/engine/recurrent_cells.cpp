@@ -95,26 +95,12 @@ std::vector<Activation> activations_from(const Node& node, Cell cell, int64_t di
   return result;
 }
 
-std::vector<float> padded(const float* values, int64_t n) {
-  std::vector<float> result(static_cast<size_t>(padded_channels(n)), 0.0f);
-  if (values != nullptr) std::copy(values, values + n, result.begin());
-  return result;
-}
-
-// Rows of a matrix [n][k] as the weights of a product over k.
-WeightVector<float> packed_rows(const float* rows, int64_t n, int64_t k) {
-  WeightVector<float> result(static_cast<size_t>(padded_channels(n) * k));
-  pack_f32(rows, {k, 0, 1}, n, 1, k, result.data());
-  return result;
-}
-
 }  // namespace
 
 RecurrentShape recurrent_shape(const Node& node, const Shape& x, const Shape& w, const Shape& r) {
   RecurrentShape s;
-  s.cell = node.op == "RNN"                        ? Cell::RNN
-           : node.op == "GRU" || node.op == "QGRU" ? Cell::GRU
-                                                   : Cell::LSTM;
+  const auto is = [&](const char* op) { return node.op == op || node.op == std::string("Q") + op; };
+  s.cell = is("RNN") ? Cell::RNN : is("GRU") ? Cell::GRU : Cell::LSTM;
   if (x.size() != 3 || w.size() != 3 || r.size() != 3) {
     throw Error("X, W and R must have rank 3; they are " + to_string(x) + ", " + to_string(w) +
                 " and " + to_string(r));
@@ -146,39 +132,6 @@ RecurrentShape recurrent_shape(const Node& node, const Shape& x, const Shape& w,
   }
   s.activations = activations_from(node, s.cell, s.directions);
   return s;
-}
-
-std::shared_ptr<RecurrentWeights> pack_recurrent(const RecurrentShape& s, const float* w,
-                                                 const float* r, const float* b,
-                                                 const float* peepholes, bool pack_input) {
-  auto result = std::make_shared<RecurrentWeights>();
-  const int64_t gates = s.gates(), hidden = s.hidden;
-  const bool reset_first = s.cell == Cell::GRU && !s.linear_before_reset;
-  for (int64_t d = 0; d < s.directions; ++d) {
-    DirectionWeights one;
-    if (pack_input) one.input = packed_rows(w + d * gates * s.input, gates, s.input);
-    const float* own = r + d * gates * hidden;
-    const int64_t together = reset_first ? 2 * hidden : gates;
-    one.recurrent = packed_rows(own, together, hidden);
-    if (reset_first) one.hidden = packed_rows(own + together * hidden, hidden, hidden);
-    one.input_bias = padded(b == nullptr ? nullptr : b + d * 2 * gates, gates);
-    one.recurrent_bias = padded(nullptr, gates);
-    if (b != nullptr) {
-      // Both biases of a gate are added once, but for the gate whose R part is reset by itself.
-      const float* recurrent = b + d * 2 * gates + gates;
-      const bool apart = s.cell == Cell::GRU && s.linear_before_reset;
-      const int64_t added = apart ? 2 * hidden : gates;
-      for (int64_t i = 0; i < added; ++i) one.input_bias[static_cast<size_t>(i)] += recurrent[i];
-      for (int64_t i = added; i < gates; ++i) {
-        one.recurrent_bias[static_cast<size_t>(i)] = recurrent[i];
-      }
-    }
-    if (peepholes != nullptr) {
-      one.peepholes.assign(peepholes + d * 3 * hidden, peepholes + (d + 1) * 3 * hidden);
-    }
-    result->directions.push_back(std::move(one));
-  }
-  return result;
 }
 
 void CellRunner::clip(float* x, int64_t n) const {

@@ -690,61 +690,87 @@ def global_average_pool(x: F32) -> F32:
     return mean.reshape(*x.shape[:2], *[1] * (x.ndim - 2))
 
 
-# --- recurrent layers: one direction, x (T, N, I), ONNX's order of gates --------------------------
+# --- recurrent layers: one direction, ONNX's order of gates ---------------------------------------
 
 Unary = Callable[[F32], F32]
+HiddenProduct = Callable[[F32, slice], F32]  # h (N, H) times the gate rows `slice` of R: (N, rows)
+H_ZERO_POINT = np.uint8(128)
 
 
 def x_gates(x: F32, w: F32, bias: F32) -> F32:
-    """Return gemm_f32 of every step with w (G, I), plus `bias` (G,): shape (T, N, G)."""
+    """Return gemm_f32 of every step of x (T, N, I) with w (G, I), plus `bias` (G,): (T, N, G)."""
     return gemm_f32(x.reshape(-1, x.shape[-1]), w.T, bias).reshape(*x.shape[:2], -1)
 
 
-def rnn(x: F32, w: F32, r: F32, bias: F32, h: F32, *, f: Unary) -> F32:
-    """Return the states (T, N, H) of h = f(h @ r.T + (x @ w.T + bias)), bias = Wb + Rb."""
+def x_gates_of_codes(
+    x: Codes, x_scale: np.float32, x_zero_point: Codes, w: Codes, w_scale: F32, bias: F32
+) -> F32:
+    """Return f32(acc) * (x_scale * w_scale) + bias for codes x (T, N, I), w (G, I); s8, no zero."""
+    rows = x.reshape(-1, x.shape[-1])
+    acc = matmul_integer(rows, w.T, x_zero_point, np.int8(0))
+    return (dequantize_accumulator(acc, x_scale * w_scale, 1) + bias).reshape(*x.shape[:2], -1)
+
+
+def h_product(r: F32) -> HiddenProduct:
+    """Return the product of floats with r (G, H)."""
+    return lambda h, rows: gemm_f32(h, r[rows].T)
+
+
+def h_product_of_codes(r: Codes, r_scale: F32, h_scale: np.float32) -> HiddenProduct:
+    """Return the product of h, quantised to u8 around 128, with s8 codes r (G, H)."""
+
+    def product(h: F32, rows: slice) -> F32:
+        codes = quantize_linear(h, np.asarray(h_scale), np.asarray(H_ZERO_POINT))
+        acc = matmul_integer(codes, r[rows].T, H_ZERO_POINT, np.int8(0))
+        return dequantize_accumulator(acc, h_scale * r_scale[rows], 1)
+
+    return product
+
+
+def rnn(gates: F32, product: HiddenProduct, h: F32, *, f: Unary) -> F32:
+    """Return the states (T, N, H) of h = f(h * R + gates); gates hold both biases."""
     states = []
-    for gates in x_gates(x, w, bias):
-        h = f(gemm_f32(h, r.T) + gates)
+    for step in gates:
+        h = f(product(h, slice(None)) + step)
         states.append(h)
     return np.stack(states)
 
 
 def gru(
-    x: F32, w: F32, r: F32, wb: F32, rb: F32, h: F32,
-    *, f: Unary, g: Unary, linear_before_reset: bool = False,
-) -> F32:  # fmt: skip
-    """Return the states (T, N, H) of ONNX's GRU; wb and rb are the biases (3H,) of w and r.
+    gates: F32, product: HiddenProduct, h: F32, *, f: Unary, g: Unary, last_bias: F32 | None = None
+) -> F32:
+    """Return the states (T, N, H) of ONNX's GRU: (1 - z) * n + z * h, rounded at each step.
 
-    Wb + Rb is one rounded sum, added to x @ w.T; with linear_before_reset the last gate's Rb is
-    added to its part of h @ r.T. The new state is (1 - z) * n + z * h, rounded at each step.
+    Gates hold both biases; with linear_before_reset, all but the last gate's part of Rb, which is
+    `last_bias` (H,) then: n = g(r * (h * R + last_bias) + gates), else g((r * h) * R + gates).
     """
     size = h.shape[1]
-    apart = np.where((np.arange(3 * size) >= 2 * size) & linear_before_reset, rb, np.float32(0))
+    first, last = slice(0, 2 * size), slice(2 * size, None)
     states = []
-    for gates in x_gates(x, w, wb + (rb - apart)):
-        z, reset = np.split(f(gemm_f32(h, r[: 2 * size].T) + gates[:, : 2 * size]), 2, axis=1)
-        if linear_before_reset:
-            new = reset * gemm_f32(h, r[2 * size :].T, apart[2 * size :])
+    for step in gates:
+        z, reset = np.split(f(product(h, first) + step[:, first]), 2, axis=1)
+        if last_bias is not None:
+            new = reset * (product(h, last) + last_bias)
         else:
-            new = gemm_f32(reset * h, r[2 * size :].T)
-        new = g(new + gates[:, 2 * size :])
-        h = (np.float32(1) - z) * new + z * h
+            new = product(reset * h, last)
+        h = (np.float32(1) - z) * g(new + step[:, last]) + z * h
         states.append(h)
     return np.stack(states)
 
 
 def lstm(
-    x: F32, w: F32, r: F32, bias: F32, h: F32, c: F32, p: F32 | None = None,
+    gates: F32, product: HiddenProduct, h: F32, c: F32, p: F32 | None = None,
     *, f: Unary, g: Unary, k: Unary, input_forget: bool = False,
 ) -> tuple[F32, F32]:  # fmt: skip
-    """Return the states (T, N, H) and the last cell (N, H) of ONNX's LSTM; bias = Wb + Rb.
+    """Return the states (T, N, H) and the last cell (N, H) of ONNX's LSTM.
 
-    Peepholes p (3H,): i, o, f. c = f * c + i * g, every operation rounded, then h = o * k(c).
+    Gates hold both biases. Peepholes p (3H,): i, o, f. c = f * c + i * g, every operation rounded,
+    then h = o * k(c).
     """
     peep_i, peep_o, peep_f = np.split(np.zeros(3 * h.shape[1], np.float32) if p is None else p, 3)
     states = []
-    for gates in x_gates(x, w, bias):
-        i, o, forget, new = np.split(gemm_f32(h, r.T) + gates, 4, axis=1)
+    for step in gates:
+        i, o, forget, new = np.split(product(h, slice(None)) + step, 4, axis=1)
         i = f(i if p is None else i + peep_i * c)
         forget = f(forget if p is None else forget + peep_f * c)
         c = (np.float32(1) - i if input_forget else forget) * c + i * g(new)

@@ -6,6 +6,7 @@ The order matters, and each pass states what it expects of the earlier ones:
     2 fuse_unary_chains        unary operators in a row              -> one UnaryChain
     3 move_to_codes            Dequantize -> Reshape .. -> Quantize  -> the operator on codes
     4 fuse_integer_layers      Dequantize'd Conv / MatMul ..         -> QConv / QMatMul ..
+      fuse_integer_recurrent   Dequantize'd LSTM / GRU / RNN         -> QLSTM / QGRU / QRNN
     5 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
     6 fuse_epilogues           bias, chain and Quantize              -> into the product before them
 
@@ -23,6 +24,7 @@ from lowprec.graph.silence import silent_onnx_ir
 from lowprec.passes.fuse_epilogues import fuse_epilogues
 from lowprec.passes.fuse_integer_elementwise import fuse_integer_elementwise
 from lowprec.passes.fuse_integer_layers import fuse_integer_layers
+from lowprec.passes.fuse_integer_recurrent import fuse_integer_recurrent
 from lowprec.passes.fuse_unary_chains import fuse_unary_chains
 from lowprec.passes.merge_silu import merge_silu
 from lowprec.passes.move_to_codes import move_to_codes
@@ -44,6 +46,7 @@ def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
     fuse_unary_chains(model, keep)
     move_to_codes(model, keep)
     fuse_integer_layers(model, keep)
+    fuse_integer_recurrent(model, keep)
     fuse_integer_elementwise(model, keep)
     fuse_epilogues(model, keep)
     remove_dead_nodes(model)

@@ -5,6 +5,7 @@ Own operators exist in memory only, between `fuse` and the lowering:
     UnaryChain              codes, a, b: unary float operators run in order (kernels.h, UnaryCode)
     QConv QConvTranspose    (x codes, w codes, bias s32, addend f32) -> f32, or codes with y_dtype
     QMatMul QGemm           the same
+    QRNN QGRU QLSTM         (x codes, w codes, r codes, then as in ONNX) -> f32
     QAdd QMul QConcat QAveragePool QGlobalAveragePool QTable: element-wise forms on codes
 """
 

@@ -14,7 +14,9 @@ and
    quantised: the residual of a ResNet. Otherwise they stay float, and the record says why. The
    integer form costs a second rounding, so what one layer's epilogue can compute (x * Sigmoid(x), a
    product with a constant) stays float in any case.
-4. A layer is left float when the config says so, when its weights are not constant, when it sits
+4. Recurrent layers (LSTM, GRU, RNN) are int8 layers: X is quantised like any input, W and R are s8
+   constants, and the state h has a scale of its own (`recurrent`).
+5. A layer is left float when the config says so, when its weights are not constant, when it sits
    in a control-flow body, or when it is not worth it (`why_not_worth_it`; a rule of the config that
    asks for int8 overrides that), or when eight bits are too few for what it reads (`MIN_SQNR`,
    `MIN_DEPTHWISE_SQNR`; overridden likewise).
@@ -29,9 +31,11 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from lowprec.calibration.ranges import Range
+from lowprec.passes.fuse_integer_recurrent import RECURRENT_TYPES
 from lowprec.passes.layers import LAYER_TYPES, Layer, find_layer
 from lowprec.passes.matching import constant_array, is_operator
 from lowprec.quantization.macs import Shape, count_macs
+from lowprec.quantization.recurrent import why_not_recurrent
 
 if TYPE_CHECKING:
     from lowprec.config import Config
@@ -85,6 +89,7 @@ class Placement:
 
     Attributes:
         layers: Layers that become int8, in graph order.
+        recurrent: Recurrent layers that become int8, in graph order.
         elementwise: Nodes that get their integer form.
         moved: Data-moving nodes that run on codes.
         tensors: Values that get a Q/DQ pair, in graph order; readers other than the nodes above
@@ -96,6 +101,7 @@ class Placement:
     """
 
     layers: dict[ir.Node, Layer] = field(default_factory=dict)
+    recurrent: list[ir.Node] = field(default_factory=list)
     elementwise: set[ir.Node] = field(default_factory=set)
     moved: set[ir.Node] = field(default_factory=set)
     tensors: list[ir.Value] = field(default_factory=list)
@@ -105,7 +111,7 @@ class Placement:
 
     def reads_codes(self, node: ir.Node, index: int) -> bool:
         """Return whether `node` reads its input `index` through a Q/DQ pair."""
-        if node in self.layers:
+        if node in self.layers or node in self.recurrent:
             return index == 0
         if node in self.elementwise:
             return True
@@ -152,9 +158,37 @@ def plan_placement(
             plan.reasons[node] = reason
         elif isinstance(layer, Layer):
             plan.layers[node] = layer
+    _plan_recurrent(model, config, plan, ranges, None if shapes is None else total)
     _plan_elementwise(model, config, plan, ranges)
     _plan_tensors(model, plan)
     return plan
+
+
+def _plan_recurrent(
+    model: ir.Model,
+    config: Config,
+    plan: Placement,
+    ranges: Mapping[str, Range] | None,
+    total: int | None,
+) -> None:
+    for node in model.graph:
+        if not is_operator(node, *RECURRENT_TYPES):
+            continue
+        macs = plan.macs[node]
+        reason = excluded_by(node, config) or why_not_recurrent(node)
+        if reason is None and constant_array(node.inputs[0]) is not None:
+            reason = "a constant input"
+        if reason is None:
+            reason = _why_not_calibrated(node.inputs[:1], ranges)
+        if reason is None and config.layer_precision(node.name or "", node.op_type) != "int8":
+            if macs is not None and macs < MIN_MACS and macs < MIN_SHARE * (total or 0):
+                reason = f"not worth it: {macs:,} multiply-adds"
+            else:
+                reason = _why_noisy(node.inputs[0], ranges)
+        if reason is None:
+            plan.recurrent.append(node)
+        else:
+            plan.reasons[node] = reason
 
 
 def excluded_by(node: ir.Node, config: Config) -> str | None:
@@ -194,13 +228,20 @@ def _why_too_coarse(layer: Layer, ranges: Mapping[str, Range] | None) -> str | N
     if found is None or found.sqnr is None:
         return None
     if found.sqnr < MIN_SQNR:
-        return f"eight bits would leave its input {found.sqnr:.1f} dB above the noise"
+        return _why_noisy(source, ranges)
     if is_depthwise(layer) and found.sqnr < MIN_DEPTHWISE_SQNR:
         return (
             f"eight bits would leave its input {found.sqnr:.1f} dB above the noise, and a "
             "depthwise layer averages nothing"
         )
     return None
+
+
+def _why_noisy(source: ir.Value | None, ranges: Mapping[str, Range] | None) -> str | None:
+    found = None if ranges is None or source is None else ranges.get(source.name or "")
+    if found is None or found.sqnr is None or found.sqnr >= MIN_SQNR:
+        return None
+    return f"eight bits would leave its input {found.sqnr:.1f} dB above the noise"
 
 
 def readers_of(value: ir.Value) -> list[tuple[ir.Node, int]]:
@@ -343,7 +384,7 @@ def _is_epilogue_step(node: ir.Node) -> bool:
 def _plan_tensors(model: ir.Model, plan: Placement) -> None:
     """Place a pair on what int8 nodes read, then move pairs above what can run on codes."""
     wanted: set[ir.Value] = set()
-    for node in plan.layers:
+    for node in (*plan.layers, *plan.recurrent):
         if node.inputs[0] is not None:
             wanted.add(node.inputs[0])
     for node in plan.elementwise:

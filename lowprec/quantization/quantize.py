@@ -24,6 +24,7 @@ from lowprec.quantization.placement import (
     readers_of,
 )
 from lowprec.quantization.recognition import find_quantized_operator
+from lowprec.quantization.recurrent import choose_hidden_scale, quantize_gates
 from lowprec.quantization.rewrite import ActivationParameters, Rewriter
 from lowprec.quantization.weights import quantize_weights
 from lowprec.report import LayerRecord
@@ -66,7 +67,11 @@ def tensors_to_calibrate(model: ir.Model, config: Config) -> list[str]:
     if find_quantized_operator(model) is not None:
         return []
     plan = plan_placement(model, config)
-    return [value.name for value in plan.tensors if value.name and _is_computed_with(value, plan)]
+    wanted = {value for value in plan.tensors if _is_computed_with(value, plan)}
+    states = {node.outputs[0] for node in plan.recurrent}  # Y is h, step by step
+    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+    seen = wanted | {value for value in states if value.uses() or value.is_graph_output()}
+    return [value.name for value in values if value.name and value in seen]
 
 
 def quantize_graph(
@@ -109,7 +114,7 @@ def quantize_graph(
     }
 
     rewriter = Rewriter(result.model, plan, parameters)
-    inputs = {node: node.inputs[0] for node in plan.layers}
+    inputs = {node: node.inputs[0] for node in (*plan.layers, *plan.recurrent)}
     rewriter.insert_pairs()
     for node, layer in plan.layers.items():
         source = inputs[node]
@@ -125,11 +130,29 @@ def quantize_graph(
         _describe_activation(record, source, chosen[source], parameters[source], ranges)
         record.weight_sqnr = quantized.sqnr
         record.raised_channels = quantized.raised_channels
+    for node in plan.recurrent:
+        source = inputs[node]
+        assert source is not None
+        name = node.name or ""
+        gates = {
+            index: quantize_gates(value, config, name)
+            for index, value in enumerate(node.inputs[:3])
+            if index > 0 and value is not None
+        }
+        hidden = choose_hidden_scale(node, ranges)
+        rewriter.store_gates(node, gates, hidden)
+        _describe_activation(records[node], source, chosen[source], parameters[source], ranges)
+        records[node].weight_sqnr = min(
+            (quantized.sqnr for quantized in gates.values() if quantized.sqnr is not None),
+            default=None,
+        )
+        records[node].reason = _describe_hidden(hidden)
     RemoveUnusedNodesPass()(result.model)
     _forget_types(result.model)
 
     result.total_macs = sum(macs or 0 for macs in plan.macs.values())
-    result.int8_macs = sum(plan.macs[node] or 0 for node in plan.layers)
+    int8 = (*plan.layers, *plan.recurrent)
+    result.int8_macs = sum(plan.macs[node] or 0 for node in int8)
     result.layers = [*records.values(), *_describe_bodies(model)]
     return result
 
@@ -200,7 +223,7 @@ def _describe(node: ir.Node, plan: Placement) -> LayerRecord:
 
 
 def _precision_of(node: ir.Node, plan: Placement) -> tuple[str, str]:
-    if node in plan.layers:
+    if node in plan.layers or node in plan.recurrent:
         return "int8", ""
     if node in plan.elementwise:
         return "int8", "integer form: inputs and output are quantised"
@@ -211,11 +234,15 @@ def _precision_of(node: ir.Node, plan: Placement) -> tuple[str, str]:
     graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     if any(attribute.type in graphs for attribute in node.attributes.values()):
         return "f32", "control flow: its bodies stay float"
-    if node.op_type in ("LSTM", "GRU", "RNN"):
-        return "f32", "recurrent layers have no int8 form yet"
     if comes_from_codes(node.outputs[0], plan):
         return "f32", "runs on the f32 result of the int8 layer before it"
     return "f32", "no integer form, or float around it"
+
+
+def _describe_hidden(scale: np.float32 | None) -> str:
+    if scale is None:
+        return "X * W in int8; H * R in f32 with s8 weights: nothing bounds the state"
+    return f"X * W and H * R in int8; the state has steps of {float(scale):.3g}"
 
 
 def _may_be_float(value: ir.Value) -> bool:

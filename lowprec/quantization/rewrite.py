@@ -16,9 +16,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lowprec.passes.fuse_integer_recurrent import HIDDEN_SCALE
 from lowprec.passes.layers import Layer
 from lowprec.passes.matching import NameSource, add_constant, is_operator
 from lowprec.quantization.placement import Placement
+from lowprec.quantization.recurrent import QuantizedGates
 from lowprec.quantization.weights import QuantizedWeights
 
 
@@ -116,6 +118,22 @@ class Rewriter:
                 node, name or f"{base}_bias", quantized.bias_codes, quantized.bias_scale, 0
             )
             node.replace_input_with(2, bias)
+
+    def store_gates(
+        self, node: ir.Node, gates: Mapping[int, QuantizedGates], hidden: np.float32 | None
+    ) -> None:
+        """Let a recurrent layer read W and R, by input index, through DequantizeLinear."""
+        for index, quantized in gates.items():
+            value = node.inputs[index]
+            assert value is not None
+            key = (value, 1, quantized.scale.tobytes())
+            if key not in self._weights:
+                self._weights[key] = self._insert_dequantize(
+                    node, value.name or "gates", quantized.codes, quantized.scale, 1
+                )
+            node.replace_input_with(index, self._weights[key])
+        if hidden is not None:
+            node.metadata_props[HIDDEN_SCALE] = repr(float(hidden))
 
     def _insert_dequantize(
         self,

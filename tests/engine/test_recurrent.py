@@ -50,23 +50,37 @@ def unary(name, isa="scalar"):
     return apply
 
 
-def by_definition(op, given, attributes):
-    """Return Y (T, 1, N, H) of one forward direction, by the reference."""
-    x, w, r = given["X"], given["W"][0], given["R"][0]
+def by_definition(op, given, attributes, codes=None):
+    """Return Y (T, 1, N, H) of one forward direction, by the reference.
+
+    `codes`: x and its scale and zero point, W, R and their scales, and that of h, or 0.
+    """
+    hidden, names = given["R"].shape[2], attributes.get("activations", USUAL[op])
+    before = bool(attributes.get("linear_before_reset", 0))
     wb, rb = np.split(given["B"][0], 2)
-    names = attributes.get("activations", USUAL[op])
+    apart = np.arange(len(rb)) >= (2 * hidden if before else len(rb))
+    bias = wb + np.where(apart, np.float32(0), rb)
+    if codes is None:
+        gates = reference.x_gates(given["X"], given["W"][0], bias)
+        product = reference.h_product(given["R"][0])
+    else:
+        x, x_scale, x_zero_point, w, w_scale, r, r_scale, h_scale = codes
+        gates = reference.x_gates_of_codes(x, x_scale, x_zero_point, w[0], w_scale, bias)
+        if h_scale:
+            product = reference.h_product_of_codes(r[0], r_scale, h_scale)
+        else:
+            product = reference.h_product(r[0].astype(np.float32) * r_scale[:, None])
     f, *others = [unary(name) for name in names]
     if op == "RNN":
-        return reference.rnn(x, w, r, wb + rb, given["h"][0], f=f)[:, None]
+        return reference.rnn(gates, product, given["h"][0], f=f)[:, None]
     if op == "GRU":
-        before = bool(attributes.get("linear_before_reset", 0))
-        made = reference.gru(
-            x, w, r, wb, rb, given["h"][0], f=f, g=others[0], linear_before_reset=before
-        )
-        return made[:, None]
+        last = rb[2 * hidden :] if before else None
+        return reference.gru(gates, product, given["h"][0], f=f, g=others[0], last_bias=last)[
+            :, None
+        ]
     p = None if given["P"] is None else given["P"][0]
     made, _ = reference.lstm(
-        x, w, r, wb + rb, given["h"][0], given["c"][0], p,
+        gates, product, given["h"][0], given["c"][0], p,
         f=f, g=others[0], k=others[1], input_forget=bool(attributes.get("input_forget", 0)),
     )  # fmt: skip
     return made[:, None]
@@ -106,6 +120,61 @@ def test_bits_are_the_references_on_every_instruction_set(form, sizes):
         assert made.tobytes() == expected.tobytes()
 
 
+def as_codes(rng, given, dtype, h_scale):
+    """Return random codes in place of X, W and R: what `by_definition` and the engine take."""
+    low = 0 if dtype is np.uint8 else -128
+    x = rng.integers(low, low + 256, given["X"].shape).astype(dtype)
+    w, r = (rng.integers(-127, 128, given[k].shape).astype(np.int8) for k in ("W", "R"))
+    w_scale, r_scale = ((rng.random(w.shape[1]) * 0.01 + 1e-3).astype(np.float32) for _ in "wr")
+    zero_point = dtype(low + 100)
+    h_scale = np.float32(h_scale)
+    codes = (x, np.float32(0.02), zero_point, w, w_scale, r, r_scale, h_scale)
+    attributes = {
+        "x_scale": float(codes[1]),
+        "x_zero_point": int(zero_point),
+        "w_scale": [float(s) for s in w_scale],
+        "r_scale": [float(s) for s in r_scale],
+        "h_scale": float(h_scale),
+    }
+    return codes, attributes, {**given, "X": x, "W": w, "R": r}
+
+
+@pytest.mark.parametrize("h_scale", [0.0, 1 / 127, 0.003])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("form", FORMS)
+def test_bits_of_codes_are_the_references_on_every_instruction_set(form, dtype, h_scale):
+    op, options, attributes = FORMS[form]
+    for number, (steps, batch, inputs, hidden) in enumerate(SIZES):
+        given = operands(op, steps=steps, batch=batch, inputs=inputs, hidden=hidden, **options)
+        rng = np.random.default_rng(number)
+        codes, extra, fed = as_codes(rng, given, dtype, h_scale)
+        expected = by_definition(op, given, attributes, codes)
+        where = [i for i in (1, 2, 3, 7) if i < len(fed) and list(fed.values())[i] is not None]
+        made = run_everywhere(
+            f"Q{op}", list(fed.values()), {**engine_attributes(attributes), **extra}, constant=where
+        )
+        assert made.tobytes() == expected.tobytes()
+
+
+def test_codes_in_both_directions_and_layouts_are_the_two_directions():
+    given = operands("LSTM", steps=6, batch=5, directions=2, lengths=True)
+    _, extra, fed = as_codes(np.random.default_rng(0), given, np.uint8, 0.008)
+    constant = (1, 2, 3)
+    both = run_node("QLSTM", list(fed.values()), {**extra, "direction": "bidirectional"},
+                    outputs=3, constant=constant)  # fmt: skip
+    first = {k: turned(v) if k in ("X", "h", "c") else v for k, v in fed.items()}
+    batch_first = run_node("QLSTM", list(first.values()),
+                           {**extra, "direction": "bidirectional", "layout": 1},
+                           constant=constant)  # fmt: skip
+    np.testing.assert_array_equal(batch_first[0], both[0].transpose(2, 0, 1, 3))
+    for d, direction in enumerate(("forward", "reverse")):
+        one = {k: v[d : d + 1] if k in ("W", "R", "B", "h", "c") else v for k, v in fed.items()}
+        alone = run_node("QLSTM", list(one.values()), {**extra, "direction": direction},
+                         outputs=3, constant=constant)  # fmt: skip
+        np.testing.assert_array_equal(alone[0][:, 0], both[0][:, d])
+        np.testing.assert_array_equal(alone[2][0], both[2][d])
+
+
 @pytest.mark.parametrize("op", GATES)
 def test_bits_do_not_depend_on_threads(op):
     given = operands(op, steps=9, batch=21, inputs=48, hidden=80, directions=2)
@@ -117,6 +186,13 @@ def test_bits_do_not_depend_on_threads(op):
                     op, list(given.values()), {"direction": "bidirectional"}, constant=(1, 2, 3)
                 )
             )
+    assert all(r[0].tobytes() == results[0][0].tobytes() for r in results[1:])
+    _, extra, fed = as_codes(np.random.default_rng(1), given, np.uint8, 0.008)
+    extra["direction"] = "bidirectional"
+    results = []
+    for count in (1, 2, 3, 4):
+        with threads(count):
+            results.append(run_node(f"Q{op}", list(fed.values()), extra, constant=(1, 2, 3)))
     assert all(r[0].tobytes() == results[0][0].tobytes() for r in results[1:])
 
 
