@@ -100,7 +100,8 @@ def choose_hidden_scale(node: ir.Node, ranges: Mapping[str, Range]) -> np.float3
         bound = widest if bound is None else min(bound, widest)
     if bound is None or not np.isfinite(bound) or bound <= 0:
         return None
-    return np.float32(max(float(bound) / _STEPS, SMALLEST_SCALE))
+    scale: np.float32 = np.float32(max(float(bound) / _STEPS, SMALLEST_SCALE))
+    return scale
 
 
 def _is_bounded(node: ir.Node) -> bool:
