@@ -331,9 +331,10 @@ class Plan:
     def run(
         self,
         inputs: list[NDArray[Any]],
-        outputs: list[NDArray[Any]] | None = None,
+        outputs: list[NDArray[Any] | None] | None = None,
         timed: bool = False,
     ) -> tuple[list[NDArray[Any]], list[int] | None]: ...
+    def output_needs_slack(self, index: int) -> bool: ...
     def rows(self) -> list[dict[str, Any]]: ...
 
 class Program:

@@ -44,11 +44,13 @@ cdef extern from "engine/program.h" namespace "lp" nogil:
         string refused
         string shape
         double macs
+        int64_t bytes
     cdef cppclass CPlan "lp::Plan":
         void run(const uint8_t**, uint8_t**, int64_t*) except +raise_engine_error
         vector[Row] rows() except +
         const vector[Tensor]& outputs()
         int64_t arena_bytes()
+        bint output_needs_slack(size_t)
         size_t steps()
     cdef cppclass CProgram "lp::Program":
         CProgram(const Kernels*)
@@ -134,7 +136,8 @@ cdef class Plan:
 
         Args:
             inputs: C-contiguous arrays in program order, of the shapes and dtypes planned for.
-            outputs: C-contiguous arrays to fill instead of allocating, in program order.
+            outputs: C-contiguous arrays to fill instead of allocating, in program order; None
+                for one that is to be allocated.
             timed: Whether to time each step.
         """
         cdef CPlan* plan = self.plan.get()
@@ -146,10 +149,11 @@ cdef class Plan:
         for array in inputs:
             sources.push_back(<const uint8_t*> cnp.PyArray_DATA(array))
         if outputs is None:
-            outputs = [
-                empty_with_slack(shape, dtype)
-                for shape, dtype in zip(self.output_shapes, self.output_dtypes)
-            ]
+            outputs = [None] * len(self.output_shapes)
+        outputs = [
+            empty_with_slack(shape, dtype) if array is None else array
+            for array, shape, dtype in zip(outputs, self.output_shapes, self.output_dtypes)
+        ]
         for array in outputs:
             targets.push_back(<uint8_t*> cnp.PyArray_DATA(array))
         if timed:
@@ -159,13 +163,18 @@ cdef class Plan:
             plan.run(sources.data(), targets.data(), clock)
         return outputs, (list(times) if timed else None)
 
+    def output_needs_slack(self, size_t index):
+        """Return whether steps of the plan read a little past the end of output `index`."""
+        return dereference(self.plan).output_needs_slack(index)
+
     def rows(self):
-        """Return one dict per step: op, name, kernel, refused, shape, macs."""
+        """Return one dict per step: op, name, kernel, refused, shape, macs, bytes."""
         cdef Row row
         return [
             {
                 "op": row.op.decode(), "name": row.name.decode(), "kernel": row.kernel.decode(),
                 "refused": row.refused.decode(), "shape": row.shape.decode(), "macs": row.macs,
+                "bytes": row.bytes,
             }
             for row in dereference(self.plan).rows()
         ]

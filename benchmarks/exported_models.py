@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Feeds = dict[str, NDArray[np.generic]]
+Outputs = Sequence[NDArray[np.generic]]
 FOLDER = Path("out/bench/models")
 OPSET = 20
 SIZE = 224  # pixels that Lite0 sees, of the middle 0.875 of a photo
@@ -82,14 +83,15 @@ def _export_lite0(path: Path) -> None:
 
 
 @functools.cache
-def photos() -> list[NDArray[np.float32]]:
-    """Return foolbox's 20 ImageNet photos, RGB, (3, 256, 256) in [0, 255]."""
+def photos() -> list[tuple[NDArray[np.float32], int]]:
+    """Return foolbox's 20 ImageNet photos, RGB, (3, 256, 256) in [0, 255], and their classes."""
     image_module = import_module("PIL.Image")
     made = []
     for path in sorted(file_of("foolbox", "foolbox/data").glob("imagenet_*.jpg")):
         with image_module.open(path) as picture:
             small = picture.convert("RGB").resize((256, 256), image_module.Resampling.BICUBIC)
-        made.append(np.asarray(small, np.float32).transpose(2, 0, 1))
+        label = int(path.stem.rpartition("_")[2])
+        made.append((np.asarray(small, np.float32).transpose(2, 0, 1), label))
     return made
 
 
@@ -100,11 +102,26 @@ def photo_feeds(count: int, seed: int) -> list[Feeds]:
     chosen = photos()[seed % 2 :: 2]
     for index in range(count):
         top, left = rng.integers(0, 256 - SIZE + 1, 2)
-        crop = chosen[index % len(chosen)][:, top : top + SIZE, left : left + SIZE]
+        crop = chosen[index % len(chosen)][0][:, top : top + SIZE, left : left + SIZE]
         if rng.integers(2):
             crop = crop[..., ::-1]
         feeds.append({"image": np.ascontiguousarray((crop[None] - 127) / 128, np.float32)})
     return feeds
+
+
+def photo_accuracy_kept(exact: Sequence[Outputs], answers: Sequence[Outputs]) -> float:
+    """Return 1 less the top-1 accuracy that was lost, for the outputs of feeds of an even seed."""
+    labels = [label for _, label in photos()[0::2]]
+    right = [
+        np.mean(
+            [
+                outputs[0].argmax() == labels[index % len(labels)]
+                for index, outputs in enumerate(results)
+            ]
+        )
+        for results in (exact, answers)
+    ]
+    return float(1 - max(0.0, right[0] - right[1]))
 
 
 # ---- all-MiniLM-L6-v2 ----------------------------------------------------------------------------

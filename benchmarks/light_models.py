@@ -26,6 +26,7 @@ def light_models() -> list[Path]:
 def with_random_weights(path: Path, seed: int = 0) -> onnx.ModelProto:
     """Return the model at `path` with seeded random initializers as weights, for any batch size."""
     model = onnx.load(str(path))
+    model.ir_version = 8  # before 4, an initializer had to be an input as well
     graph = model.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     shapes = {

@@ -15,7 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from exported_models import lite0_path, minilm_path, photo_feeds, sentence_feeds
+from exported_models import (
+    lite0_path,
+    minilm_path,
+    photo_accuracy_kept,
+    photo_feeds,
+    sentence_feeds,
+)
 from light_models import light_models, pictures, with_random_weights
 from numpy.typing import NDArray
 from recognition import decode, draw_words, model_path, read_characters, to_input
@@ -269,7 +275,14 @@ def real_models() -> list[RealModel]:
             file_feeds,
             held_out=60,
         ),
-        RealModel("EfficientNet-Lite0", lite0_path, photo_feeds, held_out=60),
+        RealModel(
+            "EfficientNet-Lite0",
+            lite0_path,
+            photo_feeds,
+            decision="accuracy kept",
+            held_out=60,
+            judge=photo_accuracy_kept,
+        ),
         sentence_model(16),
         sentence_model(128),
         RealModel(

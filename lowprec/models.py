@@ -86,13 +86,22 @@ class CompiledModel:
         feeds: Mapping[str, ArrayLike] | Sequence[str] | None,
         named_feeds: Mapping[str, ArrayLike] | None = None,
         /,
+        *,
+        out: Sequence[Array] | None = None,
     ) -> list[Array]:
         """Return the outputs in order for `feeds`, a dict of arrays by input name.
 
         onnxruntime's form `run(output_names, feeds)` works too; None names all outputs.
 
+        Args:
+            feeds: Every input by name; arrays that are C-contiguous are read where they are.
+            named_feeds: The same in onnxruntime's form.
+            out: One array per output, in order, which the engine writes into and returns; those
+                that are not C-contiguous, or share memory with an input, are copied into.
+
         Raises:
-            InputError: a name, dtype, rank or size does not fit the model.
+            InputError: a name, dtype, rank or size does not fit the model, or an array of `out`
+                does not fit its output.
         """
         if named_feeds is None:
             if not isinstance(feeds, Mapping):
@@ -100,8 +109,8 @@ class CompiledModel:
                     f"run() takes a dict of arrays by input name, got a {type(feeds).__name__}; "
                     "call the model itself to give inputs in order"
                 )
-            return self._session.run(feeds)
-        results = self._session.run(named_feeds)
+            return self._session.run(feeds, out=out)
+        results = self._session.run(named_feeds, out=out)
         if feeds is None:
             return results
         by_name = {info.name: result for info, result in zip(self.outputs, results, strict=True)}

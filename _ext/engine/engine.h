@@ -154,6 +154,7 @@ class Step {
   int64_t scratch_bytes = 0;
   int inplace = -1;  // in[inplace] may share memory with out[0] (same size, same layout)
   double macs = 0;
+  int64_t weight_bytes = 0;  // of the model's constants that are packed into the step
   const Node* node = nullptr;
   std::string kernel;   // "conv_u8s8 avx512vnni"
   std::string refused;  // "depthwise: group is 1; ..."

@@ -255,6 +255,17 @@ void Plan::run(const uint8_t* const* inputs, uint8_t* const* outputs, int64_t* n
   arenas_->give_back(std::move(arena));
 }
 
+bool Plan::output_needs_slack(size_t index) const {
+  const Tensor& output = output_tensors_[index];
+  if (dtype_size(output.dtype) > 1) return false;
+  for (const auto& step : steps_) {
+    for (int id : step->in) {
+      if (tensors_[static_cast<size_t>(id)].storage == output.storage) return true;
+    }
+  }
+  return false;
+}
+
 std::vector<Plan::Row> Plan::rows() const {
   std::vector<Row> rows;
   for (const auto& step : steps_) {
@@ -268,6 +279,9 @@ std::vector<Plan::Row> Plan::rows() const {
       row.shape = std::string(dtype_name(made.dtype)) + to_string(made.shape);
     }
     row.macs = step->macs;
+    row.bytes = step->weight_bytes;
+    for (int id : step->in) row.bytes += tensors_[static_cast<size_t>(id)].bytes();
+    for (int id : step->out) row.bytes += tensors_[static_cast<size_t>(id)].bytes();
     rows.push_back(row);
   }
   return rows;

@@ -404,6 +404,16 @@ std::shared_ptr<Plan> Program::plan(const std::vector<Shape>& shapes,
     plan->output_tensors_.push_back(planner.tensor(id));
   }
 
+  for (const auto& step : planner.steps_) {
+    if (step->node == nullptr || step->macs == 0) continue;
+    for (const int value : step->node->inputs) {
+      if (value < 0 || !values_[static_cast<size_t>(value)].constant) continue;
+      const ProgramValue& constant = values_[static_cast<size_t>(value)];
+      const int id = planner.plain_[static_cast<size_t>(value)];
+      if (std::find(step->in.begin(), step->in.end(), id) != step->in.end()) continue;
+      step->weight_bytes += count(constant.shape) * dtype_size(constant.dtype);
+    }
+  }
   plan->steps_ = std::move(planner.steps_);
   plan->tensors_ = std::move(planner.tensors_);
   plan->owned_ = std::move(planner.owned_);

@@ -20,11 +20,14 @@ class Plan {
   struct Row {  // for explain()
     std::string op, name, kernel, refused, shape;
     double macs;
+    int64_t bytes;  // read and written: operands, results, and the constants that it was made from
   };
   std::vector<Row> rows() const;
   const std::vector<Tensor>& outputs() const { return output_tensors_; }
   int64_t arena_bytes() const { return arena_bytes_; }
   size_t steps() const { return steps_.size(); }
+  // Steps read output `index`, too, and byte products read a little past their source's end.
+  bool output_needs_slack(size_t index) const;
 
  private:
   friend class Program;

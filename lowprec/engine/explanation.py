@@ -18,6 +18,7 @@ class StepRow:
         macs: Multiply-adds.
         refused: Better implementations that refused, and why.
         native: False for a node that runs through ONNX's reference implementation.
+        moved: Bytes of its operands, its results and the constants that it was made from.
     """
 
     op: str
@@ -28,6 +29,7 @@ class StepRow:
     macs: float
     refused: str
     native: bool
+    moved: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,20 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from lowprec._ext import _core
+from lowprec.engine.buffers import (
+    check_target,
+    checked_targets,
+    direct_targets,
+    in_order,
+    plan_targets,
+)
 from lowprec.engine.explanation import Explanation, StepRow, StepTime
 from lowprec.errors import (
     ConfigError,
@@ -207,36 +215,38 @@ class Session:
 
         Args:
             feeds: Every input by name. Dtypes must match; shapes may change from run to run.
-            out: Optional arrays to copy the outputs into; returned in place of new ones.
+            out: Arrays that take the outputs, in order; returned in place of new ones. The engine
+                writes into those that are C-contiguous and share no memory with an input; others
+                are copied into.
 
         Raises:
-            InputError: a name, dtype, rank or size does not fit the model.
+            InputError: a name, dtype, rank or size does not fit the model, or an array of `out`
+                does not fit its output.
         """
-        results, _ = self._run(self._checked(feeds), timed=False)
+        checked = self._checked(feeds)
         if out is None:
-            return results
-        return self._into(out, results)
-
-    def _into(self, out: Sequence[Array], results: list[Array]) -> list[Array]:
-        if len(out) != len(results):
-            raise InputError(f"out has {len(out)} arrays, the model makes {len(results)}")
-        for info, target, result in zip(self.outputs, out, results, strict=True):
-            if target.shape != result.shape or target.dtype != result.dtype:
-                raise InputError(
-                    f"out for '{info.name}' is {target.dtype} {list(target.shape)}; "
-                    f"it must be {result.dtype} {list(result.shape)}"
-                )
-            np.copyto(target, result)
-        return list(out)
+            return self._run(checked, timed=False)[0]
+        targets = checked_targets(out, self.outputs)
+        direct = direct_targets(self.outputs, targets, checked)
+        results, _ = self._run(checked, timed=False, direct=direct)
+        for info, target, result in zip(self.outputs, targets, results, strict=True):
+            if result is not target:
+                check_target(info.name, target, result.shape, result.dtype)
+                np.copyto(target, result)
+        return targets
 
     def _run(
-        self, feeds: dict[str, Array], *, timed: bool
+        self,
+        feeds: dict[str, Array],
+        *,
+        timed: bool,
+        direct: Mapping[str, Array] = MappingProxyType({}),
     ) -> tuple[list[Array], list[tuple[StepRow, float]]]:
         # Nodes that refuse at plan time move to the fall-back and the graph is cut again: each
         # round makes at least one node less native, so this ends.
         while True:
             try:
-                return self._run_segments(feeds, timed=timed)
+                return self._run_segments(feeds, timed=timed, direct=direct)
             except _NotNative as refusal:
                 with self._lock:
                     if refusal.node in self._fallbacks:
@@ -249,7 +259,7 @@ class Session:
                         raise
 
     def _run_segments(
-        self, feeds: dict[str, Array], *, timed: bool
+        self, feeds: dict[str, Array], *, timed: bool, direct: Mapping[str, Array]
     ) -> tuple[list[Array], list[tuple[StepRow, float]]]:
         from time import perf_counter
 
@@ -261,12 +271,10 @@ class Session:
         with _engine_errors():
             for segment, runner in zip(segments, runners, strict=True):
                 if isinstance(runner, _NativeRunner):
-                    arrays = [
-                        np.ascontiguousarray(values[name]).reshape(np.shape(values[name]))
-                        for name in segment.inputs
-                    ]
+                    arrays = [in_order(values[name]) for name in segment.inputs]
                     plan = runner.plan(arrays)
-                    made, nanoseconds = plan.run(arrays, None, timed)
+                    targets = plan_targets(plan, segment.outputs, direct) if direct else None
+                    made, nanoseconds = plan.run(arrays, targets, timed)
                     if nanoseconds is not None:
                         rows = _native_rows(plan, runner.last[1] if runner.last else "")
                         clock = nanoseconds or []
@@ -365,6 +373,7 @@ def _native_rows(plan: _core.Plan, isa: str) -> list[StepRow]:
             row["macs"],
             row["refused"],
             True,
+            row["bytes"],
         )
         for row in plan.rows()
     ]
