@@ -19,6 +19,7 @@ class ConvStep : public Step {
   uint8_t border = 0;  // code of real 0.0
   bool depthwise = false;
   std::shared_ptr<Packed> packed;
+  RunTimeScale run_time;
   Output output;
   std::vector<int64_t> offsets;  // of runs or taps, in elements
   int64_t run_length = 0;
@@ -28,6 +29,7 @@ class ConvStep : public Step {
   bool understands_halo() const override { return true; }
   uint8_t border_code() const override { return border; }
   Halo wanted_halo() const override {
+    if (run_time.any()) return {};  // nobody else knows the border
     const bool plain = g.h.begin >= 0 && g.h.end >= 0 && g.w.begin >= 0 && g.w.end >= 0;
     return plain ? Halo{g.h.begin, g.w.begin, g.h.end, g.w.end} : Halo{};
   }
@@ -72,7 +74,13 @@ class ConvStep : public Step {
         offsets.push_back(y * g.h.dilation * row + x * g.w.dilation * g.channels);
       }
     }
-    scratch_bytes = copies_ ? g.h.padded() * row * element + 128 : 0;
+    image_bytes_ = copies_ ? g.h.padded() * row * element + 128 : 0;
+    // Weights that s8 does not hold are sums over several taps at the same place.
+    const std::vector<int64_t> once = offsets;
+    for (int64_t i = 1; i < packed->tap_copies; ++i) {
+      offsets.insert(offsets.end(), once.begin(), once.end());
+    }
+    scratch_bytes = image_bytes_ + (run_time.any() ? RunTimeScale::scratch_bytes(*packed) + 64 : 0);
   }
 
   void run(Pointers t, uint8_t* scratch) const override {
@@ -80,23 +88,27 @@ class ConvStep : public Step {
     uint8_t* dst = t[out[0]];
     const Frame from = source_frame(), to = target_frame();
     const int64_t out_size = dtype_size(output.dtype);
+    const RunTimeScale::Values now =
+        run_time.values(*packed, t, in, scratch + (image_bytes_ + 63) / 64 * 64);
     if (target_halo_.any()) fill_halo(dst, out_size);
     dst += to.start * out_size;
     if (!copies_) {
-      run_images(src + from.start * element, dst, g.images);
+      run_images(src + from.start * element, dst, g.images, now);
       return;
     }
     const int64_t source_row = (g.w.in + source_halo_.left + source_halo_.right) * g.channels;
     const int64_t source_image = (g.h.in + source_halo_.top + source_halo_.bottom) * source_row;
     src += (source_halo_.top * source_row + source_halo_.left * g.channels) * element;
     for (int64_t i = 0; i < g.images; ++i) {
-      copy_inside(src + i * source_image * element, source_row * element, scratch);
-      run_images(scratch, dst + i * to.image * out_size, 1);
+      const uint8_t code = run_time.any() ? static_cast<uint8_t>(now.zero_point) : border;
+      copy_inside(src + i * source_image * element, source_row * element, scratch, code);
+      run_images(scratch, dst + i * to.image * out_size, 1, now);
     }
   }
 
  private:
   bool copies_ = false;
+  int64_t image_bytes_ = 0;  // of scratch memory
   Halo source_halo_, target_halo_;
   uint8_t target_border_ = 0;
 
@@ -122,28 +134,28 @@ class ConvStep : public Step {
                   });
   }
 
-  void copy_inside(const uint8_t* src, int64_t src_row, uint8_t* padded) const {
+  void copy_inside(const uint8_t* src, int64_t src_row, uint8_t* padded, uint8_t code) const {
     const int64_t row = g.w.padded() * g.channels * element, height = g.h.padded();
-    memset(padded + height * row, border, static_cast<size_t>(scratch_bytes - height * row));
+    memset(padded + height * row, code, static_cast<size_t>(image_bytes_ - height * row));
     parallel_rows(height, grain_of_rows(COPY_GRAIN, row), [&](int64_t begin, int64_t end) {
       for (int64_t y = begin; y < end; ++y) {
         const int64_t from = y - g.h.begin;
         const bool inside = from >= 0 && from < g.h.in;
-        copy_line(inside ? src + from * src_row : nullptr, padded + y * row);
+        copy_line(inside ? src + from * src_row : nullptr, padded + y * row, code);
       }
     });
   }
 
   // One padded line; no source: it is all border.
-  void copy_line(const uint8_t* src, uint8_t* line) const {
+  void copy_line(const uint8_t* src, uint8_t* line, uint8_t code) const {
     const int64_t pixel = g.channels * element, width = g.w.padded();
     if (src != nullptr && g.w.begin >= 0 && g.w.end >= 0) {
-      memset(line, border, static_cast<size_t>(g.w.begin * pixel));
+      memset(line, code, static_cast<size_t>(g.w.begin * pixel));
       memcpy(line + g.w.begin * pixel, src, static_cast<size_t>(g.w.in * pixel));
-      memset(line + (g.w.begin + g.w.in) * pixel, border, static_cast<size_t>(g.w.end * pixel));
+      memset(line + (g.w.begin + g.w.in) * pixel, code, static_cast<size_t>(g.w.end * pixel));
       return;
     }
-    memset(line, border, static_cast<size_t>(width * pixel));
+    memset(line, code, static_cast<size_t>(width * pixel));
     for (int64_t x = 0; src != nullptr && x < g.w.in; ++x) {
       const int64_t to_x = x + g.w.begin;
       if (to_x < 0 || to_x >= width) continue;
@@ -167,7 +179,8 @@ class ConvStep : public Step {
     args.dst_col = g.out_channels;
   }
 
-  void run_images(const uint8_t* src, uint8_t* dst, int64_t images) const {
+  void run_images(const uint8_t* src, uint8_t* dst, int64_t images,
+                  const RunTimeScale::Values& now) const {
     const bool codes = element == 1;
     if (depthwise) {
       DepthwiseArgs args{};
@@ -177,14 +190,14 @@ class ConvStep : public Step {
       args.epilogue.n_ops = static_cast<int32_t>(output.ops.size());
       args.epilogue.fast = packed->fast ? 1 : 0;
       args.tap_offset = offsets.data();
-      args.taps = g.taps();
+      args.taps = static_cast<int64_t>(offsets.size());
       args.channels = g.channels;
       args.weights = codes ? static_cast<const void*>(packed->weights_s8.data())
                            : static_cast<const void*>(packed->weights_f32.data());
       args.weights_by_four = packed->by_four.data();
-      args.bias = codes ? static_cast<const void*>(packed->bias_s32.data())
+      args.bias = codes ? static_cast<const void*>(now.depthwise_start)
                         : static_cast<const void*>(packed->bias_f32.data());
-      args.epilogue.multiplier = packed->multiplier.data();
+      args.epilogue.multiplier = now.multiplier;
       args.epilogue.addend = packed->addend.empty() ? nullptr : packed->addend.data();
       run_product(depthwise_product, args);
       return;
@@ -199,6 +212,11 @@ class ConvStep : public Step {
       args.run_length = run_length;
       args.n = per_group;
       set_weights(args, *packed, output, codes, group * wide);
+      if (run_time.any()) {
+        args.zero_point = now.zero_point;
+        args.epilogue.multiplier = now.multiplier + group * wide;
+        args.epilogue.fast = 0;
+      }
       return args;
     });
   }
@@ -228,8 +246,8 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
         if (codes) {
           const auto last =
               channels_last_weights(reinterpret_cast<const int8_t*>(weights.constant), g, false);
-          pack_s8_weights(*packed, last, g, depthwise, whole_rows);
-          pack_channels(*packed, layout, bounds_of(last, g.out_channels),
+          pack_s8_weights(*packed, node, last, g, depthwise, whole_rows);
+          pack_channels(*packed, layout, bounds_of(node, last, g.out_channels),
                         integer_bias(p, node, g.out_channels), x_dtype, depthwise, node,
                         step->output);
           if (node.has_input(3)) {
@@ -252,16 +270,18 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
   result[result.size() - 1] = g.w.out;
   if (result.size() == 4) result[2] = g.h.out;
   if (!step->packed->exact) {
+    if (node.has_input(4)) throw Unsupported(node.op + ": its sums could pass 2^31");
     build_wide(p, node, x, g, reinterpret_cast<const int8_t*>(weights.constant), false, result,
                Layout::CHANNELS_LAST);
     return;
   }
+  step->in = {x};
+  step->run_time = run_time_scale(p, node, step->in);
   step->set_halos({}, {}, 0);
   step->product = !codes                 ? p.kernels().product_f32
                   : x_dtype == DType::S8 ? p.kernels().product_s8s8
                                          : p.kernels().product_u8s8;
   step->depthwise_product = codes ? p.kernels().depthwise_u8s8 : p.kernels().depthwise_f32;
-  step->in = {x};
   step->out = {p.output(node, 0, step->output.dtype, result, Layout::CHANNELS_LAST)};
   step->macs = static_cast<double>(g.images * g.h.out * g.w.out) *
                static_cast<double>(g.out_channels) *

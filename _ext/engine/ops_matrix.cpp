@@ -15,12 +15,19 @@ class MatrixStep : public Step {
   int64_t rows = 0, depth = 0, columns = 0;
   bool codes = false;
   std::shared_ptr<Packed> packed;
+  RunTimeScale run_time;
   Output output;
   Product product = nullptr;
 
-  void run(Pointers t, uint8_t*) const override {
+  void run(Pointers t, uint8_t* scratch) const override {
     ProductArgs args = matrix_args(t[in[0]], depth, t[out[0]], columns, rows, depth, columns);
     set_weights(args, *packed, output, codes, 0);
+    if (run_time.any()) {
+      const RunTimeScale::Values now = run_time.values(*packed, t, in, scratch);
+      args.zero_point = now.zero_point;
+      args.epilogue.multiplier = now.multiplier;
+      args.epilogue.fast = 0;
+    }
     run_product(product, args);
   }
 };
@@ -62,10 +69,9 @@ void build_matrix(Planner& p, const Node& node, bool codes) {
           pack_s8(w, strides, n, 1, depth, packed->weights_s8.data(), packed->sums.data());
           std::vector<Bounds> bounds(static_cast<size_t>(n));
           for (int64_t o = 0; o < n; ++o) {
+            const int64_t zero_point = weight_zero_point(node, o);
             for (int64_t k = 0; k < depth; ++k) {
-              const int8_t x = w[o * strides.n + k * strides.k];
-              Bounds& sum = bounds[static_cast<size_t>(o)];
-              (x > 0 ? sum.positive : sum.negative) += x;
+              bounds[static_cast<size_t>(o)].add(w[o * strides.n + k * strides.k] - zero_point);
             }
           }
           pack_channels(*packed, layout, bounds, integer_bias(p, node, n), x_dtype, false, node,
@@ -98,6 +104,7 @@ void build_matrix(Planner& p, const Node& node, bool codes) {
   Shape result = shape;
   result.back() = n;
   if (!step->packed->exact) {
+    if (node.has_input(4)) throw Unsupported(node.op + ": its sums could pass 2^31");
     // A matrix is an image of one row; its weights are [K][N], or [N][K] as a convolution's.
     Geometry as_image = layout;
     as_image.w.in = as_image.w.out = step->rows;
@@ -106,6 +113,8 @@ void build_matrix(Planner& p, const Node& node, bool codes) {
     return;
   }
   step->in = {a};
+  step->run_time = run_time_scale(p, node, step->in);
+  if (step->run_time.any()) step->scratch_bytes = RunTimeScale::scratch_bytes(*step->packed);
   step->out = {p.output(node, 0, step->output.dtype, result)};
   step->macs =
       static_cast<double>(step->rows) * static_cast<double>(n) * static_cast<double>(depth);
@@ -328,7 +337,8 @@ const std::vector<Operator>& matrix_operators() {
         {"matrix f32 dynamic", refuse_dynamic, matrix_dynamic}}},
       {"QMatMul",
        {{"matrix u8s8", refuse_matrix_u8s8, matrix_int8},
-        {"matrix s8s8", refuse_matrix_s8s8, matrix_int8}}},
+        {"matrix s8s8", refuse_matrix_s8s8, matrix_int8},
+        {"matrix of codes dynamic", refuse_matrix_codes, matrix_codes}}},
       {"QGemm",
        {{"matrix u8s8", refuse_matrix_u8s8, matrix_int8},
         {"matrix s8s8", refuse_matrix_s8s8, matrix_int8}}},

@@ -277,6 +277,7 @@ bool can_spread(const Geometry& g) {
 void fill_channels(Packed& packed, Planner& p, const Node& node, const Geometry& g, bool codes,
                    const std::vector<Bounds>& bounds, DType x_dtype, const Output& output) {
   if (codes) {
+    if (node.has("w_zero_point")) throw Unsupported(node.op + ": weights with zero points");
     pack_channels(packed, g, bounds, integer_bias(p, node, g.out_channels), x_dtype, false, node,
                   output);
     if (!node.has_input(3)) return;
@@ -286,16 +287,18 @@ void fill_channels(Packed& packed, Planner& p, const Node& node, const Geometry&
       by_group<float>(g, [&](int64_t o) { return values[static_cast<size_t>(o)]; });
 }
 
-void pack_one(Packed& packed, const std::vector<int8_t>& last, const Geometry& g) {
-  pack_s8_weights(packed, last, g, false, false);
+void pack_one(Packed& packed, const Node& node, const std::vector<int8_t>& last,
+              const Geometry& g) {
+  pack_s8_weights(packed, node, last, g, false, false);
 }
-void pack_one(Packed& packed, const std::vector<float>& last, const Geometry& g) {
+void pack_one(Packed& packed, const Node&, const std::vector<float>& last, const Geometry& g) {
   pack_f32_weights(packed, last, g, false, false);
 }
-std::vector<Bounds> bounds_or_none(const std::vector<int8_t>& last, int64_t channels) {
-  return bounds_of(last, channels);
+std::vector<Bounds> bounds_or_none(const Node& node, const std::vector<int8_t>& last,
+                                   int64_t channels) {
+  return bounds_of(node, last, channels);
 }
-std::vector<Bounds> bounds_or_none(const std::vector<float>&, int64_t) { return {}; }
+std::vector<Bounds> bounds_or_none(const Node&, const std::vector<float>&, int64_t) { return {}; }
 
 // A phase as the plain convolution that it is, for packing.
 Geometry phase_geometry(const Geometry& g, const AxisPhase& h, const AxisPhase& w) {
@@ -317,9 +320,9 @@ std::shared_ptr<Phases> pack_phases(Planner& p, const Node& node, const Transpos
       const auto part = phase_weights(last, step.g, h, v);
       const Geometry g = phase_geometry(step.g, h, v);
       Packed packed;
-      pack_one(packed, part, g);
+      pack_one(packed, node, part, g);
       fill_channels(packed, p, node, g, std::is_same_v<T, int8_t>,
-                    bounds_or_none(part, g.out_channels), x_dtype, step.output);
+                    bounds_or_none(node, part, g.out_channels), x_dtype, step.output);
       phases->packed.push_back(std::move(packed));
     }
   }
@@ -345,8 +348,8 @@ std::shared_ptr<Packed> pack_spread(Planner& p, const Node& node, const SpreadSt
   flat.out_channels = step.columns();
   flat.h = flat.w = Axis{};
   auto packed = std::make_shared<Packed>();
-  pack_one(*packed, joined, flat);
-  std::vector<Bounds> worst = bounds_or_none(joined, step.columns());
+  pack_one(*packed, node, joined, flat);
+  std::vector<Bounds> worst = bounds_or_none(node, joined, step.columns());
   Packed channels;
   Output output = step.output;
   // Every tap of a channel has its own sums: each must fit.

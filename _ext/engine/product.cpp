@@ -1,6 +1,8 @@
 // product.cpp: geometry, packing and epilogues of convolutions and matrix products.
 #include "engine/product.h"
 
+#include <string.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -89,6 +91,9 @@ Output output_of(const Node& node) {
     case DType::F32:
       e.kind = OUT_F32;
       break;
+    case DType::S32:
+      e.kind = OUT_S32;
+      break;
     case DType::U8:
     case DType::S8: {
       const bool u8 = out.dtype == DType::U8;
@@ -135,13 +140,43 @@ void pack_f32_weights(Packed& packed, const std::vector<float>& last, const Geom
   }
 }
 
-void pack_s8_weights(Packed& packed, const std::vector<int8_t>& last, const Geometry& g,
-                     bool depthwise, bool whole_rows) {
+// Depthwise kernels know no zero points of weights: [channels][taps] less theirs becomes
+// [channels][copies * taps], of which the copies add up.
+static std::vector<int8_t> without_zero_points(Packed& packed, const Node& node,
+                                               const std::vector<int8_t>& last, int64_t channels,
+                                               int64_t taps) {
+  if (!node.has("w_zero_point")) return last;
+  std::vector<int64_t> rest(last.size());
+  for (size_t i = 0; i < last.size(); ++i) {
+    rest[i] = last[i] - weight_zero_point(node, static_cast<int64_t>(i) / taps);
+    if (rest[i] > 127 || rest[i] < -128)
+      packed.tap_copies = std::max<int64_t>(packed.tap_copies, 2);
+    if (rest[i] > 254) packed.tap_copies = 3;
+  }
+  std::vector<int8_t> result(last.size() * static_cast<size_t>(packed.tap_copies));
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t i = 0; i < packed.tap_copies; ++i) {
+      for (int64_t t = 0; t < taps; ++t) {
+        int64_t& left = rest[static_cast<size_t>(c * taps + t)];
+        const int64_t part = std::min<int64_t>(std::max<int64_t>(left, -128), 127);
+        result[static_cast<size_t>((c * packed.tap_copies + i) * taps + t)] =
+            static_cast<int8_t>(part);
+        left -= part;
+      }
+    }
+  }
+  return result;
+}
+
+void pack_s8_weights(Packed& packed, const Node& node, const std::vector<int8_t>& last,
+                     const Geometry& g, bool depthwise, bool whole_rows) {
   const int64_t taps = g.taps(), inner = g.group_channels(), per_group = g.out_channels / g.groups;
   if (depthwise) {
-    packed.weights_s8 = depthwise_weights(last, g.channels, taps);
-    packed.by_four.resize(static_cast<size_t>(padded_channels(g.channels) * ((taps + 3) / 4) * 4));
-    pack_depthwise_by_four(packed.weights_s8.data(), g.channels, taps, packed.by_four.data());
+    const std::vector<int8_t> parts = without_zero_points(packed, node, last, g.channels, taps);
+    const int64_t all = taps * packed.tap_copies;
+    packed.weights_s8 = depthwise_weights(parts, g.channels, all);
+    packed.by_four.resize(static_cast<size_t>(padded_channels(g.channels) * ((all + 3) / 4) * 4));
+    pack_depthwise_by_four(packed.weights_s8.data(), g.channels, all, packed.by_four.data());
     return;
   }
   const int64_t runs = whole_rows ? g.h.kernel : taps, run = taps * inner / runs;
@@ -158,10 +193,13 @@ void pack_s8_weights(Packed& packed, const std::vector<int8_t>& last, const Geom
 std::vector<float> multipliers(const Node& node, const Output& output, int64_t n) {
   const float x_scale = node.real("x_scale", 1.0f), y_scale = node.real("y_scale", 1.0f);
   const std::vector<float> w_scale = node.reals("w_scale");
-  const bool plain_codes = output.dtype != DType::F32 && output.ops.empty() && !node.has_input(3);
+  const bool is_code = output.dtype == DType::U8 || output.dtype == DType::S8;
+  // A scale that is known only when the step runs is divided then.
+  const bool plain_codes =
+      is_code && output.ops.empty() && !node.has_input(3) && !node.has_input(5);
   std::vector<float> result(static_cast<size_t>(n));
   for (size_t o = 0; o < result.size(); ++o) {
-    const float both = x_scale * w_scale[w_scale.size() == 1 ? 0 : o];
+    const float both = w_scale.empty() ? x_scale : x_scale * w_scale[w_scale.size() == 1 ? 0 : o];
     result[o] = plain_codes ? both / y_scale : both;
   }
   return result;
@@ -184,14 +222,77 @@ void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bou
     const Bounds& sum = bounds[static_cast<size_t>(o)];
     const int64_t high = start(o) + 255 * sum.positive, low = start(o) + 255 * sum.negative;
     if (std::max({high, start(o), -low, -start(o)}) > INT32_MAX) packed.exact = false;
+    // With any zero point.
+    if (node.has_input(4) && 255 * (sum.positive - sum.negative) > INT32_MAX) packed.exact = false;
     const double largest = static_cast<double>(std::max(std::abs(high), std::abs(low)));
     if (largest * static_cast<double>(multiplier(o)) >= 2147483000.0) packed.fast = false;
   }
   packed.zero_point = static_cast<int32_t>(zero_point);
+  if (depthwise) {
+    packed.sums = by_group<int32_t>(layout, [&](int64_t o) {
+      const Bounds& sum = bounds[static_cast<size_t>(o)];
+      return static_cast<int32_t>(sum.positive + sum.negative);
+    });
+  }
   packed.bias_s32 = by_group<int32_t>(layout, [&](int64_t o) {
     return packed.exact ? static_cast<int32_t>(depthwise ? start(o) : added(o)) : 0;
   });
   packed.multiplier = by_group<float>(layout, multiplier);
+  if (node.has("w_zero_point")) {
+    packed.weight_zero_points = by_group<int32_t>(
+        layout, [&](int64_t o) { return static_cast<int32_t>(weight_zero_point(node, o)); });
+  }
+}
+
+RunTimeScale run_time_scale(Planner& p, const Node& node, std::vector<int>& in) {
+  RunTimeScale result;
+  for (size_t i : {4, 5}) {
+    if (!node.has_input(i)) continue;
+    const int operand = p.operand(node, i);
+    const Tensor& tensor = p.tensor(operand);
+    if (tensor.elements() != 1) throw Unsupported(node.op + ": one scale for all rows only");
+    (i == 4 ? result.zero_point : result.scale) = static_cast<int>(in.size());
+    if (i == 4) result.is_signed = tensor.dtype == DType::S8;
+    in.push_back(operand);
+  }
+  const Output output = output_of(node);
+  const bool codes = output.dtype == DType::U8 || output.dtype == DType::S8;
+  if (codes && output.ops.empty() && !node.has_input(3)) result.y_scale = output.epilogue.scale;
+  return result;
+}
+
+RunTimeScale::Values RunTimeScale::values(const Packed& packed, const uint8_t* zero,
+                                          const uint8_t* x_scale, uint8_t* scratch) const {
+  Values result = {packed.zero_point, packed.multiplier.data(), packed.bias_s32.data()};
+  const size_t n = packed.multiplier.size();
+  if (zero != nullptr) {
+    result.zero_point = is_signed ? static_cast<int8_t>(*zero) : *zero;
+    int32_t* start = reinterpret_cast<int32_t*>(scratch);
+    for (size_t i = 0; i < n; ++i) {
+      start[i] = static_cast<int32_t>(static_cast<uint32_t>(packed.bias_s32[i]) -
+                                      static_cast<uint32_t>(result.zero_point) *
+                                          static_cast<uint32_t>(packed.sums[i]));
+    }
+    result.depthwise_start = start;
+  }
+  if (x_scale != nullptr) {
+    float scale;
+    memcpy(&scale, x_scale, 4);
+    float* multiplier = reinterpret_cast<float*>(scratch) + n;
+    for (size_t i = 0; i < n; ++i) {
+      // packed: the scale of the weights, times an x_scale of 1.
+      const float both = scale * packed.multiplier[i];
+      multiplier[i] = y_scale != 0.0f ? both / y_scale : both;
+    }
+    result.multiplier = multiplier;
+  }
+  return result;
+}
+
+int64_t weight_zero_point(const Node& node, int64_t channel) {
+  if (!node.has("w_zero_point")) return 0;
+  const std::vector<int64_t>& values = node.attributes.at("w_zero_point").ints;
+  return values.size() == 1 ? values[0] : at(values, static_cast<size_t>(channel), 0);
 }
 
 void set_weights(ProductArgs& args, const Packed& packed, const Output& output, bool codes,
@@ -208,19 +309,20 @@ void set_weights(ProductArgs& args, const Packed& packed, const Output& output, 
   args.bias = packed.bias_s32.data() + at;
   args.sums = packed.sums.data() + at;
   args.zero_point = packed.zero_point;
+  args.weight_zero_points =
+      packed.weight_zero_points.empty() ? nullptr : packed.weight_zero_points.data() + at;
   args.epilogue.fast = packed.fast ? 1 : 0;
   args.epilogue.multiplier = packed.multiplier.data() + at;
   args.epilogue.addend = packed.addend.empty() ? nullptr : packed.addend.data() + at;
 }
 
-std::vector<Bounds> bounds_of(const std::vector<int8_t>& last, int64_t channels) {
+std::vector<Bounds> bounds_of(const Node& node, const std::vector<int8_t>& last, int64_t channels) {
   const int64_t depth = static_cast<int64_t>(last.size()) / channels;
   std::vector<Bounds> bounds(static_cast<size_t>(channels));
   for (int64_t o = 0; o < channels; ++o) {
-    Bounds& sum = bounds[static_cast<size_t>(o)];
+    const int64_t zero_point = weight_zero_point(node, o);
     for (int64_t k = 0; k < depth; ++k) {
-      const int8_t x = last[static_cast<size_t>(o * depth + k)];
-      (x > 0 ? sum.positive : sum.negative) += x;
+      bounds[static_cast<size_t>(o)].add(last[static_cast<size_t>(o * depth + k)] - zero_point);
     }
   }
   return bounds;

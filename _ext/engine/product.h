@@ -54,7 +54,9 @@ struct Packed : Prepared {
   WeightVector<float> weights_f32;
   std::vector<int32_t> bias_s32;  // depthwise: the correction for the zero point of x included
   std::vector<int32_t> sums;      // of the packed codes of each output channel
-  int32_t zero_point = 0;         // of x
+  std::vector<int32_t> weight_zero_points;  // none where all are 0
+  int64_t tap_copies = 1;                   // depthwise: how many s8 weights add up to one
+  int32_t zero_point = 0;                   // of x
   std::vector<float> bias_f32, multiplier, addend;
   bool exact = true;  // every accumulator fits s32
   bool fast = true;   // and times its multiplier stays below 2^31
@@ -90,13 +92,17 @@ inline Geometry as_one_group(Geometry g) {
 // `last`: from channels_last_weights.
 void pack_f32_weights(Packed& packed, const std::vector<float>& last, const Geometry& g,
                       bool depthwise, bool whole_rows);
-void pack_s8_weights(Packed& packed, const std::vector<int8_t>& last, const Geometry& g,
-                     bool depthwise, bool whole_rows);
+void pack_s8_weights(Packed& packed, const Node& node, const std::vector<int8_t>& last,
+                     const Geometry& g, bool depthwise, bool whole_rows);
 
 struct Bounds {
-  int64_t positive = 0, negative = 0;  // sums of the weights of one output channel, by sign
+  // Sums of the weights of one output channel, less its zero point, by sign.
+  int64_t positive = 0, negative = 0;
+  void add(int64_t weight) { (weight > 0 ? positive : negative) += weight; }
 };
-std::vector<Bounds> bounds_of(const std::vector<int8_t>& last, int64_t channels);
+// Attribute w_zero_point: one value for all output channels or one each; none: all are 0.
+int64_t weight_zero_point(const Node& node, int64_t channel);
+std::vector<Bounds> bounds_of(const Node& node, const std::vector<int8_t>& last, int64_t channels);
 
 // What an accumulator is multiplied by: s_x * s_w, divided by s_y where codes follow directly.
 std::vector<float> multipliers(const Node& node, const Output& output, int64_t n);
@@ -108,9 +114,42 @@ void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bou
 // channels that starts at padded channel `at`.
 void set_weights(ProductArgs& args, const Packed& packed, const Output& output, bool codes,
                  int64_t at);
+// Operands 4 (zero point of x) and 5 (scale of x) of an integer layer: one number each that is only
+// known when the step runs, as DynamicQuantizeLinear makes them. Attributes x_zero_point and
+// x_scale stay away then.
+struct RunTimeScale {
+  int zero_point = -1, scale = -1;  // where they are in the step's `in`
+  bool is_signed = false;           // of the zero point
+  float y_scale = 0.0f;             // of codes that follow directly; 0: none do
+  bool any() const { return zero_point >= 0 || scale >= 0; }
+
+  struct Values {
+    int32_t zero_point;
+    const float* multiplier;
+    const int32_t* depthwise_start;
+  };
+  static int64_t scratch_bytes(const Packed& packed) {
+    return static_cast<int64_t>(packed.multiplier.size()) * 8;
+  }
+  // Null where it is known from the start.
+  Values values(const Packed& packed, const uint8_t* zero, const uint8_t* x_scale,
+                uint8_t* scratch) const;
+  Values values(const Packed& packed, Pointers t, const std::vector<int>& in,
+                uint8_t* scratch) const {
+    const auto operand = [&](int i) { return i < 0 ? nullptr : t[in[static_cast<size_t>(i)]]; };
+    return values(packed, operand(zero_point), operand(scale), scratch);
+  }
+};
+// Adds the operands to `in`.
+RunTimeScale run_time_scale(Planner& p, const Node& node, std::vector<int>& in);
+
 // One value a channel; no operand: none, or zeros.
 std::vector<int64_t> integer_bias(Planner& p, const Node& node, int64_t n);
 std::vector<float> real_bias(Planner& p, const Node& node, size_t i, int64_t n);
+
+// Both operands are made in the same run (ops_matrix_codes.cpp).
+const char* refuse_matrix_codes(Planner& p, const Node& node);
+void matrix_codes(Planner& p, const Node& node);
 
 // A layer whose sums could pass 2^31: one output at a time with a 64-bit accumulator.
 void build_wide(Planner& p, const Node& node, int x, const Geometry& g, const int8_t* w,

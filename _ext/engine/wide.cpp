@@ -14,6 +14,7 @@ class WideStep : public Step {
   Geometry g;
   bool is_signed = false;  // s8 codes rather than u8
   int64_t zero_point = 0;
+  std::vector<int64_t> weight_zero_points;
   std::vector<int8_t> weights;  // [O][KH][KW][I / groups]
   std::vector<int64_t> bias;
   std::vector<float> multiplier, addend;
@@ -50,6 +51,7 @@ class WideStep : public Step {
   int64_t sum(const uint8_t* src, int64_t image, int64_t y, int64_t x, int64_t o) const {
     const int64_t inner = g.group_channels(), group = o / (g.out_channels / g.groups);
     const int8_t* w = weights.data() + o * g.taps() * inner;
+    const int64_t weight_zero = weight_zero_points[static_cast<size_t>(o)];
     int64_t acc = 0;
     for (int64_t kh = 0; kh < g.h.kernel; ++kh) {
       for (int64_t kw = 0; kw < g.w.kernel; ++kw, w += inner) {
@@ -59,7 +61,7 @@ class WideStep : public Step {
             src + ((image * g.h.in + row) * g.w.in + column) * g.channels + group * inner;
         for (int64_t i = 0; i < inner; ++i) {
           const int64_t code = is_signed ? static_cast<int8_t>(a[i]) : a[i];
-          acc += (code - zero_point) * w[i];
+          acc += (code - zero_point) * (w[i] - weight_zero);
         }
       }
     }
@@ -101,6 +103,9 @@ void build_wide(Planner& p, const Node& node, int x, const Geometry& g, const in
   step->g = g;
   step->kernels = &p.kernels();
   step->zero_point = node.integer("x_zero_point", 0);
+  for (int64_t o = 0; o < g.out_channels; ++o) {
+    step->weight_zero_points.push_back(weight_zero_point(node, o));
+  }
   step->weights = channels_last_weights(w, g, transposed);
   step->bias = integer_bias(p, node, g.out_channels);
   if (step->bias.empty()) step->bias.assign(static_cast<size_t>(g.out_channels), 0);

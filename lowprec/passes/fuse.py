@@ -2,13 +2,15 @@
 
 The order matters, and each pass states what it expects of the earlier ones:
 
-    1 merge_silu               x * Sigmoid(x)                        -> SiLU, a unary operator
-    2 fuse_unary_chains        unary operators in a row              -> one UnaryChain
-    3 move_to_codes            Dequantize -> Reshape .. -> Quantize  -> the operator on codes
-    4 fuse_integer_layers      Dequantize'd Conv / MatMul ..         -> QConv / QMatMul ..
+    1 unsign_codes             s8 activations                        -> u8
+    2 fuse_dynamic_layers      MatMulInteger, Cast, Mul ..           -> QMatMul ..
+    3 merge_silu               x * Sigmoid(x)                        -> SiLU, a unary operator
+    4 fuse_unary_chains        unary operators in a row              -> one UnaryChain
+    5 move_to_codes            Dequantize -> Reshape .. -> Quantize  -> the operator on codes
+    6 fuse_integer_layers      Dequantize'd Conv / MatMul ..         -> QConv / QMatMul ..
       fuse_integer_recurrent   Dequantize'd LSTM / GRU / RNN         -> QLSTM / QGRU / QRNN
-    5 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
-    6 fuse_epilogues           bias, chain and Quantize              -> into the product before them
+    7 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
+    8 fuse_epilogues           bias, chain and Quantize              -> into the product before them
 
 A fused step gives the bits of its operators run one by one (docs/architecture.md, "Numbers").
 """
@@ -21,6 +23,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from lowprec.graph.silence import silent_onnx_ir
+from lowprec.passes.fuse_dynamic_layers import fuse_dynamic_layers
 from lowprec.passes.fuse_epilogues import fuse_epilogues
 from lowprec.passes.fuse_integer_elementwise import fuse_integer_elementwise
 from lowprec.passes.fuse_integer_layers import fuse_integer_layers
@@ -29,6 +32,7 @@ from lowprec.passes.fuse_unary_chains import fuse_unary_chains
 from lowprec.passes.merge_silu import merge_silu
 from lowprec.passes.move_to_codes import move_to_codes
 from lowprec.passes.own import remove_dead_nodes
+from lowprec.passes.unsign_codes import unsign_codes
 
 
 def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
@@ -42,6 +46,8 @@ def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
         # Not strict: a wrong declared shape somewhere must not leave every type unknown.
         with silent_onnx_ir():
             common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    unsign_codes(model)
+    fuse_dynamic_layers(model, keep)
     merge_silu(model, keep)
     fuse_unary_chains(model, keep)
     move_to_codes(model, keep)

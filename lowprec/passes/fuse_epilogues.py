@@ -74,7 +74,10 @@ def _take_row(node: ir.Node, keep: Container[str]) -> bool:
         return False
     inputs: list[ir.Value | None] = list(node.inputs)
     position = 3 if is_own(node, "QMatMul") else 2
-    inputs += [None] * (position - len(inputs)) + [row]
+    if len(inputs) > position and inputs[position] is not None:
+        return False
+    inputs += [None] * (position + 1 - len(inputs))
+    inputs[position] = row
     graph = graph_of(node)
     made = ir.Node(
         "ai.lowprec",

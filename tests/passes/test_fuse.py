@@ -4,78 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from qdq_models import RNG, Builder, onnxruntime_result, operators
 
 from lowprec import graph
 from lowprec.engine import compile_model
 from lowprec.numerics import reference
-from lowprec.passes import fuse
-
-RNG = np.random.default_rng(3)
-FLOAT = TensorProto.FLOAT
-
-
-class Builder:
-    """Builds small Q/DQ models."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def constant(self, array: np.ndarray) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(array, name))
-        return name
-
-    def node(self, op: str, *inputs: str, **attributes: object) -> str:
-        output = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [output], **attributes))
-        return output
-
-    def quantized(self, value: str, scale: float, zero: int = 0, dtype: type = np.uint8) -> str:
-        parameters = (self.constant(np.float32(scale)), self.constant(dtype(zero)))
-        codes = self.node("QuantizeLinear", value, *parameters)
-        return self.node("DequantizeLinear", codes, *parameters)
-
-    def weights(self, shape: tuple[int, ...], axis: int, scale: float = 0.01) -> str:
-        codes = RNG.integers(-127, 128, shape).astype(np.int8)
-        scales = (RNG.random(shape[axis]) * scale + scale / 10).astype(np.float32)
-        zeros = np.zeros(shape[axis], np.int8)
-        return self.node(
-            "DequantizeLinear",
-            self.constant(codes),
-            self.constant(scales),
-            self.constant(zeros),
-            axis=axis,
-        )
-
-    def model(self, output: str, shape: tuple[int | None, ...]) -> onnx.ModelProto:
-        return helper.make_model(
-            helper.make_graph(
-                self.nodes,
-                "small",
-                [helper.make_tensor_value_info("x", FLOAT, shape)],
-                [helper.make_tensor_value_info(output, FLOAT, None)],
-                self.constants,
-            ),
-            opset_imports=[helper.make_opsetid("", 21)],
-            ir_version=10,
-        )
-
-
-def operators(proto: onnx.ModelProto) -> list[str]:
-    hub = graph.load(proto)
-    fuse(hub)
-    return [node.op_type for node in hub.graph]
-
-
-def onnxruntime_result(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    run = onnxruntime.InferenceSession(proto.SerializeToString(), options)
-    return run.run(None, {"x": x})[0]
 
 
 def residual_block() -> onnx.ModelProto:
@@ -235,15 +169,14 @@ def test_a_value_with_two_readers_stays_float():
     np.testing.assert_allclose(result, theirs, atol=0.01 * np.abs(theirs).max())
 
 
-def test_signed_activations_are_integer_layers_except_depthwise_ones():
+def test_signed_activations_are_integer_layers():
     b = Builder()
     y = b.quantized("x", 0.02, -7, np.int8)
     y = b.node("Conv", y, b.weights((16, 8, 3, 3), 0), pads=[1, 1, 1, 1])
     y = b.quantized(y, 0.05, 3, np.int8)
     y = b.node("Conv", y, b.weights((16, 1, 3, 3), 0), group=16)
     proto = b.model(b.quantized(y, 0.04, -1, np.int8), (1, 8, 6, 6))
-    found = operators(proto)
-    assert (found.count("QConv"), found.count("Conv")) == (1, 1)
+    assert operators(proto) == ["QuantizeLinear", "QConv", "QConv", "DequantizeLinear"]
     x_real = RNG.standard_normal((1, 8, 6, 6)).astype("f")
     (result,) = compile_model(graph.load(proto)).run({"x": x_real})
     steps = np.abs(result - onnxruntime_result(proto, x_real)) / np.float32(0.04)
@@ -251,8 +184,7 @@ def test_signed_activations_are_integer_layers_except_depthwise_ones():
     assert (steps > 0.5).mean() < 0.02
 
 
-@pytest.mark.parametrize("kind", ["asymmetric weights", "per-row scale", "odd bias"])
-def test_what_is_not_an_integer_layer_stays_as_it_is(kind):
+def odd_gemm(kind: str) -> onnx.ModelProto:
     b = Builder()
     scale = b.constant(np.float32(0.02))
     zero = b.constant(np.uint8(3))
@@ -267,7 +199,22 @@ def test_what_is_not_an_integer_layer_stays_as_it_is(kind):
     if kind == "odd bias":
         bias = b.constant(np.arange(6, dtype=np.int32))
         operands.append(b.node("DequantizeLinear", bias, b.constant(np.float32(0.5))))
-    proto = b.model(b.node("Gemm", *operands), (4, 9))
+    if kind == "float bias":
+        operands.append(b.constant(RNG.standard_normal((1, 6)).astype("f")))
+    return b.model(b.node("Gemm", *operands), (4, 9))
+
+
+@pytest.mark.parametrize("kind", ["asymmetric weights", "odd bias", "float bias"])
+def test_odd_weights_and_biases_are_integer_layers_too(kind):
+    proto = odd_gemm(kind)
+    assert operators(proto) == ["QuantizeLinear", "QGemm"]
+    x_real = RNG.standard_normal((4, 9)).astype("f")
+    (result,) = compile_model(graph.load(proto)).run({"x": x_real})
+    np.testing.assert_allclose(result, onnxruntime_result(proto, x_real), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_not_an_integer_layer_stays_as_it_is():
+    proto = odd_gemm("per-row scale")
     assert "QGemm" not in operators(proto)
     x_real = RNG.standard_normal((4, 9)).astype("f")
     (result,) = compile_model(graph.load(proto)).run({"x": x_real})

@@ -1,0 +1,136 @@
+"""Layers of weights as other tools store them, and of activations quantised by their own range."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+from qdq_models import Builder, onnxruntime_result, operators
+
+from lowprec import graph
+from lowprec.engine import compile_model
+
+RNG = np.random.default_rng(11)
+
+
+def dynamic_model(
+    op: str,
+    codes: np.ndarray,
+    zero_point: np.ndarray,
+    scale: np.ndarray,
+    shape: tuple[int, ...],
+    *,
+    row: np.ndarray | None = None,
+    **attributes: object,
+) -> onnx.ModelProto:
+    """DynamicQuantizeLinear -> op -> Cast -> Mul -> Add -> Relu, as quantize_dynamic writes it."""
+    b = Builder()
+    quantize = onnx.helper.make_node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"])
+    b.nodes.append(quantize)
+    acc = b.node(op, "xq", b.constant(codes), "xz", b.constant(zero_point), **attributes)
+    real = b.node("Cast", acc, to=TensorProto.FLOAT)
+    y = b.node("Mul", real, b.node("Mul", "xs", b.constant(scale)))
+    if row is not None:
+        y = b.node("Relu", b.node("Add", y, b.constant(row)))
+    return b.model(y, shape)
+
+
+def assert_same_bits(proto: onnx.ModelProto, x: np.ndarray, expected: list[str]) -> np.ndarray:
+    assert operators(proto) == expected
+    (fused,) = compile_model(graph.load(proto)).run({"x": x})
+    (plain,) = compile_model(graph.load(proto), fused=False).run({"x": x})
+    assert fused.shape == plain.shape
+    assert fused.tobytes() == plain.tobytes()
+    np.testing.assert_allclose(fused, onnxruntime_result(proto, x), rtol=1e-5, atol=1e-5)
+    return fused
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("zero", ["none", "middle", "far"])
+def test_a_dynamic_matrix_product_is_one_step(dtype, per_channel, zero):
+    info = np.iinfo(dtype)
+    codes = RNG.integers(info.min, info.max, (37, 70), endpoint=True).astype(dtype)
+    channels = 70 if per_channel else 1
+    offset = {"none": 0, "middle": 3, "far": 77}[zero]
+    zero_point = (info.min + info.max + 1) // 2 + offset - RNG.integers(0, 2, channels)
+    shape = (channels,) if per_channel else ()
+    proto = dynamic_model(
+        "MatMulInteger",
+        codes,
+        zero_point.astype(dtype).reshape(shape),
+        (RNG.random(channels) * 0.1 + 0.01).astype("f").reshape(shape),
+        (2, 5, 37),
+        row=RNG.standard_normal(70).astype("f"),
+    )
+    x = RNG.standard_normal((2, 5, 37)).astype("f") * 3 + 1
+    assert_same_bits(proto, x, ["DynamicQuantizeLinear", "QMatMul"])
+
+
+@pytest.mark.parametrize("groups", [1, 2, 12])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_a_dynamic_convolution_is_one_step(dtype, groups):
+    info = np.iinfo(dtype)
+    codes = RNG.integers(info.min, info.max, (24 if groups < 12 else 12, 12 // groups, 3, 3))
+    codes.reshape(-1)[:2] = info.min, info.max
+    channels = codes.shape[0]
+    proto = dynamic_model(
+        "ConvInteger",
+        codes.astype(dtype),
+        np.array(info.min + 100 if dtype == np.uint8 else 0, dtype),
+        np.float32(0.03),
+        (2, 12, 9, 10),
+        row=RNG.standard_normal((1, channels, 1, 1)).astype("f"),
+        pads=[1, 2, 0, 1],
+        strides=[2, 1],
+        group=groups,
+    )
+    for shift in (-2, 0, 3):  # the border is the zero point, which follows from the data
+        x = RNG.standard_normal((2, 12, 9, 10)).astype("f") + shift
+        assert_same_bits(proto, x, ["DynamicQuantizeLinear", "QConv"])
+
+
+@pytest.mark.parametrize("zero_point", [0, 255])
+def test_depthwise_weights_that_need_nine_bits(zero_point):
+    codes = np.array([0, 255, 128, 1, 254, 127, 3, 99, 255], np.uint8).reshape(1, 1, 3, 3)
+    proto = dynamic_model(
+        "ConvInteger",
+        np.repeat(codes, 5, axis=0),
+        np.array(zero_point, np.uint8),
+        np.float32(0.03),
+        (1, 5, 6, 6),
+        group=5,
+    )
+    x = RNG.standard_normal((1, 5, 6, 6)).astype("f")
+    assert_same_bits(proto, x, ["DynamicQuantizeLinear", "QConv"])
+
+
+def test_an_integer_product_without_its_usual_tail_gives_sums():
+    b = Builder()
+    b.nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]))
+    codes = b.constant(RNG.integers(0, 256, (9, 6)).astype(np.uint8))
+    acc = b.node("MatMulInteger", "xq", codes, "xz", b.constant(np.uint8(3)))
+    proto = b.model(b.node("Cast", b.node("Add", acc, acc), to=TensorProto.FLOAT), (4, 9))
+    x = RNG.standard_normal((4, 9)).astype("f")
+    assert_same_bits(proto, x, ["DynamicQuantizeLinear", "QMatMul", "Add", "Cast"])
+
+
+@pytest.mark.parametrize("a_type", [np.uint8, np.int8])
+@pytest.mark.parametrize("b_type", [np.uint8, np.int8])
+@pytest.mark.parametrize("b_shape", [(2, 3, 17, 11), (1, 1, 17, 11), (2, 1, 17, 11)])
+def test_a_product_of_two_activations_is_an_integer_product(a_type, b_type, b_shape):
+    b = Builder()
+    a = b.quantized("x", 0.02, 5, a_type)
+    size = int(np.prod(b_shape))
+    flat = b.node("Reshape", "x", b.constant(np.array([-1])))
+    flat = b.node("Slice", flat, *(b.constant(np.array([n])) for n in (0, size)))
+    other = b.node("Reshape", flat, b.constant(np.array(b_shape)))
+    y = b.node("MatMul", a, b.quantized(other, 0.03, -4 if b_type == np.int8 else 130, b_type))
+    proto = b.model(b.quantized(y, 0.1, 128), (2, 3, 13, 17))
+    assert "QMatMul" in operators(proto)
+    x = RNG.standard_normal((2, 3, 13, 17)).astype("f")
+    (result,) = compile_model(graph.load(proto)).run({"x": x})
+    steps = np.abs(result - onnxruntime_result(proto, x)) / np.float32(0.1)
+    assert steps.max() < 1.01
+    assert (steps > 0.5).mean() < 0.02
