@@ -162,7 +162,7 @@ def _constant_behind_reshape(value: ir.Value | None) -> NDArray[np.float32] | No
     if not is_operator(reshape, "Reshape") or reshape is None:
         return None
     array, shape = constant_floats(reshape.inputs[0]), constant_array(reshape.inputs[1])
-    if array is None or shape is None or reshape.attributes.get_int("allowzero", 0):
+    if array is None or shape is None or reshape.attributes.get_int("allowzero", 0) != 0:
         return None
     sizes = [int(size) for size in shape.reshape(-1)]
     if len(sizes) > 8 or 0 in sizes or sizes.count(-1) > 1:

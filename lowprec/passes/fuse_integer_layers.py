@@ -178,7 +178,7 @@ def _bias_floats(value: ir.Value) -> NDArray[np.float32] | None:
     codes, scale = constant_array(dequantize.inputs[0]), constant_array(dequantize.inputs[1])
     if codes is None or scale is None or scale.dtype != np.float32 or codes.ndim != 1:
         return None
-    if dequantize.attributes.get_int("block_size", 0) or scale.size not in (1, codes.size):
+    if dequantize.attributes.get_int("block_size", 0) != 0 or scale.size not in (1, codes.size):
         return None
     zero_point = constant_array(dequantize.inputs[2]) if len(dequantize.inputs) > 2 else None
     if len(dequantize.inputs) > 2 and dequantize.inputs[2] is not None and zero_point is None:

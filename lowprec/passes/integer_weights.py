@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lowprec.passes.matching import add_constant, constant_array, is_operator
+from lowprec.passes.matching import add_constant, constant_array, constant_floats, is_operator
 from lowprec.passes.own import AttributeValue
 
 _CHANNEL_AXES = {"Conv": 0, "ConvInteger": 0, "ConvTranspose": 1, "MatMul": 1, "MatMulInteger": 1}
@@ -40,7 +40,7 @@ class IntegerWeights:
     @property
     def channels(self) -> int:
         """Output channels (of one group of a ConvTranspose)."""
-        return self.codes.shape[self.axis]
+        return int(self.codes.shape[self.axis])
 
     def attributes(self) -> dict[str, AttributeValue]:
         """Return what a fused layer needs to know beside the codes of `stored`."""
@@ -91,14 +91,13 @@ def dequantized_weights(node: ir.Node) -> IntegerWeights | None:
     dequantize = None if value is None else value.producer()
     if not is_operator(dequantize, "DequantizeLinear") or dequantize is None:
         return None
-    scale = constant_array(dequantize.inputs[1])
-    if scale is None or scale.dtype != np.float32 or dequantize.attributes.get_int("block_size", 0):
+    scale = constant_floats(dequantize.inputs[1])
+    if scale is None or dequantize.attributes.get_int("block_size", 0) != 0:
         return None
     zero_point = dequantize.inputs[2] if len(dequantize.inputs) > 2 else None
     weights = _weights(node, dequantize.inputs[0], zero_point)
     if weights is None:
         return None
-    scale = scale.view(np.float32)
     if scale.size > 1 or weights.zero_point.size > 1:
         axis = dequantize.attributes.get_int("axis", 1) % max(weights.codes.ndim, 1)
         if axis != weights.axis or scale.shape != (weights.channels,):

@@ -103,7 +103,7 @@ def _moved(node: ir.Node) -> list[ir.Value]:
 
 def _has_s8_zero_point(node: ir.Node) -> bool:
     """Return whether the zero point is a constant s8 number; none is u8, or s8 by an attribute."""
-    if len(node.inputs) < 3 or node.attributes.get_int("block_size", 0):
+    if len(node.inputs) < 3 or node.attributes.get_int("block_size", 0) != 0:
         return False
     zero_point = constant_array(node.inputs[2])
     return zero_point is not None and zero_point.dtype == np.int8
