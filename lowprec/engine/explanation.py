@@ -39,6 +39,16 @@ class StepTime:
     row: StepRow
     seconds: float
 
+    @property
+    def operations_per_second(self) -> float:
+        """A multiply-add counts as two; 0 for steps without any."""
+        return 2 * self.row.macs / self.seconds if self.seconds else 0.0
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes of operands, results and weights, whether they come from a cache or not."""
+        return self.row.moved / self.seconds if self.seconds else 0.0
+
 
 @dataclass(frozen=True)
 class Explanation:
