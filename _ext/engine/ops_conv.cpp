@@ -6,6 +6,7 @@
 // check. Transposed ones: ops_transposed.cpp.
 #include <string.h>
 
+#include "engine/layouts.h"
 #include "engine/product.h"
 
 namespace lp {
@@ -90,7 +91,10 @@ class ConvStep : public Step {
     const int64_t out_size = dtype_size(output.dtype);
     const RunTimeScale::Values now =
         run_time.values(*packed, t, in, scratch + (image_bytes_ + 63) / 64 * 64);
-    if (target_halo_.any()) fill_halo(dst, out_size);
+    if (target_halo_.any()) {
+      fill_halo(dst, target_halo_, g.images, g.h.out, g.w.out, g.out_channels * out_size,
+                target_border_);
+    }
     dst += to.start * out_size;
     if (!copies_) {
       run_images(src + from.start * element, dst, g.images, now);
@@ -111,28 +115,6 @@ class ConvStep : public Step {
   int64_t image_bytes_ = 0;  // of scratch memory
   Halo source_halo_, target_halo_;
   uint8_t target_border_ = 0;
-
-  void fill_halo(uint8_t* dst, int64_t out_size) const {
-    const Halo& halo = target_halo_;
-    const Frame to = target_frame();
-    const int64_t pixel = g.out_channels * out_size, row = to.row * out_size;
-    const auto fill = [&](uint8_t* at, int64_t bytes) {
-      memset(at, target_border_, static_cast<size_t>(bytes));
-    };
-    parallel_rows(g.images, grain_of_rows(COPY_GRAIN, to.image * out_size),
-                  [&](int64_t begin, int64_t end) {
-                    for (int64_t i = begin; i < end; ++i) {
-                      uint8_t* line = dst + i * to.image * out_size;
-                      fill(line, halo.top * row);
-                      line += halo.top * row;
-                      for (int64_t y = 0; y < g.h.out; ++y, line += row) {
-                        fill(line, halo.left * pixel);
-                        fill(line + (halo.left + g.w.out) * pixel, halo.right * pixel);
-                      }
-                      fill(line, halo.bottom * row);
-                    }
-                  });
-  }
 
   void copy_inside(const uint8_t* src, int64_t src_row, uint8_t* padded, uint8_t code) const {
     const int64_t row = g.w.padded() * g.channels * element, height = g.h.padded();

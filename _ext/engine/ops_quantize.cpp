@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "engine/layouts.h"
 #include "engine/views.h"
 #include "engine/windows.h"
 #include "own_range.h"
@@ -138,6 +139,11 @@ void require_f32_scale(Planner& planner, const Node& node) {
   if (planner.dtype_of(node, 1) != DType::F32) throw Unsupported(node.op + ": only f32 scales");
 }
 
+bool is_picture(const Tensor& tensor) {
+  return tensor.layout == Layout::PLAIN && tensor.rank() == 4 && tensor.shape[1] > 1 &&
+         tensor.shape[1] <= FEW_PLANES && tensor.shape[2] * tensor.shape[3] >= 256;
+}
+
 void build_quantize(Planner& planner, const Node& node) {
   require_f32_scale(planner, node);
   require_f32(planner, node);
@@ -150,11 +156,22 @@ void build_quantize(Planner& planner, const Node& node) {
   const int scale = planner.operand(node, 1);
   const Channels c = channels_of(planner, node);
   const Tensor tensor = planner.tensor(c.x);
-  const int y = planner.output(node, 0, dtype, tensor.shape, c.layout);
-  const int64_t n = tensor.elements();
   std::vector<int> in = {c.x, scale};
   if (zero_point >= 0) in.push_back(zero_point);
   const Kernels& kernels = planner.kernels();
+  if (c.channels == 1 && is_picture(tensor)) {
+    // Who reads the codes of a picture wants channels last.
+    auto step = planes_to_pixels(
+        1, tensor.shape, [=, &kernels](Pointers t, const float* from, uint8_t* to, int64_t n) {
+          quantize(kernels, dtype, from, to, n, affine_at(t, scale, zero_point, dtype, 0));
+        });
+    step->in = in;
+    step->out = {planner.output(node, 0, dtype, tensor.shape, Layout::CHANNELS_LAST)};
+    planner.add(std::move(step));
+    return;
+  }
+  const int y = planner.output(node, 0, dtype, tensor.shape, c.layout);
+  const int64_t n = tensor.elements();
   planner.add(in, {y}, [=, &kernels](Pointers t, uint8_t*) {
     const float* src = reinterpret_cast<const float*>(t[c.x]);
     for_stretches(c, n, [&](int64_t first, int64_t last, int64_t channel) {

@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
+#include "engine/layouts.h"
 #include "engine/memory.h"
-#include "threads.h"
 
 namespace lp {
 
@@ -15,64 +15,6 @@ namespace {
 
 // What is folded while planning must be cheap to keep: shape arithmetic, small tables.
 constexpr int64_t FOLD_LIMIT = int64_t{1} << 20;
-
-// Columns [first, last) of [rows][cols] to rows of [cols][rows], in blocks that stay in the
-// first-level cache. Nothing by reference: stores of bytes could change it.
-template <class T>
-void turn_columns(const T* src, T* dst, int64_t rows, int64_t cols, int64_t first, int64_t last) {
-  constexpr int64_t BLOCK = 16;
-  for (int64_t r0 = 0; r0 < rows; r0 += BLOCK) {
-    const int64_t r1 = std::min(rows, r0 + BLOCK);
-    for (int64_t c0 = first; c0 < last; c0 += BLOCK) {
-      const int64_t c1 = std::min(last, c0 + BLOCK);
-      for (int64_t c = c0; c < c1; ++c) {
-        for (int64_t r = r0; r < r1; ++r) dst[c * rows + r] = src[r * cols + c];
-      }
-    }
-  }
-}
-
-// [outer][rows][cols] -> [outer][cols][rows]; threads take strips of columns, whole cache lines.
-template <class T>
-void swap_axes(const T* src, T* dst, int64_t outer, int64_t rows, int64_t cols) {
-  constexpr int64_t STRIP = 64 / sizeof(T);
-  const int64_t strips = (cols + STRIP - 1) / STRIP, matrix = rows * cols;
-  const int64_t grain = grain_of_rows(2 * PLAIN_GRAIN, rows * STRIP);
-  parallel_rows(outer * strips, grain, [&](int64_t begin, int64_t end) {
-    while (begin < end) {  // neighbouring strips of one matrix at once
-      const int64_t o = begin / strips, first = begin % strips;
-      const int64_t last = std::min(strips, first + end - begin);
-      turn_columns(src + o * matrix, dst + o * matrix, rows, cols, first * STRIP,
-                   std::min(cols, last * STRIP));
-      begin += last - first;
-    }
-  });
-}
-
-class ConvertLayout : public Step {
- public:
-  ConvertLayout(int64_t size, int64_t outer, int64_t rows, int64_t cols)
-      : size_(size), outer_(outer), rows_(rows), cols_(cols) {}
-  void run(Pointers t, uint8_t*) const override {
-    const uint8_t* src = t[in[0]];
-    uint8_t* dst = t[out[0]];
-    if (size_ == 1) {
-      swap_axes(src, dst, outer_, rows_, cols_);
-    } else if (size_ == 2) {
-      swap_axes(reinterpret_cast<const uint16_t*>(src), reinterpret_cast<uint16_t*>(dst), outer_,
-                rows_, cols_);
-    } else if (size_ == 4) {
-      swap_axes(reinterpret_cast<const uint32_t*>(src), reinterpret_cast<uint32_t*>(dst), outer_,
-                rows_, cols_);
-    } else {
-      swap_axes(reinterpret_cast<const uint64_t*>(src), reinterpret_cast<uint64_t*>(dst), outer_,
-                rows_, cols_);
-    }
-  }
-
- private:
-  int64_t size_, outer_, rows_, cols_;
-};
 
 class Copy : public Step {
  public:
@@ -128,9 +70,11 @@ int Planner::convert(int id, Layout layout) {
   const int to = new_tensor(from.dtype, from.shape, layout);
   const int64_t channels = from.shape[1], space = count(from.shape, 2, from.shape.size());
   const bool to_last = layout == Layout::CHANNELS_LAST;
-  auto step =
-      std::make_unique<ConvertLayout>(dtype_size(from.dtype), from.shape[0],
-                                      to_last ? channels : space, to_last ? space : channels);
+  const int64_t size = dtype_size(from.dtype);
+  auto step = to_last && channels <= FEW_PLANES
+                  ? planes_to_pixels(size, from.shape)
+                  : turning_step(size, from.shape[0], to_last ? channels : space,
+                                 to_last ? space : channels);
   step->in = {id};
   step->out = {to};
   step->kernel = to_last ? "to channels-last" : "to channels-first";

@@ -7,10 +7,11 @@ The order matters, and each pass states what it expects of the earlier ones:
     3 merge_silu               x * Sigmoid(x)                        -> SiLU, a unary operator
     4 fuse_unary_chains        unary operators in a row              -> one UnaryChain
     5 move_to_codes            Dequantize -> Reshape .. -> Quantize  -> the operator on codes
-    6 fuse_integer_layers      Dequantize'd Conv / MatMul ..         -> QConv / QMatMul ..
+    6 recover_channel_shuffle  Reshape -> Transpose -> Reshape       -> ChannelShuffle
+    7 fuse_integer_layers      Dequantize'd Conv / MatMul ..         -> QConv / QMatMul ..
       fuse_integer_recurrent   Dequantize'd LSTM / GRU / RNN         -> QLSTM / QGRU / QRNN
-    7 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
-    8 fuse_epilogues           bias, chain and Quantize              -> into the product before them
+    8 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
+    9 fuse_epilogues           bias, chain and Quantize              -> into the product before them
 
 A fused step gives the bits of its operators run one by one (docs/architecture.md, "Numbers").
 """
@@ -32,6 +33,7 @@ from lowprec.passes.fuse_unary_chains import fuse_unary_chains
 from lowprec.passes.merge_silu import merge_silu
 from lowprec.passes.move_to_codes import move_to_codes
 from lowprec.passes.own import remove_dead_nodes
+from lowprec.passes.recover_channel_shuffle import recover_channel_shuffle
 from lowprec.passes.unsign_codes import unsign_codes
 
 
@@ -51,6 +53,7 @@ def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
     merge_silu(model, keep)
     fuse_unary_chains(model, keep)
     move_to_codes(model, keep)
+    recover_channel_shuffle(model, keep)
     fuse_integer_layers(model, keep)
     fuse_integer_recurrent(model, keep)
     fuse_integer_elementwise(model, keep)

@@ -3,6 +3,7 @@
 Own operators exist in memory only, between `fuse` and the lowering:
 
     UnaryChain              codes, a, b: unary float operators run in order (kernels.h, UnaryCode)
+    ChannelShuffle          groups g, sizes [C, H, W]: channel j * (C / g) + k becomes k * g + j
     QConv QConvTranspose    (x codes, w codes, bias s32, addend f32) -> f32, or codes with y_dtype
     QMatMul QGemm           the same
     QRNN QGRU QLSTM         (x codes, w codes, r codes, then as in ONNX) -> f32
