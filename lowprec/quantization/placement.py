@@ -13,7 +13,8 @@ and
    on the output, when every input comes from an int8 layer and every reader of the output is
    quantised: the residual of a ResNet. Otherwise they stay float, and the record says why. The
    integer form costs a second rounding, so what one layer's epilogue can compute (x * Sigmoid(x), a
-   product with a constant) stays float in any case.
+   product with a constant) stays float in any case. Parts that only a Concat reads have its scale:
+   they are rounded once.
 4. Recurrent layers (LSTM, GRU, RNN) are int8 layers: X is quantised like any input, W and R are s8
    constants, and the state h has a scale of its own (`recurrent`).
 5. A layer is left float when the config says so, when its weights are not constant, when it sits
@@ -404,6 +405,7 @@ def _plan_tensors(model: ir.Model, plan: Placement) -> None:
         if source not in wanted:
             wanted.add(source)
             pending.append(source)
+    _share_scales_of_concats(plan, wanted, parents)
     for value in wanted:
         root = value
         while root in parents:
@@ -411,6 +413,22 @@ def _plan_tensors(model: ir.Model, plan: Placement) -> None:
         plan.groups[value] = root
     order = {value: index for index, value in enumerate(_values_in_order(model))}
     plan.tensors = sorted(wanted, key=lambda value: order[value])
+
+
+def _share_scales_of_concats(
+    plan: Placement, wanted: set[ir.Value], parents: dict[ir.Value, ir.Value]
+) -> None:
+    """Let parts that only a Concat reads have its scale: they are rounded once, then copied."""
+    moved = set(parents.values())
+    for node in plan.elementwise:
+        joined = node.outputs[0]
+        if not is_operator(node, "Concat") or joined not in wanted:
+            continue
+        for part in variable_inputs(node):
+            if part in parents or part in moved or part not in wanted:
+                continue
+            if all(reader is node for reader, _ in readers_of(part)):
+                parents[part] = joined
 
 
 def _can_move_codes(mover: ir.Node, value: ir.Value, plan: Placement) -> bool:

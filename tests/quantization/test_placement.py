@@ -155,6 +155,27 @@ def test_concat_and_average_pool_between_layers_get_their_integer_form() -> None
     assert {"Concat", "AveragePool"} <= set(int8(result))
 
 
+def test_parts_that_only_a_concat_reads_are_rounded_once_with_its_scale() -> None:
+    text = (
+        "m (float[1,4,8,8] x) => (float[1,4,8,8] y) {"
+        " a = Conv<pads=[1,1,1,1]>(x, w) b = Conv<pads=[1,1,1,1]>(x, v) c = Concat<axis=1>(a, b)"
+        " d = Conv(b, t) e = Conv(c, u) y = Add(d, e) }"
+    )
+    model = build(
+        text,
+        {"w": WEIGHTS["w"], "v": WEIGHTS["v"], "u": floats(4, 8, 1, 1), "t": floats(4, 4, 1, 1)},
+    )
+    simplify(model)
+    ranges = {"x": (-1.0, 1.0), "a": (-2.0, 1.0), "b": (-1.0, 2.0), "c": (-3.0, 3.0)}
+    result = quantize_graph(
+        model, {name: Range(*ends, "minmax") for name, ends in ranges.items()}, Config()
+    )
+    (concat,) = [node for node in result.model.graph if node.op_type == "Concat"]
+    scales = [pair.producer().inputs[1].name for pair in concat.inputs]
+    assert scales[0] == "c_scale"
+    assert scales[1] == "b_scale"  # another layer reads it: its own range is finer
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
