@@ -3,6 +3,10 @@
 #include <string.h>
 #include <time.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 
 #include "engine/memory.h"
@@ -171,17 +175,56 @@ void Plan::place() {
   arena_bytes_ = end;
 }
 
-Arena::~Arena() { free(memory); }
+namespace {
+// Addresses that nobody has touched cost nothing: with room to grow, a larger input finds the pages
+// of the smaller ones still there and pays for the new ones only. (PP-OCR rec, widths 48 to 640 one
+// after the other: fresh pages were a tenth of the time.)
+constexpr int64_t ROOM_TO_GROW = 16;                // times what is needed now
+constexpr int64_t LARGEST_ROOM = int64_t{4} << 30;  // bytes; above, just what is needed
+constexpr int64_t HUGE_PAGES_FROM = int64_t{8} << 20;
+
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
+uint8_t* reserve(int64_t bytes) {
+  void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return memory == MAP_FAILED ? nullptr : static_cast<uint8_t*>(memory);
+}
+void release(uint8_t* memory, int64_t bytes) {
+  if (memory != nullptr) munmap(memory, static_cast<size_t>(bytes));
+}
+int64_t room(int64_t bytes) {
+  return std::max(bytes, std::min(ROOM_TO_GROW * bytes, LARGEST_ROOM));
+}
+void prefer_huge_pages(uint8_t* memory, int64_t bytes) {
+  if (bytes >= HUGE_PAGES_FROM) madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+}
+#else
+uint8_t* reserve(int64_t bytes) {
+  return static_cast<uint8_t*>(aligned_alloc(64, static_cast<size_t>(bytes)));
+}
+void release(uint8_t* memory, int64_t) { free(memory); }
+int64_t room(int64_t bytes) { return bytes; }
+void prefer_huge_pages(uint8_t*, int64_t) {}
+#endif
+}  // namespace
+
+Arena::~Arena() { release(memory, bytes); }
 
 void Arena::fit(int64_t bytes_needed, size_t tensors) {
   pointers.resize(tensors);
   if (bytes_needed <= bytes) return;
-  free(memory);
-  bytes = 0;
-  memory = static_cast<uint8_t*>(aligned_alloc(64, static_cast<size_t>(bytes_needed)));
-  if (memory == nullptr) throw std::bad_alloc();
-  memset(memory, 0, static_cast<size_t>(bytes_needed));
-  bytes = bytes_needed;
+  release(memory, bytes);
+  bytes = room(bytes_needed);
+  memory = reserve(bytes);
+  if (memory == nullptr) {
+    bytes = bytes_needed;
+    memory = reserve(bytes);
+  }
+  if (memory == nullptr) {
+    bytes = 0;
+    throw std::bad_alloc();
+  }
+  prefer_huge_pages(memory, bytes_needed);
 }
 
 ArenaPool::Idle& ArenaPool::locked() {

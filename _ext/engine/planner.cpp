@@ -280,6 +280,8 @@ std::shared_ptr<Plan> Program::plan(const std::vector<Shape>& shapes,
   failed_node_ = -1;
   Planner planner(*this, kernels_);
   std::vector<int> storage_of_input(inputs_.size(), -1);
+  planner.tensors_.reserve(values_.size() * 3 / 2);
+  planner.steps_.reserve(nodes_.size());
   for (size_t v = 0; v < values_.size(); ++v) {
     if (!values_[v].constant) continue;
     const int id = planner.new_tensor(values_[v].dtype, values_[v].shape, Layout::PLAIN);
