@@ -10,6 +10,8 @@
 
 #include <vector>
 
+#include "kernels/kernels.h"
+
 namespace lp {
 
 constexpr int64_t PACK_PANEL = 64;
@@ -140,6 +142,40 @@ inline void pack_depthwise_by_four(const int8_t* w, int64_t channels, int64_t ta
           for (int64_t i = 0; i < 4; ++i) {
             const int64_t tap = 4 * g + i;
             *packed++ = tap < taps ? w[tap * wide + c + 16 * (l / 4) + 4 * s + l % 4] : int8_t{0};
+          }
+        }
+      }
+    }
+  }
+}
+
+// [taps][C64] s8, 3x3 or 5x5 -> [C64/64][items][2][4][16][4]: accumulator and lane as above, four
+// codes of an item for the output rows v = 0 and 1. Items: kernel column x, rows 0 to 3; 5x5: and
+// the pairs (row 4, x), (row 5, x), (row 4, x + 1), (row 5, x + 1) for x = 0, 2, 4. Row r of an
+// item meets row r - v of the kernel, or zero. Channels repeat where pixels share a vector.
+constexpr bool has_columns(int64_t kernel_h, int64_t kernel_w) {
+  return kernel_h == kernel_w && (kernel_h == 3 || kernel_h == 5);
+}
+inline int64_t depthwise_columns_bytes(int64_t channels, int64_t kernel) {
+  return panels(channels) * (kernel == 3 ? 3 : 8) * 512;
+}
+inline void pack_depthwise_by_columns(const int8_t* w, int64_t channels, int64_t kernel,
+                                      int8_t* packed) {
+  const int64_t wide = padded_channels(channels), items = kernel == 3 ? 3 : 8;
+  for (int64_t c = 0; c < wide; c += PACK_PANEL) {
+    const int64_t each = PACK_PANEL / depthwise_pixels(channels - c);
+    for (int64_t item = 0; item < items; ++item) {
+      const bool pair = item >= kernel;
+      for (int64_t v = 0; v < 2; ++v) {
+        for (int64_t s = 0; s < 4; ++s) {
+          for (int64_t l = 0; l < 16; ++l) {
+            const int64_t channel = c + (16 * (l / 4) + 4 * s + l % 4) % each;
+            for (int64_t i = 0; i < 4; ++i) {
+              const int64_t x = pair ? 2 * (item - kernel) + i / 2 : item;
+              const int64_t y = (pair ? 4 + i % 2 : i) - v;
+              const bool inside = y >= 0 && y < kernel && x < kernel;
+              *packed++ = inside ? w[(y * kernel + x) * wide + channel] : int8_t{0};
+            }
           }
         }
       }

@@ -19,6 +19,7 @@ class ConvStep : public Step {
   int64_t element = 4;
   uint8_t border = 0;  // code of real 0.0
   bool depthwise = false;
+  bool is_signed = false;  // s8 codes
   std::shared_ptr<Packed> packed;
   RunTimeScale run_time;
   Output output;
@@ -177,6 +178,8 @@ class ConvStep : public Step {
       args.weights = codes ? static_cast<const void*>(packed->weights_s8.data())
                            : static_cast<const void*>(packed->weights_f32.data());
       args.weights_by_four = packed->by_four.data();
+      args.weights_by_columns = packed->by_columns.empty() ? nullptr : packed->by_columns.data();
+      args.is_signed = is_signed ? 1 : 0;
       args.bias = codes ? static_cast<const void*>(now.depthwise_start)
                         : static_cast<const void*>(packed->bias_f32.data());
       args.epilogue.multiplier = now.multiplier;
@@ -221,6 +224,7 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
   step->element = codes ? 1 : 4;
   step->border = codes ? static_cast<uint8_t>(node.integer("x_zero_point", 0)) : 0;
   const DType x_dtype = p.tensor(x).dtype;
+  step->is_signed = x_dtype == DType::S8;
   step->packed = std::static_pointer_cast<Packed>(p.prepared(
       node, std::string(depthwise ? "depthwise" : "product") + (whole_rows ? " rows" : ""),
       [&]() -> std::shared_ptr<Prepared> {
@@ -295,6 +299,10 @@ const char* refuse_depthwise_u8s8(Planner& p, const Node& node) {
   if (p.dtype_of(node, 0) != DType::U8) return "input is not u8";
   return refuse_depthwise(p, node);
 }
+const char* refuse_depthwise_s8s8(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::S8) return "input is not s8";
+  return refuse_depthwise(p, node);
+}
 const char* refuse_conv_u8s8(Planner& p, const Node& node) {
   if (p.dtype_of(node, 0) != DType::U8) return "input is not u8";
   return not_constant(p, node);
@@ -307,7 +315,7 @@ const char* refuse_conv_s8s8(Planner& p, const Node& node) {
 void conv_f32(Planner& p, const Node& node) { build_conv(p, node, false, false); }
 void conv_depthwise_f32(Planner& p, const Node& node) { build_conv(p, node, false, true); }
 void conv_int8(Planner& p, const Node& node) { build_conv(p, node, true, false); }
-void conv_depthwise_u8s8(Planner& p, const Node& node) { build_conv(p, node, true, true); }
+void conv_depthwise_int8(Planner& p, const Node& node) { build_conv(p, node, true, true); }
 
 }  // namespace
 
@@ -317,7 +325,8 @@ const std::vector<Operator>& conv_operators() {
        {{"depthwise f32", refuse_depthwise_f32, conv_depthwise_f32},
         {"conv f32", refuse_product, conv_f32}}},
       {"QConv",
-       {{"depthwise u8s8", refuse_depthwise_u8s8, conv_depthwise_u8s8},
+       {{"depthwise u8s8", refuse_depthwise_u8s8, conv_depthwise_int8},
+        {"depthwise s8s8", refuse_depthwise_s8s8, conv_depthwise_int8},
         {"conv u8s8", refuse_conv_u8s8, conv_int8},
         {"conv s8s8", refuse_conv_s8s8, conv_int8}}},
   };

@@ -177,6 +177,12 @@ void pack_s8_weights(Packed& packed, const Node& node, const std::vector<int8_t>
     packed.weights_s8 = depthwise_weights(parts, g.channels, all);
     packed.by_four.resize(static_cast<size_t>(padded_channels(g.channels) * ((all + 3) / 4) * 4));
     pack_depthwise_by_four(packed.weights_s8.data(), g.channels, all, packed.by_four.data());
+    if (packed.tap_copies == 1 && has_columns(g.h.kernel, g.w.kernel)) {
+      packed.by_columns.resize(
+          static_cast<size_t>(depthwise_columns_bytes(g.channels, g.h.kernel)));
+      pack_depthwise_by_columns(packed.weights_s8.data(), g.channels, g.h.kernel,
+                                packed.by_columns.data());
+    }
     return;
   }
   const int64_t runs = whole_rows ? g.h.kernel : taps, run = taps * inner / runs;

@@ -50,7 +50,7 @@ std::vector<T> channels_last_weights(const T* w, const Geometry& g, bool transpo
 // What is packed for one node: weights by group, and everything per output channel.
 struct Packed : Prepared {
   WeightVector<int8_t> weights_s8;
-  WeightVector<int8_t> by_four;
+  WeightVector<int8_t> by_four, by_columns;  // of depthwise weights
   WeightVector<float> weights_f32;
   std::vector<int32_t> bias_s32;  // depthwise: the correction for the zero point of x included
   std::vector<int32_t> sums;      // of the packed codes of each output channel

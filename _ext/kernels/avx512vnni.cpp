@@ -13,6 +13,8 @@
 #include "kernels/impl/product_int8_avx512vnni.inl"
 //
 #include "kernels/impl/depthwise.inl"
+#include "kernels/impl/depthwise_columns_avx512vnni.inl"
+//
 #include "kernels/impl/depthwise_avx512vnni.inl"
 //
 #include "kernels/impl/entries_int8.inl"

@@ -140,9 +140,20 @@ struct DepthwiseArgs {
   int64_t channels;
   const void* weights;          // [taps][channels rounded up to 64], s8 or f32
   const void* weights_by_four;  // s8 only: four taps side by side (pack.h)
-  const void* bias;             // readable up to the next multiple of 64
+  // s8 only, 3x3 and 5x5, else null: four rows side by side (pack.h), 64-byte aligned. Then
+  // tap_offset is that of KH rows of KW taps at equal distances.
+  const void* weights_by_columns;
+  const void* bias;  // readable up to the next multiple of 64
+  // Codes only: src holds s8 codes, read as the u8 codes 128 higher. `bias` has what that takes.
+  int32_t is_signed;
   Epilogue epilogue;
 };
+
+// With weights_by_columns, so many neighbouring pixels share a vector of 64 codes where so many
+// channels are left.
+static inline int64_t depthwise_pixels(int64_t channels) {
+  return channels <= 16 ? 4 : channels <= 32 ? 2 : 1;
+}
 
 enum BinaryCode : int32_t {
   BINARY_ADD = 1,

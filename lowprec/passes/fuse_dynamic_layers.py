@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lowprec.passes.fuse_integer_layers import is_depthwise, kept_attributes
+from lowprec.passes.fuse_integer_layers import kept_attributes
 from lowprec.passes.integer_weights import IntegerWeights, integer_operator_weights
 from lowprec.passes.matching import (
     add_constant,
@@ -47,9 +47,6 @@ def _fuse(node: ir.Node, keep: Container[str]) -> bool:
     weights = integer_operator_weights(node)
     x, zero_point = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
     if weights is None or x is None or x.dtype not in (ir.DataType.UINT8, ir.DataType.INT8):
-        return False
-    is_image = node.op_type == "ConvInteger"
-    if x.dtype != ir.DataType.UINT8 and is_image and is_depthwise(node, weights):
         return False
     if zero_point is not None and not _is_one_number(zero_point):
         return False

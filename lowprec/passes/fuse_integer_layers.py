@@ -5,11 +5,11 @@
     bq ──► Dequantize ──┘
 
 `y = f32(acc) * (s_x * s_w)`: the output stays float here; fuse_epilogues lets a Quantize that
-follows choose codes. `xq` is u8, or s8 except for depthwise layers (unsign_codes has made u8 of
-most). Weights are constants, s8 or u8, per tensor or per output channel, with zero points or
-without (integer_weights.py); a MatMul may also have a second operand that is made in the same run.
-A bias of s32 with scale s_x * s_w belongs to the accumulator; any other constant one is added to
-the float result. A layer that does not look like this stays as it is.
+follows choose codes. `xq` is u8 or s8 (unsign_codes has made u8 of most). Weights are constants, s8
+or u8, per tensor or per output channel, with zero points or without (integer_weights.py); a MatMul
+may also have a second operand that is made in the same run. A bias of s32 with scale s_x * s_w
+belongs to the accumulator; any other constant one is added to the float result. A layer that does
+not look like this stays as it is.
 """
 
 from __future__ import annotations
@@ -61,8 +61,6 @@ def _fuse(node: ir.Node) -> bool:
         return False
     weights = dequantized_weights(node)
     if weights is None or weights.scale is None:
-        return False
-    if x.dtype != ir.DataType.UINT8 and is_depthwise(node, weights):
         return False
     if is_operator(node, "Gemm") and not _is_plain_gemm(node):
         return False
@@ -133,11 +131,6 @@ def _is_plain_gemm(node: ir.Node) -> bool:
         and node.attributes.get_float("beta", 1.0) == 1.0
         and node.attributes.get_int("transA", 0) == 0
     )
-
-
-def is_depthwise(node: ir.Node, weights: IntegerWeights) -> bool:
-    """Return whether every channel has a filter of its own: their kernels read u8 codes only."""
-    return node.attributes.get_int("group", 1) > 1 and weights.codes.shape[1] == 1
 
 
 def _bias(

@@ -202,6 +202,12 @@ CONVOLUTIONS = {
     "grouped 1x1": (1, 10, 4, 4, 6, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 2),
     "depthwise": (1, 30, 9, 8, 30, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 30),
     "depthwise 5x5 strided": (1, 70, 9, 20, 70, (5, 5), (2, 1), (2, 2, 2, 2), (1, 1), 70),
+    "depthwise 5x5": (1, 150, 9, 20, 150, (5, 5), (1, 1), (2, 2, 2, 2), (1, 1), 150),
+    "depthwise 5x5 both strided": (2, 24, 9, 21, 24, (5, 5), (2, 2), (2, 2, 2, 2), (1, 1), 24),
+    "depthwise 3x3 strided": (1, 32, 11, 70, 32, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 32),
+    "depthwise 3x3 along rows": (1, 16, 6, 33, 16, (3, 3), (1, 2), (1, 1, 1, 1), (1, 1), 16),
+    "depthwise 3x3 down": (1, 48, 6, 33, 48, (3, 3), (2, 1), (1, 1, 1, 1), (1, 1), 48),
+    "depthwise wide": (1, 16, 3, 150, 16, (3, 3), (1, 1), (1, 0, 1, 2), (1, 1), 16),
     "depthwise 2x2": (2, 64, 4, 4, 64, (2, 2), (2, 2), (0, 0, 0, 0), (1, 1), 64),
     "depthwise dilated": (1, 5, 9, 9, 5, (3, 3), (1, 1), (2, 2, 2, 2), (2, 2), 5),
     "depth multiplier": (1, 6, 5, 5, 12, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 6),
@@ -255,10 +261,8 @@ def test_convolution_on_codes_is_the_reference(isa, name, output, x_type):
     np.testing.assert_array_equal(result, expected)
     depthwise = groups > 1 and groups == c == o
     kernels = [row["kernel"] for row in rows]
-    if x_type is np.int8:
-        assert "conv s8s8" in kernels
-    else:
-        assert ("depthwise u8s8" if depthwise else "conv u8s8") in kernels
+    types = "s8s8" if x_type is np.int8 else "u8s8"
+    assert f"{'depthwise' if depthwise else 'conv'} {types}" in kernels
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)

@@ -6,7 +6,8 @@
 namespace lp::check {
 namespace {
 
-void depthwise_u8s8(Case& c) {
+// Sources of u8 codes, or of s8 codes that are read as 128 more.
+void depthwise_codes(Case& c) {
   const Shape s = draw_depthwise_shape(c);
   Random& random = c.random;
   const int64_t wide = padded_channels(s.n), taps = s.count();
@@ -20,6 +21,13 @@ void depthwise_u8s8(Case& c) {
   }
   const Guarded<int8_t> by_four(wide * ((taps + 3) / 4) * 4, random.side());
   pack_depthwise_by_four(w.data(), s.n, taps, by_four.data());
+  const bool columns = has_columns(s.kernel_h, s.kernel_w) && !random.chance(8);
+  const Guarded<int8_t> by_columns(columns ? depthwise_columns_bytes(s.n, s.kernel_h) : 1,
+                                   random.side());
+  if (columns) pack_depthwise_by_columns(w.data(), s.n, s.kernel_h, by_columns.data());
+  const bool is_signed = random.chance(3);
+  c.describe(", %d x %d%s", static_cast<int>(s.kernel_h), static_cast<int>(s.kernel_w),
+             is_signed ? ", signed" : "");
   const Guarded<int32_t> bias(wide, random.side());
   for (int64_t i = 0; i < wide; ++i) bias[i] = static_cast<int32_t>(random.between(-90000, 90000));
   EpilogueDraw epilogue(c, true, s, 255.0f * 64.0f * static_cast<float>(taps));
@@ -29,6 +37,8 @@ void depthwise_u8s8(Case& c) {
   args.src = a.data();
   args.weights = w.data();
   args.weights_by_four = by_four.data();
+  args.weights_by_columns = columns ? by_columns.data() : nullptr;
+  args.is_signed = is_signed ? 1 : 0;
   args.bias = bias.data();
   const int64_t out = bytes_of(args.epilogue.kind);
   const Guarded<uint8_t> expected(s.dst_extent() * out, Against::END);
@@ -36,7 +46,8 @@ void depthwise_u8s8(Case& c) {
     for (int64_t n = 0; n < s.n; ++n) {
       int32_t acc = bias[n];
       for (int64_t t = 0; t < taps; ++t) {
-        acc += a[row.src + s.offsets[static_cast<size_t>(t)] + n] * w[t * wide + n];
+        const uint8_t code = a[row.src + s.offsets[static_cast<size_t>(t)] + n];
+        acc += (is_signed ? static_cast<int8_t>(code) + 128 : code) * w[t * wide + n];
       }
       plain_finish_s32(c.scalar(), acc, {row.m, n, row.residual + n}, args.epilogue,
                        expected.data() + (row.dst + n) * out);
@@ -79,7 +90,7 @@ void depthwise_f32(Case& c) {
 }  // namespace
 
 std::vector<Check> depthwise_checks() {
-  return {{"depthwise_u8s8", depthwise_u8s8, 120, {LP_ENTRY(depthwise_u8s8)}},
+  return {{"depthwise_u8s8", depthwise_codes, 240, {LP_ENTRY(depthwise_u8s8)}},
           {"depthwise_f32", depthwise_f32, 80, {LP_ENTRY(depthwise_f32)}}};
 }
 

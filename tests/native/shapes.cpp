@@ -70,20 +70,24 @@ Shape draw_product_shape(Case& c) {
 Shape draw_depthwise_shape(Case& c) {
   Random& random = c.random;
   Shape s;
-  s.n = s.length = random.size(150);
+  s.n = s.length = random.chance(4) ? 16 * random.between(1, 4) : random.size(150);
   s.images = random.between(1, 2);
-  s.rows = random.between(1, 4);
-  s.cols = random.between(1, 19);
-  const int64_t kh = random.between(1, 5), kw = random.between(1, 5);
-  const int64_t stride = random.between(1, 2), dilation = random.chance(4) ? 2 : 1;
+  s.rows = random.between(1, 6);
+  s.cols = random.chance(8) ? random.between(30, 90) : random.between(1, 19);
+  // Square filters of odd sizes have kernels of their own.
+  const int64_t square = random.chance(2) ? 0 : random.chance(2) ? 3 : 5;
+  const int64_t kh = s.kernel_h = square > 0 ? square : random.between(1, 5);
+  const int64_t kw = s.kernel_w = square > 0 ? square : random.between(1, 5);
+  const int64_t stride = random.between(1, 3), dilation = random.chance(4) ? 2 : 1;
+  const int64_t row_stride = random.chance(2) ? stride : random.between(1, 2);
   const int64_t pixel = s.n + (random.chance(2) ? 0 : random.between(1, 7));
   const int64_t width = (s.cols - 1) * stride + (kw - 1) * dilation + 1 + random.between(0, 2);
   for (int64_t y = 0; y < kh; ++y) {
     for (int64_t x = 0; x < kw; ++x) s.offsets.push_back((y * width + x) * dilation * pixel);
   }
   s.src_col = stride * pixel;
-  s.src_row = stride * width * pixel;
-  s.src_image = (s.rows * stride + kh * dilation) * width * pixel;
+  s.src_row = row_stride * width * pixel;
+  s.src_image = (s.rows * row_stride + kh * dilation) * width * pixel;
   draw_destination(random, s, 3);
   describe(c, s);
   return s;

@@ -15,6 +15,7 @@ struct Shape {
   int64_t images, rows, cols, n, length;
   int64_t src_image, src_row, src_col, dst_image, dst_row, dst_col;
   std::vector<int64_t> offsets;
+  int64_t kernel_h = 0, kernel_w = 0;  // of a depthwise convolution
 
   int64_t count() const { return static_cast<int64_t>(offsets.size()); }
   int64_t depth() const { return count() * length; }

@@ -106,6 +106,18 @@ def test_depthwise_weights_that_need_nine_bits(zero_point):
     assert_same_bits(proto, x, ["DynamicQuantizeLinear", "QConv"])
 
 
+@pytest.mark.parametrize("groups", [1, 12])
+def test_sums_of_signed_activations(groups):
+    b = Builder()
+    scale, zero = b.constant(np.float32(0.03)), b.constant(np.int8(-7))
+    xq = b.node("QuantizeLinear", "x", scale, zero)
+    codes = b.constant(RNG.integers(-128, 128, (12, 12 // groups, 3, 3)).astype(np.int8))
+    sums = b.node("ConvInteger", xq, codes, zero, group=groups, pads=[1, 1, 1, 1])
+    proto = b.model(b.node("Cast", sums, to=TensorProto.FLOAT), (2, 12, 9, 10))
+    x = RNG.standard_normal((2, 12, 9, 10)).astype("f")
+    assert_same_bits(proto, x, ["QuantizeLinear", "QConv", "Cast"])
+
+
 def test_an_integer_product_without_its_usual_tail_gives_sums():
     b = Builder()
     b.nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]))

@@ -14,8 +14,7 @@
 
 namespace {
 
-static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* piece) {
-  const lp::DepthwiseArgs& args = *arguments;
+static void depthwise_by_four(const lp::DepthwiseArgs& args, const lp::Piece* piece) {
   const lp::Epilogue& e = args.epilogue;
   const int64_t groups = (args.taps + 3) / 4;
   const int64_t out_bytes = output_bytes(e);
@@ -24,6 +23,7 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
   const CodeRange range = code_range(e);
   alignas(64) int32_t tile[TILE_PIXELS][DEPTHWISE_BLOCK];
   RowBlock block;
+  const __m512i flip = _mm512_set1_epi8(static_cast<char>(args.is_signed ? 0x80 : 0));
   for (int64_t line = piece->row_begin; line < piece->row_end; ++line) {
     const int64_t image = line / args.rows, y = line % args.rows;
     const uint8_t* src_row =
@@ -54,7 +54,7 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
           for (int64_t i = 0; i < 4; ++i) {
             // Past the last tap the weights are zero: any readable address will do.
             const int64_t t = 4 * g + i < args.taps ? 4 * g + i : 0;
-            tap[i] = _mm512_loadu_si512(src + args.tap_offset[t]);
+            tap[i] = _mm512_xor_si512(_mm512_loadu_si512(src + args.tap_offset[t]), flip);
           }
           const __m512i a = _mm512_unpacklo_epi8(tap[0], tap[1]);
           const __m512i b = _mm512_unpackhi_epi8(tap[0], tap[1]);
@@ -86,6 +86,17 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
         }
       }
     }
+  }
+}
+
+static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* piece) {
+  const lp::DepthwiseArgs& args = *arguments;
+  if (args.weights_by_columns == nullptr) {
+    depthwise_by_four(args, piece);
+  } else if (args.taps == 9) {
+    ByColumns<3>(args).run(*piece);
+  } else {
+    ByColumns<5>(args).run(*piece);
   }
 }
 

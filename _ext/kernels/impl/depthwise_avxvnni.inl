@@ -11,10 +11,10 @@ namespace {
 struct HalfBlock {
   const lp::DepthwiseArgs& args;
   const int8_t* weights;  // of the half
-  __m256i start[4];
+  __m256i start[4], flip;
 
   LP_MEMBER HalfBlock(const lp::DepthwiseArgs& a, const int32_t* bias, const int8_t* w)
-      : args(a), weights(w) {
+      : args(a), weights(w), flip(_mm256_set1_epi8(static_cast<char>(a.is_signed ? 0x80 : 0))) {
     for (int s = 0; s < 4; ++s) {
       const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bias + 4 * s));
       const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bias + 16 + 4 * s));
@@ -31,7 +31,8 @@ struct HalfBlock {
       for (int64_t i = 0; i < 4; ++i) {
         // Past the last tap the weights are zero: any readable address will do.
         const int64_t t = first + i < args.taps ? first + i : 0;
-        tap[i] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(src + args.tap_offset[t]));
+        tap[i] = _mm256_xor_si256(
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(src + args.tap_offset[t])), flip);
       }
       const __m256i a = _mm256_unpacklo_epi8(tap[0], tap[1]);
       const __m256i b = _mm256_unpackhi_epi8(tap[0], tap[1]);

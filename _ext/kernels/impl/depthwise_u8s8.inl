@@ -1,5 +1,5 @@
-// depthwise_u8s8.inl: depthwise u8 x s8 without VNNI: widened to s16 by AVX2 (AVX-512, too) and by
-// Advanced SIMD, plain C++ elsewhere.
+// depthwise_u8s8.inl: depthwise u8 x s8 and s8 x s8 without VNNI: widened to s16 by AVX2 (AVX-512,
+// too) and by Advanced SIMD, plain C++ elsewhere.
 
 namespace {
 
@@ -8,6 +8,7 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
   const int8_t* weights = static_cast<const int8_t*>(args.weights);
   const int32_t* bias = static_cast<const int32_t*>(args.bias);
   const int64_t stride = rounded_channels(args.channels);
+  const uint8_t flip = args.is_signed ? 0x80 : 0;
   RowBlock block;
   RowWalk walk = RowWalk::at_row(args, piece->row_begin * args.cols);
   alignas(64) int32_t acc[DEPTHWISE_BLOCK];
@@ -27,8 +28,10 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
         for (int64_t t = 0; t < args.taps; t += 2) {
           const bool pair = t + 1 < args.taps;
           const auto u8 = [&](int64_t tap) __attribute__((always_inline)) {
-            return _mm256_cvtepu8_epi16(_mm_loadu_si128(
-                reinterpret_cast<const __m128i*>(src + args.tap_offset[tap] + c + at)));
+            const __m128i codes = _mm_loadu_si128(
+                reinterpret_cast<const __m128i*>(src + args.tap_offset[tap] + c + at));
+            return _mm256_cvtepu8_epi16(
+                _mm_xor_si128(codes, _mm_set1_epi8(static_cast<char>(flip))));
           };
           const auto s8 = [&](int64_t tap) __attribute__((always_inline)) {
             return _mm256_cvtepi8_epi16(
@@ -54,7 +57,8 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) sum[j] = vld1q_s32(acc + at + 4 * j);
         for (int64_t t = 0; t < args.taps; ++t) {
-          const uint8x16_t x = vld1q_u8(src + args.tap_offset[t] + c + at);
+          const uint8x16_t x =
+              veorq_u8(vld1q_u8(src + args.tap_offset[t] + c + at), vdupq_n_u8(flip));
           const int8x16_t w = vld1q_s8(weights + t * stride + c + at);
           const int16x8_t x_low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x)));
           const int16x8_t x_high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(x)));
@@ -71,7 +75,7 @@ static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* 
       for (int64_t t = 0; t < args.taps; ++t) {
         const uint8_t* x = src + args.tap_offset[t] + c;
         const int8_t* w = weights + t * stride + c;
-        for (int64_t j = 0; j < width; ++j) acc[j] += x[j] * w[j];
+        for (int64_t j = 0; j < width; ++j) acc[j] += (x[j] ^ flip) * w[j];
       }
 #endif
       finish_sums(args.epilogue, block, 0, 1, c, static_cast<int>(width), acc, DEPTHWISE_BLOCK);
