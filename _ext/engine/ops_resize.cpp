@@ -55,6 +55,7 @@ class MappedCopy {
       }
       offsets_.push_back(std::move(offsets));
     }
+    if (run_ == 1 && !offsets_.empty()) find_pieces(offsets_.back());
   }
 
   void run(void* dst, const void* src, const void* constant) const {
@@ -66,10 +67,11 @@ class MappedCopy {
         T* to = static_cast<T*>(dst);
         return walk<T>(0, static_cast<const T*>(src), value, &to);
       }
-      // The two outermost axes are shared out.
-      const int64_t inner = static_cast<int64_t>(offsets_[1].size());
+      // The two outermost axes are shared out, or the outermost one: the last is copied in pieces.
+      const size_t shared = offsets_.size() == 2 ? 1 : 2;
+      const int64_t inner = shared == 1 ? 1 : static_cast<int64_t>(offsets_[1].size());
       int64_t size = run_;
-      for (size_t level = 2; level < offsets_.size(); ++level) {
+      for (size_t level = shared; level < offsets_.size(); ++level) {
         size *= static_cast<int64_t>(offsets_[level].size());
       }
       const int64_t rows = static_cast<int64_t>(offsets_[0].size()) * inner;
@@ -77,9 +79,10 @@ class MappedCopy {
         T* to = static_cast<T*>(dst) + begin * size;
         for (int64_t i = begin; i < end; ++i) {
           const int64_t first = offsets_[0][static_cast<size_t>(i / inner)];
-          const int64_t second = offsets_[1][static_cast<size_t>(i % inner)];
+          const int64_t second = shared == 1 ? 0 : offsets_[1][static_cast<size_t>(i % inner)];
           const bool outside = first == OUTSIDE || second == OUTSIDE;
-          walk<T>(2, outside ? nullptr : static_cast<const T*>(src) + first + second, value, &to);
+          walk<T>(shared, outside ? nullptr : static_cast<const T*>(src) + first + second, value,
+                  &to);
         }
       });
     });
@@ -99,8 +102,17 @@ class MappedCopy {
       return;
     }
     if (level + 1 == offsets_.size() && run_ == 1) {
-      for (const int64_t offset : offsets_[level]) {
-        *(*dst)++ = src == nullptr || offset == OUTSIDE ? value : src[offset];
+      for (const Piece& piece : pieces_) {
+        T* to = *dst;
+        if (src == nullptr || piece.offset == OUTSIDE) {
+          std::fill_n(to, piece.count, value);
+        } else if (piece.step == 1) {
+          memcpy(to, src + piece.offset, static_cast<size_t>(piece.count) * sizeof(T));
+        } else {
+          const T* from = src + piece.offset;
+          for (int64_t i = 0; i < piece.count; ++i) to[i] = from[i * piece.step];
+        }
+        *dst += piece.count;
       }
       return;
     }
@@ -109,7 +121,31 @@ class MappedCopy {
     }
   }
 
+  // Elements of the last axis at equal distances, or outside of the source.
+  struct Piece {
+    int64_t offset, step, count;
+  };
+  void find_pieces(const std::vector<int64_t>& offsets) {
+    for (const int64_t offset : offsets) {
+      if (!pieces_.empty()) {
+        Piece& last = pieces_.back();
+        const bool outside = last.offset == OUTSIDE;
+        if (outside != (offset == OUTSIDE)) {
+          pieces_.push_back({offset, 1, 1});
+          continue;
+        }
+        if (!outside && last.count == 1) last.step = offset - last.offset;
+        if (outside || offset == last.offset + last.step * last.count) {
+          ++last.count;
+          continue;
+        }
+      }
+      pieces_.push_back({offset, 1, 1});
+    }
+  }
+
   int64_t item_, run_ = 1;                     // run_ in elements
+  std::vector<Piece> pieces_;                  // of the last axis where run_ is 1
   std::vector<std::vector<int64_t>> offsets_;  // of the other axes, outermost first
 };
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from lowprec._ext import _core
+from lowprec.engine.nested import is_control_flow, why_not_compiled
 
 OWN_DOMAIN = "ai.lowprec"
 NATIVE_DOMAINS = ("", "ai.onnx", OWN_DOMAIN)
@@ -85,7 +86,16 @@ class FallbackSegment:
     why: str
 
 
-Segment = NativeSegment | FallbackSegment
+@dataclass
+class ControlSegment:
+    """An If, Loop or Scan whose bodies run on our kernels (control_flow.py)."""
+
+    node: ir.Node
+    inputs: list[str]
+    outputs: list[str]
+
+
+Segment = NativeSegment | FallbackSegment | ControlSegment
 
 
 def lower_graph(model: ir.Model, fallbacks: Mapping[str, str] | None = None) -> list[Segment]:
@@ -114,6 +124,12 @@ def lower_graph(model: ir.Model, fallbacks: Mapping[str, str] | None = None) -> 
 
     for node in graph:
         why = why_not_native(node, native, held, forced)
+        if is_control_flow(node):
+            why = forced.get(node.name or "") or why_not_compiled(node)
+            if why is None:
+                cut()
+                segments.append(ControlSegment(node, _captured(node), _names(node.outputs)))
+                continue
         if why is not None:
             if node.domain == OWN_DOMAIN:
                 raise OwnOperatorRefused(f"node '{node.name}': {node.op_type} is not native")
@@ -194,7 +210,7 @@ def _connect(graph: ir.Graph, segments: list[Segment]) -> None:
     """Work out what every native segment is fed with and what others read of it."""
     wanted = set(_names(graph.outputs))
     for segment in reversed(segments):
-        if isinstance(segment, FallbackSegment):
+        if not isinstance(segment, NativeSegment):
             wanted.update(segment.inputs)
             continue
         made = [name for node in segment.nodes for name in _names(node.outputs)]

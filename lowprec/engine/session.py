@@ -10,7 +10,7 @@ import statistics
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -42,6 +42,8 @@ from lowprec.threads import get_num_threads
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from lowprec.engine.control_flow import ControlFlow
+    from lowprec.engine.fallback import ReferenceNode
     from lowprec.engine.lower import NativeSegment, Segment
 
 # Plans kept per segment: text lines come in every width, and a plan is cheap to make again.
@@ -150,9 +152,14 @@ class Session:
         plain: ir.Model,
         observers: Mapping[str, Any],
         *,
+        compile_part: Callable[[ir.Model], Session],
         fallback: bool = True,
     ):
-        """Take a fused hub and the same hub before fusing; neither may be changed afterwards."""
+        """Take a fused hub and the same hub before fusing; neither may be changed afterwards.
+
+        `compile_part` makes a session of a body, or of this model without some of its Ifs.
+        """
+        from lowprec.engine.decisions import Decisions
         from lowprec.engine.programs import tensor_infos
 
         self._model = model
@@ -160,6 +167,11 @@ class Session:
         self._observers = dict(observers)
         self._falls_back = fallback
         self._fallbacks: dict[str, str] = {}
+        self._compile_part = compile_part
+        decisions = Decisions(plain, compile_part)
+        self._decisions = decisions if decisions.any else None
+        self._decided: Session | None = None  # what ran last in this one's place
+        self._flows: dict[str, ControlFlow] = {}
         self._lock = threading.Lock()
         _with_locks.add(self)
         self.inputs: tuple[TensorInfo, ...] = tensor_infos(
@@ -174,8 +186,7 @@ class Session:
         self._lower()
 
     def _lower(self) -> None:
-        from lowprec.engine.fallback import ReferenceNode
-        from lowprec.engine.lower import NativeSegment, OwnOperatorRefused, lower_graph
+        from lowprec.engine.lower import FallbackSegment, OwnOperatorRefused, lower_graph
 
         try:
             segments = lower_graph(self._model, self._fallbacks)
@@ -185,14 +196,9 @@ class Session:
             self._fallbacks.clear()
             segments = lower_graph(self._model, self._fallbacks)
         for segment in segments:
-            if not self._falls_back and not isinstance(segment, NativeSegment):
+            if not self._falls_back and isinstance(segment, FallbackSegment):
                 raise _refused(segment.node.name or "", segment.node.op_type, segment.why)
-        runners: list[_NativeRunner | ReferenceNode] = [
-            _NativeRunner(segment, self._observers)
-            if isinstance(segment, NativeSegment)
-            else ReferenceNode(self._model, segment.node, segment.inputs, segment.outputs)
-            for segment in segments
-        ]
+        runners = [self._runner(segment) for segment in segments]
         initializers = self._model.graph.initializers
         constants = dict(self._constants)
         for segment in segments:
@@ -206,6 +212,24 @@ class Session:
             runners,
             constants,
         )
+
+    def _runner(self, segment: Segment) -> _NativeRunner | ControlFlow | ReferenceNode:
+        from lowprec.engine.fallback import ReferenceNode
+        from lowprec.engine.lower import ControlSegment, NativeSegment
+
+        if isinstance(segment, NativeSegment):
+            return _NativeRunner(segment, self._observers)
+        if isinstance(segment, ControlSegment):
+            from lowprec.engine.control_flow import FLOWS
+
+            node = segment.node
+            flow = self._flows.get(node.name or "")
+            if flow is None or flow.node is not node:
+                opsets = self._model.graph.opset_imports
+                flow = FLOWS[node.op_type](node, opsets, self._compile_part)
+                self._flows[node.name or ""] = flow
+            return flow
+        return ReferenceNode(self._model, segment.node, segment.inputs, segment.outputs)
 
     # ------------------------------------------------------------------------------- running
     def run(
@@ -241,12 +265,39 @@ class Session:
         *,
         timed: bool,
         direct: Mapping[str, Array] = MappingProxyType({}),
+        taken: dict[str, bool] | None = None,
+    ) -> tuple[list[Array], list[tuple[StepRow, float]]]:
+        if self._decisions is None:
+            return self._run_undecided(feeds, timed=timed, direct=direct, taken=taken)
+        key = self._decisions.key(feeds)
+        outcome = None if key is None else self._decisions.outcome(key)
+        if outcome is not None:
+            self._decided, decided = outcome
+            if taken is not None:
+                taken.update(decided)
+            return self._decided._run(feeds, timed=timed, direct=direct, taken=taken)
+        self._decided = None
+        noted: dict[str, bool] = {}
+        results = self._run_undecided(feeds, timed=timed, direct=direct, taken=noted)
+        if key is not None:
+            self._decisions.note(key, noted)
+        if taken is not None:
+            taken.update(noted)
+        return results
+
+    def _run_undecided(
+        self,
+        feeds: dict[str, Array],
+        *,
+        timed: bool,
+        direct: Mapping[str, Array],
+        taken: dict[str, bool] | None,
     ) -> tuple[list[Array], list[tuple[StepRow, float]]]:
         # Nodes that refuse at plan time move to the fall-back and the graph is cut again: each
         # round makes at least one node less native, so this ends.
         while True:
             try:
-                return self._run_segments(feeds, timed=timed, direct=direct)
+                return self._run_segments(feeds, timed=timed, direct=direct, taken=taken)
             except _NotNative as refusal:
                 with self._lock:
                     if refusal.node in self._fallbacks:
@@ -259,7 +310,12 @@ class Session:
                         raise
 
     def _run_segments(
-        self, feeds: dict[str, Array], *, timed: bool, direct: Mapping[str, Array]
+        self,
+        feeds: dict[str, Array],
+        *,
+        timed: bool,
+        direct: Mapping[str, Array],
+        taken: dict[str, bool] | None,
     ) -> tuple[list[Array], list[tuple[StepRow, float]]]:
         from time import perf_counter
 
@@ -281,15 +337,36 @@ class Session:
                         times += [(r, t / 1e9) for r, t in zip(rows, clock, strict=True)]
                 else:
                     start = perf_counter()
-                    made = runner.run({name: values[name] for name in segment.inputs})
+                    inner: list[tuple[StepRow, float]] = []
+                    if hasattr(runner, "bodies"):
+                        made, inner = self._run_flow(runner, values, timed, taken)
+                    else:
+                        made = runner.run({name: values[name] for name in segment.inputs})
                     if timed:
-                        times.append((self._fallback_row(segment), perf_counter() - start))
+                        own = perf_counter() - start - sum(seconds for _, seconds in inner)
+                        times += [(self._row(segment), own), *inner]
                     for name, array in zip(segment.outputs, made, strict=True):
                         self._observe(name, array)
                 values.update(zip(segment.outputs, made, strict=True))
         results = [values[info.name] for info in self.outputs]
         shared = {id(array) for array in (*feeds.values(), *constants.values())}
         return [r.copy() if id(r) in shared else r for r in results], times
+
+    def _run_flow(
+        self,
+        flow: ControlFlow,
+        values: dict[str, Array],
+        timed: bool,
+        taken: dict[str, bool] | None,
+    ) -> tuple[list[Array], list[tuple[StepRow, float]]]:
+        node = flow.node.name or ""
+        for name in flow.reads():
+            if not isinstance(values[name], np.ndarray):
+                raise _NotNative(node, f"it reads '{name}', a {type(values[name]).__name__}")
+        made, times = flow.run(values, timed=timed, taken=taken)
+        return [
+            array for array, value in zip(made, flow.node.outputs, strict=True) if value.name
+        ], times
 
     def _observe(self, name: str, array: Array) -> None:
         observer = self._observers.get(name)
@@ -314,6 +391,8 @@ class Session:
         Raises:
             LowprecError: the session has not run yet: kernels are chosen for concrete shapes.
         """
+        if self._decided is not None:
+            return self._decided.explain()
         segments, runners, _ = self._compiled
         steps: list[StepRow] = []
         arena = 0
@@ -327,12 +406,21 @@ class Session:
                 steps += _native_rows(plan, isa)
                 arena = max(arena, plan.arena_bytes)
             else:
-                steps.append(self._fallback_row(segment))
+                steps.append(self._row(segment))
+                for body in runner.ran() if hasattr(runner, "bodies") else ():
+                    inner = body.session.explain() if body.session is not None else None
+                    if inner is not None:
+                        steps += inner.steps
+                        arena = max(arena, inner.arena_bytes)
         return Explanation(tuple(steps), arena, get_num_threads())
 
-    def _fallback_row(self, segment: Any) -> StepRow:
-        node, why = segment.node, f"native: {segment.why}"
-        return StepRow(node.op_type, node.name or "", "reference", "numpy", "", 0.0, why, False)
+    def _row(self, segment: Any) -> StepRow:
+        node, why = segment.node, getattr(segment, "why", None)
+        if why is None:
+            return StepRow(node.op_type, node.name or "", "bodies", "python", "", 0.0, "", True)
+        return StepRow(
+            node.op_type, node.name or "", "reference", "numpy", "", 0.0, f"native: {why}", False
+        )
 
     def profile(self, feeds: Mapping[str, npt.ArrayLike], *, repeats: int = 10) -> list[StepTime]:
         """Return the median time of each step over `repeats` runs (after one that warms up)."""
@@ -440,19 +528,31 @@ def compile_model(
         ConfigError: LOWPREC_FALLBACK is neither "on" nor "off".
         IsaError: LOWPREC_ISA names what this machine lacks.
     """
-    from lowprec.engine.programs import clone, value_names
-    from lowprec.passes import expand_functions, fuse
+    from lowprec.engine.programs import value_names
 
     watched = dict(observers or {})
     missing = sorted(set(watched) - value_names(model))
     if missing:
         raise ModelError(f"no value is called '{missing[0]}': it cannot be observed")
+    with _engine_errors():
+        _core.chosen_isa()
+    return _compiled(model, watched, fused=fused, fallback=_falls_back(fallback))
+
+
+def _compiled(
+    model: ir.Model, watched: Mapping[str, Any], *, fused: bool, fallback: bool
+) -> Session:
+    from lowprec.engine.programs import clone
+    from lowprec.passes import expand_functions, fuse
+
     plain = clone(model)
     expand_functions(plain, frozenset(_core.native_operators()))
     whole = plain
     if fused:
         whole = clone(plain)
         fuse(whole, keep=watched)
-    with _engine_errors():
-        _core.chosen_isa()
-    return Session(whole, plain, watched, fallback=_falls_back(fallback))
+
+    def compile_part(part: ir.Model) -> Session:
+        return _compiled(part, watched, fused=fused, fallback=fallback)
+
+    return Session(whole, plain, watched, compile_part=compile_part, fallback=fallback)

@@ -21,6 +21,7 @@ from lowprec.graph.silence import silent_onnx_ir
 from lowprec.passes.fold_affine import fold_affine
 from lowprec.passes.fold_batch_norm import fold_batch_norm
 from lowprec.passes.fold_constants import fold_constants
+from lowprec.passes.inline_branches import fold_branches
 from lowprec.passes.recover_gelu import recover_gelu
 from lowprec.passes.recover_hard_sigmoid import recover_hard_sigmoid
 from lowprec.passes.recover_hard_swish import recover_hard_swish
@@ -55,6 +56,7 @@ PASSES: tuple[Callable[[ir.Model], bool], ...] = (
     replace_sum,
     remove_identity,
     fold_constants,
+    fold_branches,
     deduplicate_initializers,
     eliminate_common_subexpressions,
     eliminate_dead_nodes,

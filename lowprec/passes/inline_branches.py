@@ -1,0 +1,76 @@
+"""An If whose condition is known is the branch that it takes.
+
+    cond (true) ──► If { then: a ──► Conv ──► y; else: ... } ──► z     becomes     a ──► Conv ──► z
+
+`simplify` does it where the condition is a constant; the engine, once it has seen which way a
+condition goes that follows from shapes (engine/decisions.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from lowprec.passes.matching import (
+    NameSource,
+    constant_array,
+    graph_of,
+    is_operator,
+    walk_nodes,
+)
+
+
+def fold_branches(model: ir.Model) -> bool:
+    """Replace every If with a constant condition, in place; return whether anything changed."""
+    changed = False
+    for node in walk_nodes(model):
+        if not is_operator(node, "If"):
+            continue
+        condition = constant_array(node.inputs[0])
+        if condition is None or condition.size != 1:
+            continue
+        inline_branch(model, node, bool(np.asarray(condition).reshape(())))
+        changed = True
+    return changed
+
+
+def inline_branches(model: ir.Model, taken: Mapping[str, bool]) -> None:
+    """Replace the Ifs of the main graph that `taken` names, in place, by the branch that it says.
+
+    Args:
+        model: A hub.
+        taken: Name of an If -> whether its condition holds.
+    """
+    for node in list(model.graph):
+        name = node.name or ""
+        if is_operator(node, "If") and name in taken:
+            inline_branch(model, node, taken[name])
+
+
+def inline_branch(model: ir.Model, node: ir.Node, condition: bool) -> None:
+    """Put the nodes of one branch in the place of the If `node`; the outputs keep their names."""
+    branch = node.attributes["then_branch" if condition else "else_branch"].as_graph()
+    graph = graph_of(node)
+    names = NameSource(model)
+    results = list(branch.outputs)
+    branch.outputs.clear()
+    for constant in list(branch.initializers.values()):
+        branch.initializers.pop(constant.name or "")
+        if constant.name in graph.initializers:
+            constant.name = names.fresh(constant.name or "constant")
+        graph.register_initializer(constant)
+    nodes = list(branch)
+    branch.remove(nodes)
+    graph.insert_before(node, nodes)
+    for output, result in zip(node.outputs, results, strict=True):
+        name, is_named = output.name, bool(output.name)
+        copy = ir.node("Identity", [result], name=names.fresh(f"{name or node.name}_of_branch"))
+        (made,) = copy.outputs
+        made.type, made.shape = output.type, output.shape
+        graph.insert_before(node, copy)
+        output.replace_all_uses_with(made, replace_graph_outputs=True)
+        output.name = None
+        made.name = name if is_named else names.fresh(f"{copy.name}_output")
+    graph.remove(node, safe=True)
