@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from lowprec.errors import ModelError, UnsupportedError
 from lowprec.graph.external import check_external
+from lowprec.graph.foreign import can_translate
 from lowprec.graph.tensors import check_inline_size
 from lowprec.graph.walk import protos_of_graphs, protos_of_nodes, protos_of_tensors
 
@@ -104,7 +105,7 @@ def check_operators(model: ir.Model) -> None:
     """Raise unless every node is a well-formed operator that the installed onnx knows.
 
     Raises:
-        UnsupportedError: an operator of a domain that is not ONNX's own.
+        UnsupportedError: an operator of a domain that is not ONNX's own, and has no translation.
         ModelError: an operator, attribute or number of inputs that ONNX does not know.
     """
     opsets = model.graph.opset_imports
@@ -113,6 +114,8 @@ def check_operators(model: ir.Model) -> None:
     context.opset_imports = dict(opsets)
     for graph in model.graphs():
         for node in graph:
+            if can_translate(node):
+                continue  # load() makes standard operators of it, and looks at those
             _check_operator(node, opsets)
             if not any(_holds_graph(attribute) for attribute in node.attributes.values()):
                 _check_arguments(node, context)

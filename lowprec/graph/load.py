@@ -12,6 +12,7 @@ from onnx_ir.passes.common import InlinePass
 from lowprec.errors import LowprecError, ModelError
 from lowprec.graph.check import check_operators, check_opsets, check_proto, check_references
 from lowprec.graph.constants import drop_initialized_inputs, lift_constants, own_tensors
+from lowprec.graph.foreign import translate_foreign
 from lowprec.graph.naming import fix_names
 from lowprec.graph.read import read_proto
 from lowprec.graph.shapes import forget_shapes
@@ -24,17 +25,18 @@ from lowprec.graph.walk import protos_of_graphs, protos_of_nodes
 def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Model:
     """Return `source` as a checked hub model that shares nothing changeable with it.
 
-    What holds for the result: standard ONNX operators at opset 21 or newer; model-local functions
-    inlined; `Constant` nodes lifted to initializers; nodes in topological order; every value and
-    node named uniquely; inputs that have an initializer no longer inputs; no claimed intermediate
-    shapes; metadata_props kept. External data stays memory-mapped.
+    What holds for the result: standard ONNX operators at opset 21 or newer (those of onnxruntime's
+    own domain are translated, QLinear ones into Q/DQ pairs); model-local functions inlined;
+    `Constant` nodes lifted to initializers; nodes in topological order; every value and node named
+    uniquely; inputs that have an initializer no longer inputs; no claimed intermediate shapes;
+    metadata_props kept. External data stays memory-mapped.
 
     Args:
         source: Path of an .onnx file, an onnx.ModelProto (external data loaded), or an ir.Model.
 
     Raises:
         ModelError: the file or graph cannot be used; the message says why and what to do.
-        UnsupportedError: an operator outside ONNX's own domains.
+        UnsupportedError: an operator outside ONNX's own domains without a translation.
     """
     try:
         with silent_onnx_ir():
@@ -80,6 +82,9 @@ def _load(source: object) -> ir.Model:
         fix_names(model)
         check_operators(model)
     forget_shapes(model)
+    if translate_foreign(model):
+        fix_names(model)
+        check_operators(model)
     return model
 
 

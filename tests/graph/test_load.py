@@ -219,9 +219,9 @@ def refuses(source: object, error: type[LowprecError], *words: str) -> None:
 
 
 def test_unknown_domain_names_operator_and_node():
-    node = helper.make_node("FusedConv", ["x"], ["y"], "conv7", domain="com.microsoft")
+    node = helper.make_node("NhwcConv", ["x"], ["y"], "conv7", domain="com.microsoft")
     model = make_model([node], [value("x", [2])], [value("y", [2])], domains=[("com.microsoft", 1)])
-    refuses(model, UnsupportedError, "FusedConv", "conv7", "com.microsoft")
+    refuses(model, UnsupportedError, "NhwcConv", "conv7", "com.microsoft")
 
 
 def test_unknown_operator_is_named():
