@@ -42,18 +42,18 @@ def quantize(
     example_inputs: object = None,
     progress: Callable[..., None] | bool | None = None,
 ) -> Any:
-    """Return an int8 model of the same kind as `model`, with a report of what was done and why.
+    """Return an int8 or bf16 model of the same kind as `model`, with a report of what was done.
 
     Layers that gain nothing from int8 stay in float; `report` names each with its reason.
 
     Args:
         model: What an adapter accepts: an onnx.ModelProto, an onnx_ir.Model or the path of an .onnx
             file; `lowprec doctor` lists the adapters.
-        calibration_data: Samples that are typical for the model's use. One item of an iterable is
-            one complete feed: a dict by input name, a tuple in input order, or an array for a
-            single input; a function that returns such an iterable, an .npz file and a folder of
-            them work too. It is read once.
-        precision: "int8" in this version.
+        calibration_data: Samples that are typical for the model's use; bf16 needs none. One item of
+            an iterable is one complete feed: a dict by input name, a tuple in input order, or an
+            array for a single input; a function that returns such an iterable, an .npz file and a
+            folder of them work too. It is read once.
+        precision: "int8", or "bf16": layers multiply bf16 numbers and sum in f32.
         config: A Config, a dict, or the path of a YAML file.
         evaluate: A function from a model to a score, or several by name. It is called with the
             float and with the int8 model, and the report says whether the configuration's
@@ -181,6 +181,8 @@ def quantize_captured(
     from lowprec.plugins import active_plugins
     from lowprec.quantization import equalize_channels, quantize_graph, tensors_to_calibrate
 
+    if config.precision == "bf16":
+        return _use_bf16(captured, calibration_data, config)
     hub = _simplified(captured.graph)
     names = tensors_to_calibrate(hub, config)
     kept: list[Feed] = []
@@ -214,6 +216,30 @@ def quantize_captured(
     report.int8_macs, report.total_macs = result.int8_macs, result.total_macs
     report.float_bytes, report.int8_bytes = _constant_bytes(hub), _constant_bytes(result.model)
     # What is returned went through the same door as what is loaded from a file: the same bits.
+    quantized = QuantizedModel(load_graph(result.model), config, report)
+    if kept:
+        _measure(CompiledModel(hub), quantized, kept, report)
+    return quantized
+
+
+def _use_bf16(captured: Captured, data: object, config: Config) -> QuantizedModel:
+    """Return the captured graph with bf16 layers; `data`, where given, is only compared on."""
+    from lowprec.graph import load as load_graph
+    from lowprec.models import CompiledModel, QuantizedModel
+    from lowprec.quantization import convert_to_bf16
+
+    hub = _simplified(captured.graph)
+    kept: list[Feed] = []
+    if data is not None:
+        wanted = min(FEEDS_KEPT, config.calibration.samples)
+        batches = itertools.islice(iter(_batches(data, captured)), wanted)
+        kept = [{name: array.copy() for name, array in feed.items()} for feed in batches]
+    shapes = {name: array.shape for name, array in kept[0].items()} if kept else None
+    result = convert_to_bf16(hub, config, input_shapes=shapes)
+    report = _report(captured, config, None, [result.note] if result.note else [])
+    report.samples = len(kept)
+    report.layers, report.total_macs = result.layers, result.total_macs
+    report.float_bytes, report.int8_bytes = _constant_bytes(hub), _constant_bytes(result.model)
     quantized = QuantizedModel(load_graph(result.model), config, report)
     if kept:
         _measure(CompiledModel(hub), quantized, kept, report)
@@ -300,7 +326,7 @@ def _measure(
     ]
     feed = feeds[0]
     times = median_times(
-        {"float": lambda: original.run(feed), "int8": lambda: quantized.run(feed)},
+        {"float": lambda: original.run(feed), report.precision: lambda: quantized.run(feed)},
         seconds=0.2,
         least=3,
     )
@@ -321,7 +347,7 @@ def _evaluate(
     criterion = config.tuning.accuracy
     for name, function in functions.items():
         before, after = float(function(original)), float(function(quantized))
-        report.accuracy[name] = {"float": before, "int8": after}
+        report.accuracy[name] = {"float": before, report.precision: after}
         if not criterion.is_met(before, after):
             report.notes.append(
                 f"{name} fell from {before:.6g} to {after:.6g}: more than {criterion.describe()} "

@@ -253,7 +253,7 @@ class Config(_Section, frozen=True, kw_only=True):
             _refuse("calibration.method", self.calibration.method, methods)
         corrections = ("auto", False)
         checks: list[tuple[str, object, tuple[object, ...]]] = [
-            ("precision", self.precision, ("int8",)),
+            ("precision", self.precision, ("int8", "bf16")),
             ("activations.dtype", self.activations.dtype, ("u8",)),
             ("activations.scheme", self.activations.scheme, ("asymmetric",)),
             ("weights.granularity", self.weights.granularity, ("per_channel",)),
@@ -263,7 +263,8 @@ class Config(_Section, frozen=True, kw_only=True):
             ("algorithms.rounding", self.algorithms.rounding, ("nearest",)),
         ]
         for number, rule in enumerate(self.layers):
-            checks.append((f"layers[{number}].precision", rule.precision, ("int8", "f32")))
+            key = f"layers[{number}].precision"
+            checks.append((key, rule.precision, (self.precision, "f32")))
         for key, value, supported in checks:
             if value not in supported:
                 _refuse(key, value, supported)

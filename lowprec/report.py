@@ -23,7 +23,7 @@ class LayerRecord:
     Attributes:
         name: The node's name.
         op_type: ONNX operator.
-        precision: "int8" or "f32".
+        precision: "int8", "bf16" or "f32".
         reason: Why it has this precision; never empty for f32.
         macs: Multiply-adds for the shapes seen in calibration; None when they are not known.
         tensor: Name of the quantised activation that the layer reads (int8 layers only).
@@ -69,11 +69,11 @@ class Report:
         int8_macs: Multiply-adds of the int8 layers, for the shapes seen in calibration.
         total_macs: Multiply-adds of the whole model.
         float_bytes: Size of the float model's constants; None when not measured.
-        int8_bytes: Size of the quantised model's constants; None when not measured.
+        int8_bytes: Size of the constants of the int8 or bf16 model; None when not measured.
         notes: What concerns the whole model, one sentence each.
-        agreement: Per output, how close int8 comes to float on a few calibration samples:
+        agreement: Per output, how close int8 or bf16 comes to float on a few calibration samples:
             `lowprec.agreement.Agreement.to_dict()`.
-        accuracy: Metric -> {"float": ..., "int8": ...}, where it was measured.
+        accuracy: Metric -> {"float": ..., "int8" or "bf16": ...}, where it was measured.
         speed: The same for times, in memory only.
     """
 
@@ -92,9 +92,20 @@ class Report:
     speed: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
+    def precision(self) -> str:
+        """What the configuration asked for: "int8" or "bf16"."""
+        return str(self.config.get("precision", "int8"))
+
+    @property
     def int8_fraction(self) -> float:
         """Share of the multiply-adds that run in int8, 0..1 (0 for a model without any)."""
         return self.int8_macs / self.total_macs if self.total_macs else 0.0
+
+    @property
+    def bf16_fraction(self) -> float:
+        """Share of the multiply-adds whose operands are bf16, 0..1."""
+        macs = sum(layer.macs or 0 for layer in self.layers if layer.precision == "bf16")
+        return macs / self.total_macs if self.total_macs else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is saved, as dicts and lists; what a layer leaves open is left out."""
@@ -134,7 +145,7 @@ class Report:
         lines = [f"{self.model}: {self._summary()}", *(f"note: {note}" for note in self.notes)]
         lines += [
             f"{metric}: float {values.get('float', float('nan')):.6g}, "
-            f"int8 {values.get('int8', float('nan')):.6g}"
+            f"{self.precision} {values.get(self.precision, float('nan')):.6g}"
             for metric, values in (*self.accuracy.items(), *self.speed.items())
         ]
         lines += [_agreement_line(output) for output in self.agreement]
@@ -155,13 +166,16 @@ class Report:
         return "\n".join(lines)
 
     def _summary(self) -> str:
-        quantized = sum(layer.precision == "int8" for layer in self.layers)
+        precision = self.precision
+        fraction = self.bf16_fraction if precision == "bf16" else self.int8_fraction
+        quantized = sum(layer.precision == precision for layer in self.layers)
         millions = f"{self.total_macs / 1e6:,.1f} million"
         parts = [
-            f"{quantized} of {len(self.layers)} operators in int8",
-            f"{100 * self.int8_fraction:.1f} % of {millions} multiply-adds",
-            f"{self.samples} calibration samples",
+            f"{quantized} of {len(self.layers)} operators in {precision}",
+            f"{100 * fraction:.1f} % of {millions} multiply-adds",
         ]
+        if precision != "bf16" or self.samples:
+            parts.append(f"{self.samples} calibration samples")
         if self.float_bytes and self.int8_bytes:
             parts.append(
                 f"{self.float_bytes:,} -> {self.int8_bytes:,} bytes "

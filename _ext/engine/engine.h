@@ -250,6 +250,7 @@ const std::vector<Operator>& pool_operators();         // ops_pool.cpp
 const std::vector<Operator>& shuffle_operators();  // ops_shuffle.cpp
 const std::vector<Operator>& shape_operators();      // ops_shape.cpp: reshape, transpose, slice...
 const std::vector<Operator>& resize_operators();     // ops_resize.cpp: resize, pad
+const std::vector<Operator>& bf16_operators();       // ops_bf16.cpp: f32 arithmetic, bf16 storage
 const std::vector<Operator>& recurrent_operators();  // ops_recurrent.cpp: RNN, GRU, LSTM
 
 }  // namespace lp

@@ -7,10 +7,11 @@ namespace {
 const std::map<std::string, const Operator*>& by_name() {
   static const std::map<std::string, const Operator*> names = [] {
     std::map<std::string, const Operator*> all;
-    for (const auto* table : {&conv_operators(), &transposed_operators(), &shuffle_operators(),
-                              &matrix_operators(), &elementwise_operators(), &quantize_operators(),
-                              &reduce_operators(), &observe_operators(), &pool_operators(),
-                              &shape_operators(), &resize_operators(), &recurrent_operators()}) {
+    for (const auto* table :
+         {&conv_operators(), &transposed_operators(), &shuffle_operators(), &matrix_operators(),
+          &elementwise_operators(), &quantize_operators(), &reduce_operators(),
+          &observe_operators(), &pool_operators(), &shape_operators(), &resize_operators(),
+          &recurrent_operators(), &bf16_operators()}) {
       for (const Operator& entry : *table) all[entry.op] = &entry;
     }
     return all;

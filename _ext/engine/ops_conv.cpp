@@ -1,4 +1,4 @@
-// ops_conv.cpp: convolutions, float and int8.
+// ops_conv.cpp: convolutions, f32, bf16 and int8.
 //
 // Images are channels-last. Where the tensor has the border that a convolution wants around it (its
 // halo), the convolution reads it as it is; else it copies one image at a time into scratch memory
@@ -175,6 +175,7 @@ class ConvStep : public Step {
       args.tap_offset = offsets.data();
       args.taps = static_cast<int64_t>(offsets.size());
       args.channels = g.channels;
+      // bf16 weights of a depthwise convolution are kept as the f32 that they stand for.
       args.weights = codes ? static_cast<const void*>(packed->weights_s8.data())
                            : static_cast<const void*>(packed->weights_f32.data());
       args.weights_by_four = packed->by_four.data();
@@ -207,7 +208,21 @@ class ConvStep : public Step {
   }
 };
 
-void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
+enum class Kind { F32, BF16, CODES };
+
+Product product_of(const Kernels& kernels, Kind kind, DType x) {
+  if (kind == Kind::F32) return kernels.product_f32;
+  if (kind == Kind::BF16) return kernels.product_bf16;
+  return x == DType::S8 ? kernels.product_s8s8 : kernels.product_u8s8;
+}
+Depthwise depthwise_of(const Kernels& kernels, Kind kind) {
+  return kind == Kind::F32    ? kernels.depthwise_f32
+         : kind == Kind::BF16 ? kernels.depthwise_bf16
+                              : kernels.depthwise_u8s8;
+}
+
+void build_conv(Planner& p, const Node& node, Kind kind, bool depthwise) {
+  const bool codes = kind == Kind::CODES;
   const Tensor weights = p.tensor(p.operand(node, 1));
   const int x = p.operand(node, 0, Layout::CHANNELS_LAST);
   const Shape shape = p.tensor(x).shape;
@@ -219,9 +234,9 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
 
   auto step = std::make_unique<ConvStep>();
   step->g = g;
-  step->output = output_of(node);
+  step->output = output_of(node, kind == Kind::BF16 ? DType::BF16 : DType::F32);
   step->depthwise = depthwise;
-  step->element = codes ? 1 : 4;
+  step->element = codes ? 1 : kind == Kind::BF16 ? 2 : 4;
   step->border = codes ? static_cast<uint8_t>(node.integer("x_zero_point", 0)) : 0;
   const DType x_dtype = p.tensor(x).dtype;
   step->is_signed = x_dtype == DType::S8;
@@ -242,9 +257,14 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
                 by_group<float>(layout, [&](int64_t o) { return addend[static_cast<size_t>(o)]; });
           }
         } else {
-          const auto last =
-              channels_last_weights(reinterpret_cast<const float*>(weights.constant), g, false);
-          pack_f32_weights(*packed, last, g, depthwise, whole_rows);
+          if (kind == Kind::BF16) {
+            const auto* w = reinterpret_cast<const uint16_t*>(weights.constant);
+            pack_bf16_weights(*packed, channels_last_weights(w, g, false), g, depthwise,
+                              whole_rows);
+          } else {
+            const auto* w = reinterpret_cast<const float*>(weights.constant);
+            pack_f32_weights(*packed, channels_last_weights(w, g, false), g, depthwise, whole_rows);
+          }
           const auto bias = real_bias(p, node, 2, g.out_channels);
           packed->bias_f32 =
               by_group<float>(layout, [&](int64_t o) { return bias[static_cast<size_t>(o)]; });
@@ -264,10 +284,8 @@ void build_conv(Planner& p, const Node& node, bool codes, bool depthwise) {
   step->in = {x};
   step->run_time = run_time_scale(p, node, step->in);
   step->set_halos({}, {}, 0);
-  step->product = !codes                 ? p.kernels().product_f32
-                  : x_dtype == DType::S8 ? p.kernels().product_s8s8
-                                         : p.kernels().product_u8s8;
-  step->depthwise_product = codes ? p.kernels().depthwise_u8s8 : p.kernels().depthwise_f32;
+  step->product = product_of(p.kernels(), kind, x_dtype);
+  step->depthwise_product = depthwise_of(p.kernels(), kind);
   step->out = {p.output(node, 0, step->output.dtype, result, Layout::CHANNELS_LAST)};
   step->macs = static_cast<double>(g.images * g.h.out * g.w.out) *
                static_cast<double>(g.out_channels) *
@@ -288,10 +306,21 @@ const char* refuse_depthwise(Planner& p, const Node& node) {
 const char* refuse_product(Planner& p, const Node& node) {
   if (const char* why = not_constant(p, node)) return why;
   if (p.dtype_of(node, 0) != DType::F32) return "input is not f32";
+  if (p.dtype_of(node, 1) != DType::F32) return "weights are not f32";
   return nullptr;
+}
+const char* refuse_product_bf16(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::BF16) return "input is not bf16";
+  if (p.dtype_of(node, 1) != DType::BF16) return "weights are not bf16";
+  return not_constant(p, node);
 }
 const char* refuse_depthwise_f32(Planner& p, const Node& node) {
   if (p.dtype_of(node, 0) != DType::F32) return "input is not f32";
+  if (p.dtype_of(node, 1) != DType::F32) return "weights are not f32";
+  return refuse_depthwise(p, node);
+}
+const char* refuse_depthwise_bf16(Planner& p, const Node& node) {
+  if (const char* why = refuse_product_bf16(p, node)) return why;
   return refuse_depthwise(p, node);
 }
 
@@ -312,10 +341,12 @@ const char* refuse_conv_s8s8(Planner& p, const Node& node) {
   return not_constant(p, node);
 }
 
-void conv_f32(Planner& p, const Node& node) { build_conv(p, node, false, false); }
-void conv_depthwise_f32(Planner& p, const Node& node) { build_conv(p, node, false, true); }
-void conv_int8(Planner& p, const Node& node) { build_conv(p, node, true, false); }
-void conv_depthwise_int8(Planner& p, const Node& node) { build_conv(p, node, true, true); }
+void conv_f32(Planner& p, const Node& node) { build_conv(p, node, Kind::F32, false); }
+void conv_depthwise_f32(Planner& p, const Node& node) { build_conv(p, node, Kind::F32, true); }
+void conv_bf16(Planner& p, const Node& node) { build_conv(p, node, Kind::BF16, false); }
+void conv_depthwise_bf16(Planner& p, const Node& node) { build_conv(p, node, Kind::BF16, true); }
+void conv_int8(Planner& p, const Node& node) { build_conv(p, node, Kind::CODES, false); }
+void conv_depthwise_int8(Planner& p, const Node& node) { build_conv(p, node, Kind::CODES, true); }
 
 }  // namespace
 
@@ -323,7 +354,9 @@ const std::vector<Operator>& conv_operators() {
   static const std::vector<Operator> operators = {
       {"Conv",
        {{"depthwise f32", refuse_depthwise_f32, conv_depthwise_f32},
-        {"conv f32", refuse_product, conv_f32}}},
+        {"conv f32", refuse_product, conv_f32},
+        {"depthwise bf16", refuse_depthwise_bf16, conv_depthwise_bf16},
+        {"conv bf16", refuse_product_bf16, conv_bf16}}},
       {"QConv",
        {{"depthwise u8s8", refuse_depthwise_u8s8, conv_depthwise_int8},
         {"depthwise s8s8", refuse_depthwise_s8s8, conv_depthwise_int8},

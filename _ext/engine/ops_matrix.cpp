@@ -1,4 +1,4 @@
-// ops_matrix.cpp: matrix products, float and int8; constant weights are packed once.
+// ops_matrix.cpp: matrix products, f32, bf16 and int8; constant weights are packed once.
 #include <string.h>
 
 #include <algorithm>
@@ -35,7 +35,10 @@ class MatrixStep : public Step {
 // Gemm's weights may be transposed; MatMul's are [K, N].
 bool transposed_b(const Node& node) { return node.integer("transB", 0) != 0; }
 
-void build_matrix(Planner& p, const Node& node, bool codes) {
+enum class Kind { F32, BF16, CODES };
+
+void build_matrix(Planner& p, const Node& node, Kind kind) {
+  const bool codes = kind == Kind::CODES;
   const int a = p.operand(node, 0);
   const Tensor weights = p.tensor(p.operand(node, 1));
   const Shape shape = p.tensor(a).shape;
@@ -53,9 +56,10 @@ void build_matrix(Planner& p, const Node& node, bool codes) {
   step->columns = n;
   step->rows = count(shape, 0, shape.size() - 1);
   step->codes = codes;
-  step->output = output_of(node);
+  step->output = output_of(node, kind == Kind::BF16 ? DType::BF16 : DType::F32);
   const DType x_dtype = p.tensor(a).dtype;
-  step->product = !codes                 ? p.kernels().product_f32
+  step->product = kind == Kind::BF16     ? p.kernels().product_bf16
+                  : !codes               ? p.kernels().product_f32
                   : x_dtype == DType::S8 ? p.kernels().product_s8s8
                                          : p.kernels().product_u8s8;
   step->packed = std::static_pointer_cast<Packed>(
@@ -82,9 +86,16 @@ void build_matrix(Planner& p, const Node& node, bool codes) {
                 by_group<float>(layout, [&](int64_t o) { return addend[static_cast<size_t>(o)]; });
           }
         } else {
-          const auto* w = reinterpret_cast<const float*>(weights.constant);
-          packed->weights_f32.resize(static_cast<size_t>(padded_channels(n) * depth));
-          pack_f32(w, strides, n, 1, depth, packed->weights_f32.data());
+          if (kind == Kind::BF16) {
+            const auto* w = reinterpret_cast<const uint16_t*>(weights.constant);
+            packed->weights_bf16.resize(
+                static_cast<size_t>(padded_channels(n) * packed_depth(1, depth, 2)));
+            pack_bf16(w, strides, n, 1, depth, packed->weights_bf16.data());
+          } else {
+            const auto* w = reinterpret_cast<const float*>(weights.constant);
+            packed->weights_f32.resize(static_cast<size_t>(padded_channels(n) * depth));
+            pack_f32(w, strides, n, 1, depth, packed->weights_f32.data());
+          }
           const float alpha = node.real("alpha", 1.0f), beta = node.real("beta", 1.0f);
           if (alpha != 1.0f) {
             for (float& x : packed->weights_f32) x *= alpha;
@@ -128,18 +139,27 @@ const char* refuse_matrix(Planner& p, const Node& node) {
   if (node.integer("transA", 0) != 0) return "transA";
   return nullptr;
 }
+const char* refuse_bias(Planner& p, const Node& node) {
+  if (!node.has_input(2)) return nullptr;
+  const int64_t n = p.shape_of(node, 1)[transposed_b(node) ? 0 : 1];
+  const Shape& c = p.shape_of(node, 2);
+  const int64_t size = count(c);
+  const bool fits = p.is_known(node, 2) && (size == 1 || (size == n && c.back() == n));
+  return fits ? nullptr : "bias is not one constant a column";
+}
 const char* refuse_matrix_f32(Planner& p, const Node& node) {
   if (p.dtype_of(node, 0) != DType::F32) return "input is not f32";
+  if (p.dtype_of(node, 1) != DType::F32) return "weights are not f32";
   if (const char* why = refuse_matrix(p, node)) return why;
-  if (node.has_input(2)) {
-    const int64_t n = p.shape_of(node, 1)[transposed_b(node) ? 0 : 1];
-    const int64_t size = count(p.shape_of(node, 2));
-    const Shape& c = p.shape_of(node, 2);
-    if (!p.is_known(node, 2) || (size != 1 && (size != n || c.back() != n))) {
-      return "bias is not one constant a column";
-    }
-  }
-  return nullptr;
+  return refuse_bias(p, node);
+}
+
+const char* refuse_matrix_bf16(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::BF16) return "input is not bf16";
+  if (p.dtype_of(node, 1) != DType::BF16) return "weights are not bf16";
+  if (node.real("alpha", 1.0f) != 1.0f) return "alpha is not 1";
+  if (const char* why = refuse_matrix(p, node)) return why;
+  return refuse_bias(p, node);
 }
 
 const char* refuse_matrix_u8s8(Planner& p, const Node& node) {
@@ -151,8 +171,9 @@ const char* refuse_matrix_s8s8(Planner& p, const Node& node) {
   return refuse_matrix(p, node);
 }
 
-void matrix_f32(Planner& p, const Node& node) { build_matrix(p, node, false); }
-void matrix_int8(Planner& p, const Node& node) { build_matrix(p, node, true); }
+void matrix_f32(Planner& p, const Node& node) { build_matrix(p, node, Kind::F32); }
+void matrix_bf16(Planner& p, const Node& node) { build_matrix(p, node, Kind::BF16); }
+void matrix_int8(Planner& p, const Node& node) { build_matrix(p, node, Kind::CODES); }
 
 // Both operands change from run to run: B is packed on the way. Many small products are shared out
 // whole, a few large ones one after the other in pieces.
@@ -331,10 +352,14 @@ const std::vector<Operator>& matrix_operators() {
   static const std::vector<Operator> operators = {
       {"MatMul",
        {{"matrix f32", refuse_matrix_f32, matrix_f32},
-        {"matrix f32 dynamic", refuse_dynamic, matrix_dynamic}}},
+        {"matrix f32 dynamic", refuse_dynamic, matrix_dynamic},
+        {"matrix bf16", refuse_matrix_bf16, matrix_bf16},
+        {"matrix bf16 dynamic", refuse_dynamic_bf16, matrix_dynamic_bf16}}},
       {"Gemm",
        {{"matrix f32", refuse_matrix_f32, matrix_f32},
-        {"matrix f32 dynamic", refuse_dynamic, matrix_dynamic}}},
+        {"matrix f32 dynamic", refuse_dynamic, matrix_dynamic},
+        {"matrix bf16", refuse_matrix_bf16, matrix_bf16},
+        {"matrix bf16 dynamic", refuse_dynamic_bf16, matrix_dynamic_bf16}}},
       {"QMatMul",
        {{"matrix u8s8", refuse_matrix_u8s8, matrix_int8},
         {"matrix s8s8", refuse_matrix_s8s8, matrix_int8},

@@ -112,6 +112,8 @@ void build_max_pool(Planner& planner, const Node& node) {
   switch (planner.dtype_of(node, 0)) {
     case DType::F32:
       return add_pool(planner, node, kernels.max_pool_f32);
+    case DType::BF16:
+      return add_pool(planner, node, kernels.max_pool_bf16);
     case DType::U8:
       return add_pool(planner, node, kernels.max_pool_u8);
     case DType::S8:
@@ -122,6 +124,9 @@ void build_max_pool(Planner& planner, const Node& node) {
 }
 
 void build_average_pool(Planner& planner, const Node& node) {
+  if (planner.dtype_of(node, 0) == DType::BF16) {
+    return add_pool(planner, node, planner.kernels().average_pool_bf16);
+  }
   require_f32(planner, node);
   add_pool(planner, node, planner.kernels().average_pool_f32);
 }

@@ -1,4 +1,4 @@
-// ops_transposed.cpp: transposed convolutions, float and int8, without inserted zeros.
+// ops_transposed.cpp: transposed convolutions, f32, bf16 and int8, without inserted zeros.
 //
 // Output pixels whose coordinates leave the same remainders by the strides are one phase: they see
 // the same few taps of the kernel, so a phase is a plain convolution of the input that writes every
@@ -194,8 +194,8 @@ class SpreadStep : public Step {
     const int64_t total = g.images * g.h.in, batches = (total + lines - 1) / lines;
     const int64_t work = lines * line * (4 + g.channels / 16 + 16 * int64_t{!ops.empty()});
     parallel_rows(batches, grain_of_rows(VECTOR_GRAIN, work), [&](int64_t begin, int64_t end) {
-      // Products first (f32 or codes), codes made of floats behind them.
-      uint8_t* made = thread_scratch(lines * line * 5 + 64);
+      // Products first (f32, bf16 or codes), codes or bf16 made of floats behind them.
+      uint8_t* made = thread_scratch(lines * line * 6 + 64);
       for (int64_t batch = begin; batch < end; ++batch) {
         const int64_t first = batch * lines, count = std::min(lines, total - first);
         const uint8_t* done = multiply(src + first * g.w.in * g.channels * element, count * g.w.in,
@@ -227,7 +227,9 @@ class SpreadStep : public Step {
     kernels->unary(ops.data(), static_cast<int32_t>(ops.size()), values, values, pixels * n);
     const Epilogue& e = output.epilogue;
     if (dtype == DType::F32) return made;
-    if (dtype == DType::U8) {
+    if (dtype == DType::BF16) {
+      kernels->f32_to_bf16(values, reinterpret_cast<uint16_t*>(codes), pixels * n);
+    } else if (dtype == DType::U8) {
       kernels->quantize_u8(values, codes, pixels * n, e.scale, e.zero_point);
     } else {
       kernels->quantize_s8(values, reinterpret_cast<int8_t*>(codes), pixels * n, e.scale,
@@ -294,11 +296,17 @@ void pack_one(Packed& packed, const Node& node, const std::vector<int8_t>& last,
 void pack_one(Packed& packed, const Node&, const std::vector<float>& last, const Geometry& g) {
   pack_f32_weights(packed, last, g, false, false);
 }
+void pack_one(Packed& packed, const Node&, const std::vector<uint16_t>& last, const Geometry& g) {
+  pack_bf16_weights(packed, last, g, false, false);
+}
 std::vector<Bounds> bounds_or_none(const Node& node, const std::vector<int8_t>& last,
                                    int64_t channels) {
   return bounds_of(node, last, channels);
 }
-std::vector<Bounds> bounds_or_none(const Node&, const std::vector<float>&, int64_t) { return {}; }
+template <class T>
+std::vector<Bounds> bounds_or_none(const Node&, const std::vector<T>&, int64_t) {
+  return {};
+}
 
 // A phase as the plain convolution that it is, for packing.
 Geometry phase_geometry(const Geometry& g, const AxisPhase& h, const AxisPhase& w) {
@@ -383,12 +391,24 @@ std::shared_ptr<Packed> pack_spread(Planner& p, const Node& node, const SpreadSt
   return packed;
 }
 
+// Calls f with the weights as what they are.
+template <class F>
+auto with_weights(const Tensor& weights, const F& f) {
+  if (weights.dtype == DType::BF16) {
+    return f(reinterpret_cast<const uint16_t*>(weights.constant));
+  }
+  if (weights.dtype == DType::F32) return f(reinterpret_cast<const float*>(weights.constant));
+  return f(reinterpret_cast<const int8_t*>(weights.constant));
+}
+
 // What both kinds have in common.
 template <class MyStep>
 void describe(MyStep& step, Planner& p, int x, const Geometry& g, bool codes) {
   step.g = g;
-  step.element = codes ? 1 : 4;
-  step.product = !codes                           ? p.kernels().product_f32
+  const bool bf16 = p.tensor(x).dtype == DType::BF16;
+  step.element = codes ? 1 : bf16 ? 2 : 4;
+  step.product = bf16                             ? p.kernels().product_bf16
+                 : !codes                         ? p.kernels().product_f32
                  : p.tensor(x).dtype == DType::S8 ? p.kernels().product_s8s8
                                                   : p.kernels().product_u8s8;
 }
@@ -410,28 +430,26 @@ bool build_spread(Planner& p, const Node& node, int x, const Geometry& g, bool c
   auto step = std::make_unique<SpreadStep>();
   describe(*step, p, x, g, codes);
   step->kernels = &p.kernels();
-  step->output = output_of(node);
+  const DType x_dtype = p.tensor(x).dtype;
+  step->output = output_of(node, x_dtype == DType::BF16 ? DType::BF16 : DType::F32);
   step->dtype = step->output.dtype;
   Epilogue& e = step->output.epilogue;
   if (!step->output.ops.empty()) {
-    const bool whole_range = e.kind == OUT_F32 ||
+    const bool whole_range = e.kind == OUT_F32 || e.kind == OUT_BF16 ||
                              (e.kind == OUT_U8 && e.qmin == 0 && e.qmax == 255) ||
                              (e.kind == OUT_S8 && e.qmin == -128 && e.qmax == 127);
     if (!whole_range) return false;
     step->ops.swap(step->output.ops);
   }
   // The chain sees floats; what the channels are multiplied by is decided by the whole output.
-  const Output whole_output = output_of(node);
+  const Output whole_output = output_of(node, step->dtype);
   const Tensor weights = p.tensor(p.operand(node, 1));
-  const DType x_dtype = p.tensor(x).dtype;
   SpreadStep described = *step;
   described.output = whole_output;
   step->packed = std::static_pointer_cast<Packed>(
       p.prepared(node, "spread", [&]() -> std::shared_ptr<Prepared> {
-        return codes ? pack_spread(p, node, described,
-                                   reinterpret_cast<const int8_t*>(weights.constant), x_dtype)
-                     : pack_spread(p, node, described,
-                                   reinterpret_cast<const float*>(weights.constant), x_dtype);
+        return with_weights(
+            weights, [&](const auto* w) { return pack_spread(p, node, described, w, x_dtype); });
       }));
   if (!step->packed->exact) return false;
   if (!step->ops.empty()) {
@@ -450,7 +468,8 @@ void build_transposed(Planner& p, const Node& node, bool codes) {
   if (can_spread(g) && build_spread(p, node, x, g, codes)) return;
   auto step = std::make_unique<TransposedStep>();
   describe(*step, p, x, g, codes);
-  step->output = output_of(node);
+  const DType x_dtype = p.tensor(x).dtype;
+  step->output = output_of(node, x_dtype == DType::BF16 ? DType::BF16 : DType::F32);
   step->border = codes ? static_cast<uint8_t>(node.integer("x_zero_point", 0)) : 0;
   step->rows = axis_phases(g.h);
   step->columns = axis_phases(g.w);
@@ -460,13 +479,11 @@ void build_transposed(Planner& p, const Node& node, bool codes) {
   // An output narrower than the stride has fewer phases.
   const std::string key =
       "phases " + std::to_string(step->rows.size()) + "x" + std::to_string(step->columns.size());
-  const DType x_dtype = p.tensor(x).dtype;
   const auto* w_codes = reinterpret_cast<const int8_t*>(weights.constant);
-  const auto* w_reals = reinterpret_cast<const float*>(weights.constant);
   step->phases =
       std::static_pointer_cast<Phases>(p.prepared(node, key, [&]() -> std::shared_ptr<Prepared> {
-        return codes ? pack_phases(p, node, *step, w_codes, x_dtype)
-                     : pack_phases(p, node, *step, w_reals, x_dtype);
+        return with_weights(weights,
+                            [&](const auto* w) { return pack_phases(p, node, *step, w, x_dtype); });
       }));
   for (const Packed& packed : step->phases->packed) {
     if (packed.exact) continue;
@@ -484,6 +501,12 @@ void build_transposed(Planner& p, const Node& node, bool codes) {
 
 const char* refuse_f32(Planner& p, const Node& node) {
   if (p.dtype_of(node, 0) != DType::F32) return "input is not f32";
+  if (p.dtype_of(node, 1) != DType::F32) return "weights are not f32";
+  return not_constant(p, node);
+}
+const char* refuse_bf16(Planner& p, const Node& node) {
+  if (p.dtype_of(node, 0) != DType::BF16) return "input is not bf16";
+  if (p.dtype_of(node, 1) != DType::BF16) return "weights are not bf16";
   return not_constant(p, node);
 }
 const char* refuse_u8(Planner& p, const Node& node) {
@@ -494,14 +517,16 @@ const char* refuse_s8(Planner& p, const Node& node) {
   if (p.dtype_of(node, 0) != DType::S8) return "input is not s8";
   return not_constant(p, node);
 }
-void transposed_f32(Planner& p, const Node& node) { build_transposed(p, node, false); }
+void transposed_reals(Planner& p, const Node& node) { build_transposed(p, node, false); }
 void transposed_int8(Planner& p, const Node& node) { build_transposed(p, node, true); }
 
 }  // namespace
 
 const std::vector<Operator>& transposed_operators() {
   static const std::vector<Operator> operators = {
-      {"ConvTranspose", {{"conv f32 transposed", refuse_f32, transposed_f32}}},
+      {"ConvTranspose",
+       {{"conv f32 transposed", refuse_f32, transposed_reals},
+        {"conv bf16 transposed", refuse_bf16, transposed_reals}}},
       {"QConvTranspose",
        {{"conv u8s8 transposed", refuse_u8, transposed_int8},
         {"conv s8s8 transposed", refuse_s8, transposed_int8}}},

@@ -135,6 +135,13 @@ std::vector<To> contents(const Tensor& tensor, const std::string& what) {
       case DType::F64:
         values[i] = static_cast<To>(reinterpret_cast<const double*>(p)[i]);
         break;
+      case DType::BF16: {
+        const uint32_t bits = uint32_t{reinterpret_cast<const uint16_t*>(p)[i]} << 16;
+        float real;
+        memcpy(&real, &bits, sizeof(real));
+        values[i] = static_cast<To>(real);
+        break;
+      }
       case DType::S8:
         values[i] = static_cast<To>(reinterpret_cast<const int8_t*>(p)[i]);
         break;

@@ -81,11 +81,11 @@ Geometry conv_geometry(const Node& node, const Shape& x, const Shape& w, bool tr
   return g;
 }
 
-Output output_of(const Node& node) {
+Output output_of(const Node& node, DType otherwise) {
   Output out;
   out.ops = chain_of(node, "chain_");
   Epilogue& e = out.epilogue;
-  const int64_t dtype = node.integer("y_dtype", static_cast<int64_t>(DType::F32));
+  const int64_t dtype = node.integer("y_dtype", static_cast<int64_t>(otherwise));
   out.dtype = static_cast<DType>(dtype);
   switch (out.dtype) {
     case DType::F32:
@@ -93,6 +93,9 @@ Output output_of(const Node& node) {
       break;
     case DType::S32:
       e.kind = OUT_S32;
+      break;
+    case DType::BF16:
+      e.kind = OUT_BF16;
       break;
     case DType::U8:
     case DType::S8: {
@@ -137,6 +140,27 @@ void pack_f32_weights(Packed& packed, const std::vector<float>& last, const Geom
   for (int64_t group = 0; group < g.groups; ++group) {
     pack_f32(last.data() + group * per_group * taps * inner, {taps * inner, run, 1}, per_group,
              runs, run, packed.weights_f32.data() + group * size);
+  }
+}
+
+void pack_bf16_weights(Packed& packed, const std::vector<uint16_t>& last, const Geometry& g,
+                       bool depthwise, bool whole_rows) {
+  const int64_t taps = g.taps(), inner = g.group_channels(), per_group = g.out_channels / g.groups;
+  if (depthwise) {  // its kernel widens what it reads: the weights are widened once, here
+    const WeightVector<uint16_t> narrow = depthwise_weights(last, g.channels, taps);
+    packed.weights_f32.resize(narrow.size());
+    for (size_t i = 0; i < narrow.size(); ++i) {
+      const uint32_t bits = static_cast<uint32_t>(narrow[i]) << 16;
+      memcpy(&packed.weights_f32[i], &bits, sizeof(bits));
+    }
+    return;
+  }
+  const int64_t runs = whole_rows ? g.h.kernel : taps, run = taps * inner / runs;
+  const int64_t size = padded_channels(per_group) * packed_depth(runs, run, 2);
+  packed.weights_bf16.resize(static_cast<size_t>(g.groups * size));
+  for (int64_t group = 0; group < g.groups; ++group) {
+    pack_bf16(last.data() + group * per_group * taps * inner, {taps * inner, run, 1}, per_group,
+              runs, run, packed.weights_bf16.data() + group * size);
   }
 }
 
@@ -307,7 +331,11 @@ void set_weights(ProductArgs& args, const Packed& packed, const Output& output, 
   args.epilogue.ops = output.ops.data();
   args.epilogue.n_ops = static_cast<int32_t>(output.ops.size());
   if (!codes) {
-    args.packed = packed.weights_f32.data() + at * args.runs * args.run_length;
+    if (packed.weights_bf16.empty()) {
+      args.packed = packed.weights_f32.data() + at * args.runs * args.run_length;
+    } else {
+      args.packed = packed.weights_bf16.data() + at * packed_depth(args.runs, args.run_length, 2);
+    }
     args.bias = packed.bias_f32.data() + at;
     return;
   }

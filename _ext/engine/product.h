@@ -52,6 +52,7 @@ struct Packed : Prepared {
   WeightVector<int8_t> weights_s8;
   WeightVector<int8_t> by_four, by_columns;  // of depthwise weights
   WeightVector<float> weights_f32;
+  WeightVector<uint16_t> weights_bf16;
   std::vector<int32_t> bias_s32;  // depthwise: the correction for the zero point of x included
   std::vector<int32_t> sums;      // of the packed codes of each output channel
   std::vector<int32_t> weight_zero_points;  // none where all are 0
@@ -68,8 +69,9 @@ struct Output {  // dtype and codes of what a product writes
   std::vector<UnaryOp> ops;
 };
 
-// With the unary operators that a product applies to its result.
-Output output_of(const Node& node);
+// With the unary operators that a product applies to its result. `otherwise`: the dtype of a node
+// that names none.
+Output output_of(const Node& node, DType otherwise = DType::F32);
 const char* not_constant(Planner& p, const Node& node);  // a reason to refuse, or nullptr
 
 // Per-channel values of all groups, each group padded to whole panels.
@@ -92,6 +94,8 @@ inline Geometry as_one_group(Geometry g) {
 // `last`: from channels_last_weights.
 void pack_f32_weights(Packed& packed, const std::vector<float>& last, const Geometry& g,
                       bool depthwise, bool whole_rows);
+void pack_bf16_weights(Packed& packed, const std::vector<uint16_t>& last, const Geometry& g,
+                       bool depthwise, bool whole_rows);
 void pack_s8_weights(Packed& packed, const Node& node, const std::vector<int8_t>& last,
                      const Geometry& g, bool depthwise, bool whole_rows);
 
@@ -154,5 +158,9 @@ void matrix_codes(Planner& p, const Node& node);
 // A layer whose sums could pass 2^31: one output at a time with a 64-bit accumulator.
 void build_wide(Planner& p, const Node& node, int x, const Geometry& g, const int8_t* w,
                 bool transposed, const Shape& result, Layout layout);
+
+// Products of two bf16 operands that both change from run to run (ops_matrix_bf16.cpp).
+const char* refuse_dynamic_bf16(Planner& p, const Node& node);
+void matrix_dynamic_bf16(Planner& p, const Node& node);
 
 }  // namespace lp

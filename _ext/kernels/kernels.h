@@ -307,6 +307,7 @@ struct Kernels {
   Product product_f16;
   Depthwise depthwise_u8s8;
   Depthwise depthwise_f32;
+  Depthwise depthwise_bf16;  // bf16 pixels, f32 weights: depthwise_f32 of the pixels widened
 
   // Weights of one byte, row-major [k][n], to panels of 64 columns (pack.h) with the sums of their
   // columns (impl/pack.inl). flip: 0 for s8; 0x80 makes s8 of u8, 128 less. Padding is zeros.
@@ -363,11 +364,13 @@ struct Kernels {
   void (*normalize_rows)(const NormArgs*);
   void (*scale_shift)(const ScaleShiftArgs*);
 
-  // Windows (impl/pool.inl).
+  // Windows (impl/pool.inl). bf16: in f32, the result rounded.
   void (*max_pool_f32)(const PoolArgs*);
+  void (*max_pool_bf16)(const PoolArgs*);
   void (*max_pool_u8)(const PoolArgs*);
   void (*max_pool_s8)(const PoolArgs*);
   void (*average_pool_f32)(const PoolArgs*);
+  void (*average_pool_bf16)(const PoolArgs*);
   // y[i] = sum over t, in order, of weights[t] * src[t][i], fused multiply-adds from +0.
   void (*blend)(const float* const* src, const float* weights, int64_t taps, float* y, int64_t n);
 };

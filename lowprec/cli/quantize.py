@@ -1,4 +1,4 @@
-"""`lowprec quantize`: a float model and data in, an int8 model out."""
+"""`lowprec quantize`: a float model and data in, an int8 or bf16 model out."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ from lowprec.errors import DataError
 @click.argument("model")
 @click.option(
     "--calibration",
-    required=True,
     metavar="DATA",
-    help="An .npz file, a folder of them, or module:function returning an iterable of feeds.",
+    help="An .npz file, a folder of them, or module:function returning an iterable of feeds; "
+    "bf16 needs none.",
 )
-@click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The int8 model.")
+@click.option("--precision", default="int8", help="int8 (the default) or bf16.")
+@click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The model made.")
 @click.option("-c", "--config", metavar="CONF.yaml", help="Configuration.")
 @click.option("--report", metavar="REPORT.json", help="Write the full report too.")
 def quantize(
-    model: str, calibration: str, output: str, config: str | None, report: str | None
+    model: str,
+    calibration: str | None,
+    precision: str,
+    output: str,
+    config: str | None,
+    report: str | None,
 ) -> None:
-    """Quantise MODEL to int8 with typical data and save it as one QDQ ONNX file."""
+    """Quantise MODEL to int8 with typical data, or to bf16, and save it as one ONNX file."""
     from lowprec import api
     from lowprec.atomic import resolve_target, write_atomically
     from lowprec.cli.display import megabytes
@@ -38,9 +44,11 @@ def quantize(
     for target in filter(None, (output, report)):
         resolve_target(target)
     settings = Config.of(config)
-    data = find_data(calibration)
+    data = None if calibration is None else find_data(calibration)
     with progress_bar("calibrating") as progress:
-        quantized = api.quantize(model, data, config=settings, progress=progress)
+        quantized = api.quantize(
+            model, data, precision=precision, config=settings, progress=progress
+        )
     quantized.save(output)
     if report is not None:
         write_atomically(report, quantized.report.to_json().encode())

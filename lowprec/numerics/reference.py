@@ -669,6 +669,42 @@ def conv_f32(
     return acc if bias is None else acc + along_axis(bias, acc.ndim, 1)
 
 
+def conv_bf16(
+    x: NDArray[ml_dtypes.bfloat16],
+    w: NDArray[ml_dtypes.bfloat16],
+    bias: F32 | None = None,
+    *,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int = 1,
+) -> F32:
+    """Return the f32 convolution of x (N, C, *spatial) with w (O, C / group, *kernel).
+
+    A run is a row of the kernel (kw, c) where group and the dilation along it are 1, else the
+    channels of one tap. A run is filled up to an even number of elements with +0; the pairs follow
+    each other as in gemm_bf16. Where every channel has one filter of its own there are no pairs: it
+    is conv_f32 of the widened numbers.
+    """
+    wide_x, wide_w = from_bf16(x), from_bf16(w)
+    if group > 1 and group == x.shape[1] == w.shape[0]:
+        return conv_f32(
+            wide_x, wide_w, bias, strides=strides, pads=pads, dilations=dilations, group=group
+        )
+    chain = list(products(wide_x, wide_w, strides, pads, dilations, group))
+    run = w.shape[1] * (w.shape[-1] if group == 1 and dilations[-1] == 1 else 1)
+    zero = np.zeros((), np.float32)
+    acc: F32 = np.zeros((), np.float32)
+    for begin in range(0, len(chain), run):
+        part = chain[begin : begin + run]
+        for even in range(0, run, 2):
+            odd = part[even + 1] if even + 1 < run else (zero, zero)
+            for source, weights in (odd, part[even]):
+                acc = fma_flushed(source, weights, acc)
+    acc = acc.reshape(x.shape[0], w.shape[0], *acc.shape[3:])
+    return acc if bias is None else acc + along_axis(bias, acc.ndim, 1)
+
+
 def sum_rows_f32(x: F32) -> F32:
     """Return sums over the last axis: 16 sums p[i % 16] += x[i] in order, then a fixed tree.
 

@@ -7,7 +7,8 @@ The operators are evaluated by ONNX's own reference implementation. What is neve
 
 1. nodes with a subgraph, random operators, operators of other domains, string results;
 2. Quantize and Dequantize: a weight that was stored as int8 stays int8;
-3. results of more than 64 MB, or of unknown size, unless the node is a ConstantOfShape that feeds a
+3. Cast of bf16 constants that a layer reads as its weights: what was stored as bf16 stays bf16;
+4. results of more than 64 MB, or of unknown size, unless the node is a ConstantOfShape that feeds a
    layer's weights (the light models of the onnx package keep theirs so): a shape of 200 bytes must
    not become an array of gigabytes.
 """
@@ -78,7 +79,7 @@ def fold_constants(model: ir.Model) -> bool:
 def _is_candidate(node: ir.Node) -> bool:
     if node.domain not in ONNX_DOMAINS or node.op_type in _NEVER or not node.inputs:
         return False
-    if any(output.is_graph_output() for output in node.outputs):
+    if any(output.is_graph_output() for output in node.outputs) or _widens_weights(node):
         return False
     graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     return not any(
@@ -138,6 +139,16 @@ def _is_small_type(tensor: onnx.TypeProto.Tensor) -> bool:
 def _feeds_weights(node: ir.Node) -> bool:
     uses = node.outputs[0].uses()
     return bool(uses) and all(is_operator(use.node, *_LAYERS) and use.idx >= 1 for use in uses)
+
+
+def _widens_weights(node: ir.Node) -> bool:
+    if not is_operator(node, "Cast") or node.inputs[0] is None:
+        return False
+    array = constant_array(node.inputs[0])
+    if array is None or array.dtype.name != "bfloat16":
+        return False
+    uses = node.outputs[0].uses()
+    return any(is_operator(use.node, *_LAYERS) and use.idx == 1 for use in uses)
 
 
 def _evaluate(

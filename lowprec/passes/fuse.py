@@ -11,7 +11,9 @@ The order matters, and each pass states what it expects of the earlier ones:
     7 fuse_integer_layers      Dequantize'd Conv / MatMul ..         -> QConv / QMatMul ..
       fuse_integer_recurrent   Dequantize'd LSTM / GRU / RNN         -> QLSTM / QGRU / QRNN
     8 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
-    9 fuse_epilogues           bias, chain and Quantize              -> into the product before them
+    9 fuse_bf16_layers         Cast'ed Conv / MatMul ..              -> bf16 products
+   10 fuse_epilogues           bias, chain, Quantize or Cast         -> into the product before them
+   11 fuse_bf16_storage        Cast'ed Add / Softmax / pools ..      -> BAdd / BSoftmax ..
 
 A fused step gives the bits of its operators run one by one (docs/architecture.md, "Numbers").
 """
@@ -24,6 +26,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from lowprec.graph.silence import silent_onnx_ir
+from lowprec.passes.fuse_bf16_layers import fuse_bf16_layers
+from lowprec.passes.fuse_bf16_storage import fuse_bf16_storage
 from lowprec.passes.fuse_dynamic_layers import fuse_dynamic_layers
 from lowprec.passes.fuse_epilogues import fuse_epilogues
 from lowprec.passes.fuse_integer_elementwise import fuse_integer_elementwise
@@ -57,5 +61,7 @@ def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
     fuse_integer_layers(model, keep)
     fuse_integer_recurrent(model, keep)
     fuse_integer_elementwise(model, keep)
+    fuse_bf16_layers(model, keep)
     fuse_epilogues(model, keep)
+    fuse_bf16_storage(model, keep)
     remove_dead_nodes(model)

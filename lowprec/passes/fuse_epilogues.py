@@ -1,10 +1,11 @@
 """What follows a product happens while its result is still in registers.
 
     QConv ──► Add(bias row) ──► UnaryChain ──► Quantize ──► yq     becomes     QConv ──► yq
+    Conv ──► UnaryChain ──► Cast(bf16) ──► yb                      becomes     Conv ──► yb
 
 Steps, each optional: a constant row added to a matrix product; a chain of unary operators;
-Quantize. After an integer layer, Relu and Clip alone before Quantize act on codes
-(docs/architecture.md, "Numbers"): the clamp of the saturation is narrowed.
+Quantize, or a Cast to bf16. After an integer layer, Relu and Clip alone before Quantize act on
+codes (docs/architecture.md, "Numbers"): the clamp of the saturation is narrowed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.numerics import reference
+from lowprec.passes.fuse_bf16_layers import is_bf16_layer
 from lowprec.passes.matching import (
     constant_floats,
     graph_of,
@@ -22,19 +24,23 @@ from lowprec.passes.matching import (
     other_operand,
     sole_consumer,
 )
+from lowprec.passes.move_casts import narrows
 from lowprec.passes.own import Codes, float_list, int_list, is_own, next_quantize
 from lowprec.passes.unary_operators import CLIP, RELU
 
 _INTEGER = ("QConv", "QConvTranspose", "QMatMul", "QGemm")
 _FLOAT = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 _MATRIX = ("MatMul", "QMatMul")
+_F32 = int(ir.DataType.FLOAT)
 
 
 def fuse_epilogues(model: ir.Model, keep: Container[str]) -> bool:
     """Rewrite `model` in place; return whether anything changed."""
     changed = False
     for node in list(model.graph):
-        if node.graph is None or not (is_own(node, *_INTEGER) or is_operator(node, *_FLOAT)):
+        if node.graph is None or not (
+            is_own(node, *_INTEGER) or is_operator(node, *_FLOAT) or is_bf16_layer(node)
+        ):
             continue
         if is_operator(node, *_FLOAT) and node.outputs[0].dtype != ir.DataType.FLOAT:
             continue
@@ -42,6 +48,7 @@ def fuse_epilogues(model: ir.Model, keep: Container[str]) -> bool:
             changed |= _take_row(node, keep)
         changed |= _take_chain(node, keep)
         changed |= _take_quantize(node, keep)
+        changed |= _take_cast(node, keep)
     return changed
 
 
@@ -97,6 +104,7 @@ def _take_row(node: ir.Node, keep: Container[str]) -> bool:
     # The rest of the epilogue belongs to the new node.
     _take_chain(made, keep)
     _take_quantize(made, keep)
+    _take_cast(made, keep)
     return True
 
 
@@ -114,7 +122,9 @@ def _take_chain(node: ir.Node, keep: Container[str]) -> bool:
 
 
 def _take_quantize(node: ir.Node, keep: Container[str]) -> bool:
-    if node.graph is None or "y_dtype" in node.attributes or node.op_type in ("MatMul", "Gemm"):
+    if node.graph is None or node.op_type in ("MatMul", "Gemm"):
+        return False
+    if node.attributes.get_int("y_dtype", _F32) != _F32:
         return False
     found = next_quantize(node.outputs[0], keep)
     if found is None:
@@ -126,6 +136,20 @@ def _take_quantize(node: ir.Node, keep: Container[str]) -> bool:
     if is_own(node, *_INTEGER) and len(node.inputs) < 4:
         _clamp_on_codes(node, codes)
     _take_over(node, quantize)
+    return True
+
+
+def _take_cast(node: ir.Node, keep: Container[str]) -> bool:
+    """Let a float product round to bf16 itself."""
+    if node.graph is None or node.attributes.get_int("y_dtype", _F32) != _F32:
+        return False
+    if not is_bf16_layer(node) and node.op_type not in ("Conv", "ConvTranspose"):
+        return False
+    reader = _reader(node, keep)
+    if reader is None or not narrows(reader):
+        return False
+    node.attributes["y_dtype"] = ir.AttrInt64("y_dtype", int(ir.DataType.BFLOAT16))
+    _take_over(node, reader)
     return True
 
 

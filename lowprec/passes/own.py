@@ -6,6 +6,8 @@ Own operators exist in memory only, between `fuse` and the lowering:
     ChannelShuffle          groups g, sizes [C, H, W]: channel j * (C / g) + k becomes k * g + j
     QConv QConvTranspose    (x codes, w codes, bias s32, addend f32) -> f32, or codes with y_dtype
     QMatMul QGemm           the same
+    Conv ConvTranspose MatMul Gemm with y_dtype: (x bf16, w bf16, bias f32) -> f32 or bf16
+    BUnaryChain BAdd BSoftmax ..: f32 arithmetic on bf16 or f32 operands -> y_dtype
     QRNN QGRU QLSTM         (x codes, w codes, r codes, then as in ONNX) -> f32
     QAdd QMul QConcat QAveragePool QGlobalAveragePool QTable: element-wise forms on codes
 """

@@ -331,8 +331,8 @@ def test_explaining_needs_a_run(network, samples):
 
 
 def test_precision_is_given_once(network, samples):
-    with refused(UnsupportedError, "'bf16'", "not in this version"):
-        lowprec.quantize(network, samples, precision="bf16")
+    with refused(UnsupportedError, "'auto'", "not in this version"):
+        lowprec.quantize(network, samples, precision="auto")
     with refused(ConfigError, "precision is 'int9'"):
         lowprec.quantize(network, samples, precision="int9")
     with refused(ConfigError, "give it once"):

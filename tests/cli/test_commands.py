@@ -260,7 +260,8 @@ def test_doctor_says_why_not_more(lowprec_command):
     ("arguments", "words"),
     [
         (["quantise"], ["quantise", "--help"]),
-        (["quantize", "model.onnx"], ["--calibration", "lowprec quantize --help"]),
+        (["quantize", "model.onnx"], ["--output", "lowprec quantize --help"]),
+        (["quantize", "model.onnx", "-o", "b.onnx"], ["calibration data"]),
         (["inspect", "model.onnx", "--colour"], ["--colour"]),
         (["tune", "model.onnx"], ["tune"]),
         (["bench", "model.onnx", "--seconds", "-1"], ["--seconds"]),

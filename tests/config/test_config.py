@@ -155,7 +155,7 @@ def test_the_last_matching_rule_wins():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"precision": "bf16"}, ["precision", "'bf16'", "int8"]),
+        ({"precision": "int8-dynamic"}, ["precision", "'int8-dynamic'", "int8, bf16"]),
         ({"precision": "auto"}, ["'auto'"]),
         ({"calibration": {"method": "entropy"}}, ["calibration.method", "'entropy'", "percentile"]),
         ({"calibration": {"method": "mse"}}, ["'mse'"]),

@@ -56,14 +56,28 @@ void depthwise_codes(Case& c) {
   run_tables(c, &Kernels::depthwise_u8s8, args, expected);
 }
 
-void depthwise_f32(Case& c) {
+// T: the pixels' type; bf16 ones as their bits. Denormals count: they are not flushed here.
+template <class T, Depthwise Kernels::* entry>
+void depthwise_reals(Case& c) {
   const Shape s = draw_depthwise_shape(c);
   Random& random = c.random;
   const int64_t wide = padded_channels(s.n), taps = s.count();
-  const Guarded<float> a(s.src_extent(), random.side()), w(taps * wide, random.side());
+  const Guarded<T> a(s.src_extent(), random.side());
+  const Guarded<float> drawn(s.src_extent(), random.side()), w(taps * wide, random.side());
   const Guarded<float> bias(wide, random.side());
   const int odd = random.chance(4) ? 200 : 0;
-  random.fill(a, 2.0f, odd);
+  random.fill(drawn, 2.0f, odd);
+  for (int64_t i = 0; i < a.size(); ++i) {
+    if constexpr (sizeof(T) == 2) {
+      uint32_t bits;
+      memcpy(&bits, &drawn[i], sizeof(bits));
+      a[i] = static_cast<T>(bits >> 16);
+      bits &= 0xFFFF0000u;
+      memcpy(&drawn[i], &bits, sizeof(bits));
+    } else {
+      a[i] = drawn[i];
+    }
+  }
   random.fill(w, 2.0f, odd);
   random.fill(bias, 2.0f, odd);
   EpilogueDraw epilogue(c, false, s, 1.0f);
@@ -78,20 +92,27 @@ void depthwise_f32(Case& c) {
     for (int64_t n = 0; n < s.n; ++n) {
       float acc = 0.0f;
       for (int64_t t = 0; t < taps; ++t) {
-        acc = fmaf(a[row.src + s.offsets[static_cast<size_t>(t)] + n], w[t * wide + n], acc);
+        acc = fmaf(drawn[row.src + s.offsets[static_cast<size_t>(t)] + n], w[t * wide + n], acc);
       }
       plain_finish_f32(c.scalar(), acc + bias[n], {row.m, n, row.residual + n}, args.epilogue,
                        expected.data() + (row.dst + n) * out);
     }
   });
-  run_tables(c, &Kernels::depthwise_f32, args, expected);
+  run_tables(c, entry, args, expected);
 }
 
 }  // namespace
 
 std::vector<Check> depthwise_checks() {
   return {{"depthwise_u8s8", depthwise_codes, 240, {LP_ENTRY(depthwise_u8s8)}},
-          {"depthwise_f32", depthwise_f32, 80, {LP_ENTRY(depthwise_f32)}}};
+          {"depthwise_f32",
+           depthwise_reals<float, &Kernels::depthwise_f32>,
+           80,
+           {LP_ENTRY(depthwise_f32)}},
+          {"depthwise_bf16",
+           depthwise_reals<uint16_t, &Kernels::depthwise_bf16>,
+           80,
+           {LP_ENTRY(depthwise_bf16)}}};
 }
 
 }  // namespace lp::check

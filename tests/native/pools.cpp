@@ -108,6 +108,43 @@ void average_pool_f32(Case& c) {
   });
 }
 
+// bf16 windows are those of the widened pixels, the result rounded. No NaN: of two that meet in a
+// sum, either may give the sign.
+template <void (*Kernels::*entry)(const PoolArgs*), bool AVERAGE>
+void pool_bf16(Case& c) {
+  Random& random = c.random;
+  PoolArgs p = draw_pool(c, AVERAGE);
+  const int64_t pixels = p.images * p.height * p.width * p.channels;
+  const Guarded<float> drawn(pixels, Against::END);
+  const Guarded<uint16_t> x(pixels, random.side());
+  random.fill(drawn, 5.0f, 0);
+  for (int64_t i = 0; i < pixels; ++i) x[i] = plain_bf16(drawn[i]);
+  const Guarded<uint16_t> expected(p.images * p.out_height * p.out_width * p.channels,
+                                   Against::END);
+  for_outputs(p, [&](int64_t at, int64_t image, int64_t row, int64_t col, int64_t channel) {
+    float result = AVERAGE ? 0.0f : -INFINITY;
+    const int64_t counted = for_taps(p, image, row, col, channel, [&](int64_t i) {
+      const float tap = plain_from_bf16(x[i]);
+      result = AVERAGE ? result + tap : result > tap ? result : tap;
+    });
+    // No tap at all: the average is NaN.
+    expected[at] = AVERAGE && counted == 0
+                       ? uint16_t{0xFFC0}
+                       : plain_bf16(AVERAGE ? result / static_cast<float>(counted) : result);
+  });
+  p.src = x.data();
+  const Against side = random.side();
+  c.each_table([&](const Kernels& table) {
+    const Guarded<uint16_t> y(expected.size(), side);
+    p.dst = y.data();
+    (table.*entry)(&p);
+    for (int64_t i = 0; i < y.size(); ++i) {  // the sign of a NaN is the machine's choice
+      if (expected[i] == 0xFFC0 && y[i] == 0x7FC0) y[i] = 0xFFC0;
+    }
+    c.same("y", expected, y);
+  });
+}
+
 void blend(Case& c) {
   Random& random = c.random;
   const int64_t n = random.size(140), taps = random.between(0, 9);
@@ -136,6 +173,11 @@ void blend(Case& c) {
 std::vector<Check> pool_checks() {
   using K = Kernels;
   return {{"max_pool_f32", max_pool<float, &K::max_pool_f32>, 80, {LP_ENTRY(max_pool_f32)}},
+          {"max_pool_bf16", pool_bf16<&K::max_pool_bf16, false>, 80, {LP_ENTRY(max_pool_bf16)}},
+          {"average_pool_bf16",
+           pool_bf16<&K::average_pool_bf16, true>,
+           80,
+           {LP_ENTRY(average_pool_bf16)}},
           {"max_pool_u8", max_pool<uint8_t, &K::max_pool_u8>, 80, {LP_ENTRY(max_pool_u8)}},
           {"max_pool_s8", max_pool<int8_t, &K::max_pool_s8>, 80, {LP_ENTRY(max_pool_s8)}},
           {"average_pool_f32", average_pool_f32, 80, {LP_ENTRY(average_pool_f32)}},

@@ -44,6 +44,16 @@ LP_INLINE VI bf16_bits(VF x) {
   return select(is_nan(x), quiet, rounded);
 }
 
+// Reals as they are stored: f32, or bf16.
+[[maybe_unused]] LP_INLINE VF load_real(const float* p, int n) { return vload_any(p, n); }
+[[maybe_unused]] LP_INLINE VF load_real(const uint16_t* p, int n) {
+  return as_f32(shift_left<16>(load_u16_any(p, n)));
+}
+[[maybe_unused]] LP_INLINE void store_real(float* p, VF x, int n) { vstore_any(p, x, n); }
+[[maybe_unused]] LP_INLINE void store_real(uint16_t* p, VF x, int n) {
+  store_u16_any(p, bf16_bits(x), n);
+}
+
 #if defined(LP_ISA_AVX512)
 // The instructions round as told (0: half to even), ignore DAZ and FTZ, and make NaN quiet.
 LP_INLINE VI f16_bits(VF x) { return {_mm512_cvtepu16_epi32(_mm512_cvtps_ph(x.v, 0))}; }

@@ -4,6 +4,7 @@
 // average adds its taps to +0 in the order kh, kw and divides once. Included inside a per-ISA
 // translation unit, after unary.inl.
 #pragma once
+#include "kernels/impl/elements.inl"
 #include "kernels/impl/unary.inl"
 
 namespace {
@@ -69,27 +70,27 @@ LP_INLINE void for_windows(const lp::PoolArgs& args, int64_t item, Body body) {
 
 // One to four vectors of channels at a time, so that a window's addresses are worked out once for
 // them.
-template <int V, class Join, class Finish>
-LP_INLINE void pool_lanes(const Window& window, int64_t c, int n, float* dst, float first,
-                          Join join, Finish finish) {
+template <int V, class T, class Join, class Finish>
+LP_INLINE void pool_lanes(const Window& window, int64_t c, int n, T* dst, float first, Join join,
+                          Finish finish) {
   VF acc[V];
   for (VF& v : acc) v = vset(first);
   for (int64_t kh = 0; kh < window.rows; ++kh) {
     for (int64_t kw = 0; kw < window.cols; ++kw) {
-      const float* tap = reinterpret_cast<const float*>(window.first + kh * window.row_step +
-                                                        kw * window.col_step) +
-                         c;
+      const T* tap =
+          reinterpret_cast<const T*>(window.first + kh * window.row_step + kw * window.col_step) +
+          c;
 #pragma GCC unroll 4
-      for (int k = 0; k < V; ++k) acc[k] = join(acc[k], vload_any(tap + k * W, n));
+      for (int k = 0; k < V; ++k) acc[k] = join(acc[k], load_real(tap + k * W, n));
     }
   }
 #pragma GCC unroll 4
-  for (int k = 0; k < V; ++k) vstore_any(dst + c + k * W, finish(acc[k]), n);
+  for (int k = 0; k < V; ++k) store_real(dst + c + k * W, finish(acc[k]), n);
 }
 
-template <class Join, class Finish>
-LP_INLINE void pool_pixel(const Window& window, int64_t channels, float* dst, float first,
-                          Join join, Finish finish) {
+template <class T, class Join, class Finish>
+LP_INLINE void pool_pixel(const Window& window, int64_t channels, T* dst, float first, Join join,
+                          Finish finish) {
   int64_t c = 0;
   for (; c + 4 * W <= channels; c += 4 * W) {
     pool_lanes<4>(window, c, W, dst, first, join, finish);
@@ -100,22 +101,29 @@ LP_INLINE void pool_pixel(const Window& window, int64_t channels, float* dst, fl
   }
 }
 
-static void max_pool_f32(const lp::PoolArgs* args) {
-  for_windows(*args, sizeof(float), [&](const Window& window, uint8_t* dst) {
+template <class T>
+LP_INLINE void max_pool(const lp::PoolArgs& args) {
+  for_windows(args, sizeof(T), [&](const Window& window, uint8_t* dst) {
     pool_pixel(
-        window, args->channels, reinterpret_cast<float*>(dst), -__builtin_inff(),
+        window, args.channels, reinterpret_cast<T*>(dst), -__builtin_inff(),
         [](VF a, VF x) { return select(is_nan(a), a, vmax(a, x)); }, [](VF a) { return a; });
   });
 }
 
-static void average_pool_f32(const lp::PoolArgs* args) {
-  for_windows(*args, sizeof(float), [&](const Window& window, uint8_t* dst) {
+template <class T>
+LP_INLINE void average_pool(const lp::PoolArgs& args) {
+  for_windows(args, sizeof(T), [&](const Window& window, uint8_t* dst) {
     const VF counted = vset(static_cast<float>(window.counted));
     pool_pixel(
-        window, args->channels, reinterpret_cast<float*>(dst), 0.0f,
-        [](VF a, VF x) { return a + x; }, [=](VF a) { return a / counted; });
+        window, args.channels, reinterpret_cast<T*>(dst), 0.0f, [](VF a, VF x) { return a + x; },
+        [=](VF a) { return a / counted; });
   });
 }
+
+static void max_pool_f32(const lp::PoolArgs* args) { max_pool<float>(*args); }
+static void max_pool_bf16(const lp::PoolArgs* args) { max_pool<uint16_t>(*args); }
+static void average_pool_f32(const lp::PoolArgs* args) { average_pool<float>(*args); }
+static void average_pool_bf16(const lp::PoolArgs* args) { average_pool<uint16_t>(*args); }
 
 // Codes: the compiler's own vectors, 32 lanes (it splits them where the machine has 16).
 template <class T>

@@ -22,6 +22,7 @@ constexpr lp::Kernels kernel_table(const char* name) {
   k.product_f32 = product_f32;
   k.depthwise_u8s8 = depthwise_u8s8;
   k.depthwise_f32 = depthwise_f32;
+  k.depthwise_bf16 = depthwise_bf16;
   k.pack_rows_s8 = pack_rows_s8;
   add_conversions(k);
   k.range = range;
@@ -37,9 +38,11 @@ constexpr lp::Kernels kernel_table(const char* name) {
   k.normalize_rows = normalize_rows;
   k.scale_shift = scale_shift;
   k.max_pool_f32 = max_pool_f32;
+  k.max_pool_bf16 = max_pool_bf16;
   k.max_pool_u8 = max_pool_u8;
   k.max_pool_s8 = max_pool_s8;
   k.average_pool_f32 = average_pool_f32;
+  k.average_pool_bf16 = average_pool_bf16;
   k.blend = blend;
   return k;
 }
