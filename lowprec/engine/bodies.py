@@ -27,6 +27,8 @@ MOST_NUMBERS = 64
 """Bytes of an integer or boolean tensor that may decide an If (decisions.py)."""
 FEW_NUMBERS = "lowprec.few_numbers"
 """Mark in `ir.Value.meta`: an input without a declared shape that held few numbers."""
+CAPTURED = "lowprec.captured"
+"""Mark in `ir.Value.meta`: an input that is a value of the graph outside, observed there."""
 
 Compile = Callable[[ir.Model], "Session"]
 Timed = list[tuple["StepRow", float]]
@@ -97,6 +99,8 @@ class Body:
             value.shape = None
             if array.nbytes <= MOST_NUMBERS:
                 value.meta[FEW_NUMBERS] = True
+            if value.name in self.captured:
+                value.meta[CAPTURED] = True
         return model
 
 

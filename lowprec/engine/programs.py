@@ -102,10 +102,12 @@ def tensor_infos(values: Iterable[ir.Value]) -> tuple[TensorInfo, ...]:
 
 
 def value_names(model: ir.Model) -> set[str]:
-    """Return the names of all values of the main graph."""
-    names = {value.name for value in model.graph.inputs}
-    names.update(model.graph.initializers)
-    names.update(value.name for node in model.graph for value in node.outputs)
+    """Return the names of all values, those of control-flow bodies included."""
+    names: set[str | None] = set()
+    for graph in model.graphs():
+        names.update(value.name for value in graph.inputs)
+        names.update(graph.initializers)
+        names.update(value.name for node in graph for value in node.outputs)
     return {name for name in names if name}
 
 

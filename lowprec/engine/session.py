@@ -159,6 +159,7 @@ class Session:
 
         `compile_part` makes a session of a body, or of this model without some of its Ifs.
         """
+        from lowprec.engine.bodies import CAPTURED
         from lowprec.engine.decisions import Decisions
         from lowprec.engine.programs import tensor_infos
 
@@ -174,10 +175,13 @@ class Session:
         self._flows: dict[str, ControlFlow] = {}
         self._lock = threading.Lock()
         _with_locks.add(self)
-        self.inputs: tuple[TensorInfo, ...] = tensor_infos(
-            value for value in model.graph.inputs if not value.is_initializer()
-        )
+        self.inputs: tuple[TensorInfo, ...] = tensor_infos(_fed(model))
         self.outputs: tuple[TensorInfo, ...] = tensor_infos(model.graph.outputs)
+        self._observed_inputs = [
+            info.name
+            for info, value in zip(self.inputs, _fed(model), strict=True)
+            if info.name in self._observers and CAPTURED not in value.meta
+        ]
         self._constants = {
             value.name: value.const_value.numpy()
             for value in model.graph.outputs
@@ -321,8 +325,8 @@ class Session:
 
         segments, runners, constants = self._compiled
         values: dict[str, Array] = {**constants, **feeds}
-        for name, array in feeds.items():
-            self._observe(name, array)
+        for name in self._observed_inputs:
+            self._observe(name, feeds[name])
         times: list[tuple[StepRow, float]] = []
         with _engine_errors():
             for segment, runner in zip(segments, runners, strict=True):
@@ -431,6 +435,10 @@ class Session:
             StepTime(rounds[0][i][0], statistics.median(r[i][1] for r in rounds))
             for i in range(len(rounds[0]))
         ]
+
+
+def _fed(model: ir.Model) -> list[ir.Value]:
+    return [value for value in model.graph.inputs if not value.is_initializer()]
 
 
 def _refused(node: str, op_type: str, why: str) -> UnsupportedError:

@@ -35,7 +35,13 @@ _SMALL_CONSTANT = 1024  # elements; larger ones are weights: comparing them is n
 
 def eliminate_dead_nodes(model: ir.Model) -> bool:
     """Remove nodes and initializers that no output depends on; return whether anything changed."""
-    return bool(RemoveUnusedNodesPass()(model).modified)
+    changed = bool(RemoveUnusedNodesPass()(model).modified)
+    for graph in model.graph.subgraphs():  # onnx_ir leaves the constants of bodies
+        for name, value in list(graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del graph.initializers[name]
+                changed = True
+    return changed
 
 
 def deduplicate_initializers(model: ir.Model) -> bool:

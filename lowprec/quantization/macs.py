@@ -26,7 +26,7 @@ _MAX_ROUNDS = 8  # each settles the shapes behind one more Reshape whose target 
 def concrete_shapes(
     model: ir.Model, input_shapes: Mapping[str, Iterable[int]] | None = None
 ) -> dict[str, Shape]:
-    """Return the shape of every value of the main graph whose dimensions are all known.
+    """Return the shape of every value, also of bodies, whose dimensions are all known.
 
     Args:
         model: Not changed.
@@ -50,13 +50,14 @@ def concrete_shapes(
             if not _evaluate_shapes(clone):
                 break
     shapes = {}
-    for value in [*clone.graph.inputs, *(v for node in clone.graph for v in node.outputs)]:
-        shape = _static(value)
-        if shape is not None and value.name:
-            shapes[value.name] = shape
-    for name, value in clone.graph.initializers.items():
-        if value.shape is not None:
-            shapes[name] = tuple(int(dim) for dim in value.shape.numpy())
+    for graph in clone.graphs():
+        for value in [*graph.inputs, *(v for node in graph for v in node.outputs)]:
+            shape = _static(value)
+            if shape is not None and value.name:
+                shapes[value.name] = shape
+        for name, value in graph.initializers.items():
+            if value.shape is not None:
+                shapes[name] = tuple(int(dim) for dim in value.shape.numpy())
     return shapes
 
 

@@ -17,10 +17,12 @@ and
    they are rounded once.
 4. Recurrent layers (LSTM, GRU, RNN) are int8 layers: X is quantised like any input, W and R are s8
    constants, and the state h has a scale of its own (`recurrent`).
-5. A layer is left float when the config says so, when its weights are not constant, when it sits
-   in a control-flow body, or when it is not worth it (`why_not_worth_it`; a rule of the config that
-   asks for int8 overrides that), or when eight bits are too few for what it reads (`MIN_SQNR`,
-   `MIN_DEPTHWISE_SQNR`; overridden likewise).
+5. The body of an If, Loop or Scan is a graph of its own: what it reads from outside is quantised
+   inside of it.
+6. A layer is left float when the config says so, when its weights are not constant, or when it is
+   not worth it (`why_not_worth_it`; a rule of the config that asks for int8 overrides that), or
+   when eight bits are too few for what it reads (`MIN_SQNR`, `MIN_DEPTHWISE_SQNR`; overridden
+   likewise).
 """
 
 from __future__ import annotations
@@ -120,26 +122,26 @@ class Placement:
 
 
 def plan_placement(
-    model: ir.Model,
+    graph: ir.Graph,
     config: Config,
     *,
     shapes: Mapping[str, Shape] | None = None,
     ranges: Mapping[str, Range] | None = None,
 ) -> Placement:
-    """Return what will be quantised in `model`, which is not changed.
+    """Return what will be quantised in `graph`, which is not changed.
 
     Args:
-        model: Simplified float hub.
+        graph: Of a simplified float hub: its main graph, or the body of an If, Loop or Scan.
         config: Its `layers` rules exclude nodes.
         shapes: Concrete shapes by value name (see `concrete_shapes`); without them no layer is left
             float for being small.
         ranges: By value name; None before calibration, when every value counts as good.
     """
     plan = Placement()
-    for node in model.graph:
+    for node in graph:
         plan.macs[node] = None if shapes is None else count_macs(node, shapes)
     total = sum(macs or 0 for macs in plan.macs.values())
-    for node in model.graph:
+    for node in graph:
         if node.op_type not in LAYER_TYPES or not is_operator(node, *LAYER_TYPES):
             continue
         layer = find_layer(node)
@@ -159,20 +161,20 @@ def plan_placement(
             plan.reasons[node] = reason
         elif isinstance(layer, Layer):
             plan.layers[node] = layer
-    _plan_recurrent(model, config, plan, ranges, None if shapes is None else total)
-    _plan_elementwise(model, config, plan, ranges)
-    _plan_tensors(model, plan)
+    _plan_recurrent(graph, config, plan, ranges, None if shapes is None else total)
+    _plan_elementwise(graph, config, plan, ranges)
+    _plan_tensors(graph, plan)
     return plan
 
 
 def _plan_recurrent(
-    model: ir.Model,
+    graph: ir.Graph,
     config: Config,
     plan: Placement,
     ranges: Mapping[str, Range] | None,
     total: int | None,
 ) -> None:
-    for node in model.graph:
+    for node in graph:
         if not is_operator(node, *RECURRENT_TYPES):
             continue
         macs = plan.macs[node]
@@ -206,7 +208,7 @@ def why_not_worth_it(layer: Layer, macs: int | None, total: int) -> str | None:
     Args:
         layer: A layer that could be quantised.
         macs: Its multiply-adds; None when not known (then only its depth counts).
-        total: Multiply-adds of the whole model.
+        total: Multiply-adds of the whole graph.
     """
     depth = layer.weight_array.size // layer.channels
     if depth < MIN_DEPTH:
@@ -257,11 +259,11 @@ def readers_of(value: ir.Value) -> list[tuple[ir.Node, int]]:
 
 
 def _plan_elementwise(
-    model: ir.Model, config: Config, plan: Placement, ranges: Mapping[str, Range] | None
+    graph: ir.Graph, config: Config, plan: Placement, ranges: Mapping[str, Range] | None
 ) -> None:
     """Accept all candidates, then drop those in float surroundings, until it holds."""
     candidates: list[ir.Node] = []
-    for node in model.graph:
+    for node in graph:
         if not is_operator(node, *ELEMENTWISE_TYPES):
             continue
         reason = excluded_by(node, config) or _why_no_integer_form(node)
@@ -382,7 +384,7 @@ def _is_epilogue_step(node: ir.Node) -> bool:
 # -------------------------------------------------------------------------------------
 
 
-def _plan_tensors(model: ir.Model, plan: Placement) -> None:
+def _plan_tensors(graph: ir.Graph, plan: Placement) -> None:
     """Place a pair on what int8 nodes read, then move pairs above what can run on codes."""
     wanted: set[ir.Value] = set()
     for node in (*plan.layers, *plan.recurrent):
@@ -396,7 +398,7 @@ def _plan_tensors(model: ir.Model, plan: Placement) -> None:
     while pending:
         value = pending.pop()
         mover = value.producer()
-        if mover is None or not _can_move_codes(mover, value, plan):
+        if mover is None or mover.graph is not graph or not _can_move_codes(mover, value, plan):
             continue
         source = mover.inputs[0]
         assert source is not None
@@ -411,8 +413,9 @@ def _plan_tensors(model: ir.Model, plan: Placement) -> None:
         while root in parents:
             root = parents[root]
         plan.groups[value] = root
-    order = {value: index for index, value in enumerate(_values_in_order(model))}
-    plan.tensors = sorted(wanted, key=lambda value: order[value])
+    order = {value: index for index, value in enumerate(_values_in_order(graph))}
+    # What a body reads from outside is quantised in the body, before everything else.
+    plan.tensors = sorted(wanted, key=lambda value: (order.get(value, -1), value.name or ""))
 
 
 def _share_scales_of_concats(
@@ -450,7 +453,7 @@ def _can_move_codes(mover: ir.Node, value: ir.Value, plan: Placement) -> bool:
     return producer is not None and is_operator(producer, *DATA_MOVING_TYPES)
 
 
-def _values_in_order(model: ir.Model) -> Iterable[ir.Value]:
-    yield from model.graph.inputs
-    for node in model.graph:
+def _values_in_order(graph: ir.Graph) -> Iterable[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
         yield from node.outputs

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
+from onnx_ir.passes.common import ShapeInferencePass
 
 from lowprec.calibration.ranges import Range
 from lowprec.errors import QuantizationError
 from lowprec.graph.silence import silent_onnx_ir
 from lowprec.numerics import reference
-from lowprec.passes.layers import LAYER_TYPES
-from lowprec.passes.matching import is_operator
-from lowprec.quantization.macs import concrete_shapes, count_macs
+from lowprec.passes.simplify import eliminate_dead_nodes
+from lowprec.quantization.macs import Shape, concrete_shapes
 from lowprec.quantization.placement import (
     Placement,
     comes_from_codes,
@@ -66,12 +65,16 @@ def tensors_to_calibrate(model: ir.Model, config: Config) -> list[str]:
     """
     if find_quantized_operator(model) is not None:
         return []
-    plan = plan_placement(model, config)
-    wanted = {value for value in plan.tensors if _is_computed_with(value, plan)}
-    states = {node.outputs[0] for node in plan.recurrent}  # Y is h, step by step
-    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
-    seen = wanted | {value for value in states if value.uses() or value.is_graph_output()}
-    return [value.name for value in values if value.name and value in seen]
+    names: list[str | None] = []
+    for graph in model.graphs():
+        plan = plan_placement(graph, config)
+        wanted = {value for value in plan.tensors if _is_computed_with(value, plan)}
+        states = {node.outputs[0] for node in plan.recurrent}  # Y is h, step by step
+        seen = wanted | {value for value in states if value.uses() or value.is_graph_output()}
+        own = [*graph.inputs, *(value for node in graph for value in node.outputs)]
+        names += [value.name for value in own if value in seen]
+        names += sorted(value.name or "" for value in seen - set(own))  # read from outside
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def quantize_graph(
@@ -104,16 +107,31 @@ def quantize_graph(
     with silent_onnx_ir():  # element types tell shape arithmetic from computing
         ShapeInferencePass(check_type=False, strict_mode=False)(result.model)
     shapes = concrete_shapes(model, input_shapes)
-    plan = plan_placement(result.model, config, shapes=shapes, ranges=ranges)
+    for graph in list(result.model.graphs()):
+        _quantize_one(result, graph, ranges, config, shapes)
+    eliminate_dead_nodes(result.model)
+    _forget_types(result.model)
+    return result
+
+
+def _quantize_one(
+    result: QuantizationResult,
+    graph: ir.Graph,
+    ranges: Mapping[str, Range],
+    config: Config,
+    shapes: Mapping[str, Shape],
+) -> None:
+    """Quantise the main graph or one body, and add to the account."""
+    plan = plan_placement(graph, config, shapes=shapes, ranges=ranges)
     chosen = {value: _group_range(value, plan, ranges) for value in plan.tensors}
     parameters = {value: _activation_parameters(value, r, config) for value, r in chosen.items()}
     records = {
         node: _describe(node, plan)
-        for node in result.model.graph
+        for node in graph
         if any(_may_be_float(value) for value in node.outputs)  # not shape arithmetic
     }
 
-    rewriter = Rewriter(result.model, plan, parameters)
+    rewriter = Rewriter(result.model, graph, plan, parameters)
     inputs = {node: node.inputs[0] for node in (*plan.layers, *plan.recurrent)}
     rewriter.insert_pairs()
     for node, layer in plan.layers.items():
@@ -147,14 +165,11 @@ def quantize_graph(
             default=None,
         )
         records[node].reason = _describe_hidden(hidden)
-    RemoveUnusedNodesPass()(result.model)
-    _forget_types(result.model)
 
-    result.total_macs = sum(macs or 0 for macs in plan.macs.values())
+    result.total_macs += sum(macs or 0 for macs in plan.macs.values())
     int8 = (*plan.layers, *plan.recurrent)
-    result.int8_macs = sum(plan.macs[node] or 0 for node in int8)
-    result.layers = [*records.values(), *_describe_bodies(model)]
-    return result
+    result.int8_macs += sum(plan.macs[node] or 0 for node in int8)
+    result.layers += records.values()
 
 
 def _forget_types(model: ir.Model) -> None:
@@ -233,7 +248,7 @@ def _precision_of(node: ir.Node, plan: Placement) -> tuple[str, str]:
         return "f32", plan.reasons[node]
     graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     if any(attribute.type in graphs for attribute in node.attributes.values()):
-        return "f32", "control flow: its bodies stay float"
+        return "f32", "control flow: its bodies have layers of their own"
     if comes_from_codes(node.outputs[0], plan):
         return "f32", "runs on the f32 result of the int8 layer before it"
     return "f32", "no integer form, or float around it"
@@ -265,21 +280,3 @@ def _describe_activation(
     record.scale, record.zero_point = scale, zero_point
     own = ranges.get(source.name or "")
     record.activation_sqnr = own.sqnr if own is not None else chosen.sqnr
-
-
-def _describe_bodies(model: ir.Model) -> list[LayerRecord]:
-    """Return records of the layers in control-flow bodies, which stay float."""
-    records = []
-    for graph in model.graph.subgraphs():
-        for node in graph:
-            if is_operator(node, *LAYER_TYPES, "LSTM", "GRU", "RNN"):
-                records.append(
-                    LayerRecord(
-                        name=node.name or "",
-                        op_type=node.op_type,
-                        precision="f32",
-                        reason="inside a control-flow body",
-                        macs=count_macs(node, {}),
-                    )
-                )
-    return records

@@ -36,7 +36,8 @@ class Rewriter:
     """Inserts quantisation into one graph, in place.
 
     Args:
-        model: The hub that `plan` is about.
+        model: The hub: its names are taken.
+        graph: Its main graph, or a body: what `plan` is about.
         plan: Where pairs go.
         parameters: Scale and zero point of every tensor in `plan.tensors`.
     """
@@ -44,10 +45,11 @@ class Rewriter:
     def __init__(
         self,
         model: ir.Model,
+        graph: ir.Graph,
         plan: Placement,
         parameters: Mapping[ir.Value, ActivationParameters],
     ) -> None:
-        self._graph = model.graph
+        self._graph = graph
         self._plan = plan
         self._parameters = parameters
         self._names = NameSource(model)
@@ -64,8 +66,11 @@ class Rewriter:
             uses = [
                 use
                 for use in value.uses()
-                if self._plan.reads_codes(use.node, use.idx)
-                or is_operator(use.node, "Shape", "Size")
+                if use.node.graph is self._graph
+                and (
+                    self._plan.reads_codes(use.node, use.idx)
+                    or is_operator(use.node, "Shape", "Size")
+                )
             ]
             floats = [use for use in value.uses() if use not in uses]
             if floats or value.is_graph_output():
@@ -84,7 +89,7 @@ class Rewriter:
             dequantize, f"{value.name}_dequantized", ir.TensorType(ir.DataType.FLOAT), value.shape
         )
         producer = value.producer()
-        if producer is None:
+        if producer is None or producer.graph is not self._graph:
             self._graph.insert_before(self._graph[0], [quantize, dequantize])
         else:
             self._graph.insert_after(producer, [quantize, dequantize])
