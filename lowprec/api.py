@@ -101,10 +101,24 @@ def load(path: str | os.PathLike[str]) -> QuantizedModel:
     Raises:
         ModelError: the file is missing or is not a usable ONNX model.
     """
-    from lowprec.graph import load as load_graph
+    from lowprec.engine.kept import Keeper
     from lowprec.models import QuantizedModel
 
-    return QuantizedModel.from_hub(load_graph(path), os.path.basename(os.fspath(path)))
+    name = os.path.basename(os.fspath(path))
+    keeper = Keeper(path, "load")
+    kept = keeper.open(lambda hub: hub)
+    if kept is None:
+        from lowprec.graph import load as load_graph
+        from lowprec.models import REPORT_KEY
+
+        loaded = QuantizedModel.from_hub(load_graph(path), name)
+        text = loaded.hub.metadata_props.get(REPORT_KEY)
+        kept = keeper.open(lambda hub: hub) if keeper.keep(loaded.session, text) else None
+        if kept is None:
+            loaded.session.prepare()
+            return loaded
+    kept.session.prepare()
+    return QuantizedModel.from_report(kept.note, name, kept.load, kept.session)
 
 
 def compile(model: object, *, example_inputs: object = None) -> Any:
@@ -120,10 +134,21 @@ def compile(model: object, *, example_inputs: object = None) -> Any:
     Raises:
         ModelError: no adapter takes the model, or it cannot be used.
     """
+    from lowprec.engine.kept import Keeper
+    from lowprec.models import CompiledModel
     from lowprec.plugins import active_plugins
 
+    keeper = Keeper(model, "compile") if isinstance(model, (str, os.PathLike)) else None
+    kept = keeper.open(_simplified) if keeper is not None else None
+    if kept is not None:
+        kept.session.prepare()
+        return CompiledModel(kept.session)
     captured = capture(model, example_inputs=example_inputs)
     compiled = compile_captured(captured)
+    if keeper is not None and captured.kind == "onnx" and keeper.keep(compiled.session):
+        kept = keeper.open(_simplified)
+        compiled = compiled if kept is None else CompiledModel(kept.session)
+    compiled.session.prepare()
     rebuilt = active_plugins().hook.lowprec_rebuild(quantized=compiled, captured=captured)
     return compiled if rebuilt is None else rebuilt
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,12 +46,20 @@ class NodeArg:
 class CompiledModel:
     """A model on the engine: NumPy arrays in and out; safe to use from several threads."""
 
-    def __init__(self, model: ir.Model) -> None:
-        """Compile `model`, a hub from lowprec.graph.load, which must not be changed afterwards."""
-        from lowprec.engine import compile_model
+    def __init__(self, model: ir.Model | Session) -> None:
+        """Compile a hub, or take one that is compiled.
 
-        self._model = model
-        self._session: Session = compile_model(model)
+        Args:
+            model: From lowprec.graph.load; must not be changed afterwards. Or a session.
+        """
+        from lowprec.engine import Session, compile_model
+
+        self._session: Session = model if isinstance(model, Session) else compile_model(model)
+
+    @property
+    def session(self) -> Session:
+        """What runs it."""
+        return self._session
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -150,15 +158,24 @@ class CompiledModel:
 class QuantizedModel(CompiledModel):
     """A quantised model with its report; what quantize() and load() return for ONNX models."""
 
-    def __init__(self, model: ir.Model, config: Config, report: Report) -> None:
+    def __init__(
+        self,
+        model: ir.Model | Callable[[], ir.Model],
+        config: Config,
+        report: Report,
+        session: Session | None = None,
+    ) -> None:
         """Compile a QDQ hub.
 
         Args:
-            model: From lowprec.graph.load; must not be changed afterwards.
+            model: From lowprec.graph.load; must not be changed afterwards. Or a function that
+                returns it, for `save` and `to_onnx`.
             config: What it was quantised with.
             report: What was done to it.
+            session: `model` compiled before; None compiles it now.
         """
-        super().__init__(model)
+        super().__init__(session or (model() if callable(model) else model))
+        self._hub = model
         self._config = config
         self._report = report
 
@@ -173,20 +190,51 @@ class QuantizedModel(CompiledModel):
         Raises:
             ModelError: the metadata are damaged.
         """
+        return cls.from_report(model.metadata_props.get(REPORT_KEY), name, model)
+
+    @classmethod
+    def from_report(
+        cls,
+        text: str | None,
+        name: str,
+        model: ir.Model | Callable[[], ir.Model],
+        session: Session | None = None,
+    ) -> QuantizedModel:
+        """Return a model with the configuration and report in `text`, from its metadata.
+
+        Args:
+            text: The report as JSON; None where the metadata hold none.
+            name: What to call the model in the report then.
+            model: As for the constructor.
+            session: As for the constructor.
+
+        Raises:
+            ModelError: the text is damaged.
+        """
         from lowprec.config import Config
         from lowprec.report import Report
 
-        text = model.metadata_props.get(REPORT_KEY)
         if text is None:
             note = "the file holds no report of lowprec: another tool wrote it"
-            return cls(model, Config(), Report(model=name, notes=[note]))
+            return cls(model, Config(), Report(model=name, notes=[note]), session)
         report = Report.from_json(text)
         try:
             config = Config.from_dict(report.config)
         except ConfigError as error:  # of a later version, whose codes we can run all the same
             config = Config()
             report.notes.append(f"its configuration is not of this version: {error}")
-        return cls(model, config, report)
+        return cls(model, config, report, session)
+
+    @property
+    def hub(self) -> ir.Model:
+        """The QDQ hub; must not be changed.
+
+        Raises:
+            ModelError: it is still in the file that it was loaded from, which was changed since.
+        """
+        if callable(self._hub):
+            self._hub = self._hub()
+        return self._hub
 
     @property
     def config(self) -> Config:
@@ -219,7 +267,7 @@ class QuantizedModel(CompiledModel):
         return to_proto(self._with_report())
 
     def _with_report(self) -> ir.Model:
-        model = self._model.clone()
+        model = self.hub.clone()
         model.metadata_props[REPORT_KEY] = json.dumps(
             self._report.to_dict(), separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )

@@ -13,6 +13,8 @@ from hypothesis import settings
 # Two threads: all tests run the shared paths too, and several test processes side by side do not
 # take a large machine many times over. tests/threads goes through other numbers.
 os.environ.setdefault("LOWPREC_NUM_THREADS", "2")
+# Tests that want compiled programs on disk name a folder of their own.
+os.environ["LOWPREC_CACHE"] = "off"
 
 # No deadline: a shared machine, or a sanitized build, may stop for a moment anywhere.
 settings.register_profile("lowprec", deadline=None, print_blob=True)

@@ -1,32 +1,25 @@
-"""Fill a compiled Program from a segment of the hub."""
+"""From a segment of the hub to the plain data that a Program is filled from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from lowprec._ext import _core
+from lowprec.engine.forms import NodeForm, ProgramForm
 from lowprec.engine.lower import NativeSegment
 from lowprec.engine.session import TensorInfo
 from lowprec.errors import ModelError
 
-_core.hold_dtype(int(ir.DataType.BFLOAT16), ml_dtypes.bfloat16)
-
 Attribute = int | float | str | list[int] | list[float]
 
 
-def build_program(
-    segment: NativeSegment, dtypes: Sequence[np.dtype[Any]], observers: Mapping[str, Any]
-) -> _core.Program:
-    """Return the Program of `segment` for inputs of these dtypes, with the observers tapped in."""
-    program = _core.Program()
-    ids: dict[str, int] = {}
-    for name, dtype in zip(segment.inputs, dtypes, strict=True):
-        ids[name] = program.add_value(name, dtype)
+def form_of(segment: NativeSegment, observers: Mapping[str, Any]) -> ProgramForm:
+    """Return `segment` as plain data, with the observers tapped in."""
+    form = ProgramForm(segment.inputs, segment.keyed, segment.outputs)
+    ids: dict[str, int] = {name: form.add(name) for name in segment.inputs}
 
     def read(value: ir.Value | None) -> int:
         if value is None or not value.name:
@@ -34,7 +27,8 @@ def build_program(
         if value.name not in ids:
             if value.const_value is None:
                 raise ModelError(f"value '{value.name}' is read but never made")
-            ids[value.name] = program.add_constant(value.name, value.const_value.numpy())
+            ids[value.name] = form.add(value.name)
+            form.constants[ids[value.name]] = value.const_value.numpy()
         return ids[value.name]
 
     for node in segment.nodes:
@@ -43,22 +37,17 @@ def build_program(
         for value in node.outputs:
             used = bool(value.name) and (value.uses() or value.is_graph_output())
             if value.name and used:
-                # The engine works out dtypes; this one is a placeholder.
-                ids[value.name] = program.add_value(value.name, np.float32)
+                ids[value.name] = form.add(value.name)
             outputs.append(ids.get(value.name or "", -1) if used else -1)
-        program.add_node(node.op_type, node.name or "", inputs, outputs, attributes_of(node))
+        name = node.name or ""
+        form.nodes.append(NodeForm(node.op_type, name, inputs, outputs, attributes_of(node)))
         for value in node.outputs:
             observer = observers.get(value.name or "")
             if observer is not None and value.name in ids:
-                program.add_node(
-                    "Observe",
-                    f"observe {value.name}",
-                    [ids[value.name]],
-                    [],
-                    {"observer": observer},
-                )
-    program.set_io([ids[name] for name in segment.inputs], [ids[name] for name in segment.outputs])
-    return program
+                tap, seen = {"observer": observer}, [ids[value.name]]
+                form.nodes.append(NodeForm("Observe", f"observe {value.name}", seen, [], tap))
+    form.results = [ids[name] for name in segment.outputs]
+    return form
 
 
 def attributes_of(node: ir.Node) -> dict[str, Attribute]:

@@ -10,8 +10,8 @@ import statistics
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -43,11 +43,14 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from lowprec.engine.control_flow import ControlFlow
+    from lowprec.engine.decisions import Decisions
     from lowprec.engine.fallback import ReferenceNode
-    from lowprec.engine.lower import NativeSegment, Segment
+    from lowprec.engine.forms import ProgramForm
+    from lowprec.engine.lower import Segment
 
 # Plans kept per segment: text lines come in every width, and a plan is cheap to make again.
 PLANS_KEPT = 32
+LIKELY_SIZE = 64  # of a dimension that a model leaves open, when weights are packed beforehand
 
 Array = npt.NDArray[Any]
 
@@ -73,7 +76,8 @@ class TensorInfo:
 
 
 @contextmanager
-def _engine_errors() -> Iterator[None]:
+def engine_errors() -> Iterator[None]:
+    """Raise the compiled core's errors as ours."""
     try:
         yield
     except _core.IsaUnavailable as error:
@@ -91,9 +95,8 @@ def _engine_errors() -> Iterator[None]:
 class _NativeRunner:
     """A native segment: programs by input dtypes, plans by input shapes."""
 
-    def __init__(self, segment: NativeSegment, observers: Mapping[str, Any]):
+    def __init__(self, segment: ProgramForm):
         self.segment = segment
-        self._observers = observers
         self._programs: dict[tuple[str, ...], _core.Program] = {}
         self._plans: OrderedDict[tuple[Any, ...], _core.Plan] = OrderedDict()
         self._keyed = [name in segment.keyed for name in segment.inputs]
@@ -105,9 +108,7 @@ class _NativeRunner:
         key = tuple(array.dtype.str for array in arrays)
         program = self._programs.get(key)
         if program is None:
-            from lowprec.engine.programs import build_program
-
-            program = build_program(self.segment, [a.dtype for a in arrays], self._observers)
+            program = self.segment.program([array.dtype for array in arrays])
             self._programs[key] = program
         return program
 
@@ -127,6 +128,8 @@ class _NativeRunner:
                     plan = program.plan([array.shape for array in arrays], known)
                 except _core.Unsupported as error:
                     raise _NotNative(program.failed_node or "", str(error)) from None
+                if not self._plans:
+                    self.segment.release()
                 self._plans[key] = plan
                 if len(self._plans) > PLANS_KEPT:
                     self._plans.popitem(last=False)
@@ -146,6 +149,15 @@ class _NotNative(Exception):
 class Session:
     """A model on the engine. Made by `compile_model`; safe to use from several threads."""
 
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    _constants: dict[str, Array]
+    _model: ir.Model | None
+    _plain: ir.Model | None
+    _decisions: Decisions | None
+    _hubs: Callable[[], tuple[ir.Model, ir.Model]]  # of a session without one
+    _compiled: tuple[Sequence[Segment | ProgramForm], list[Any], dict[str, Array]]
+
     def __init__(
         self,
         model: ir.Model,
@@ -163,25 +175,17 @@ class Session:
         from lowprec.engine.decisions import Decisions
         from lowprec.engine.programs import tensor_infos
 
-        self._model = model
-        self._plain = plain
-        self._observers = dict(observers)
-        self._falls_back = fallback
-        self._fallbacks: dict[str, str] = {}
-        self._compile_part = compile_part
+        self._begin(observers, compile_part, fallback)
+        self._model, self._plain = model, plain
         decisions = Decisions(plain, compile_part)
         self._decisions = decisions if decisions.any else None
-        self._decided: Session | None = None  # what ran last in this one's place
-        self._flows: dict[str, ControlFlow] = {}
-        self._lock = threading.Lock()
-        _with_locks.add(self)
-        self.inputs: tuple[TensorInfo, ...] = tensor_infos(_fed(model))
-        self.outputs: tuple[TensorInfo, ...] = tensor_infos(model.graph.outputs)
-        self._observed_inputs = [
+        self.inputs = tensor_infos(_fed(model))
+        self.outputs = tensor_infos(model.graph.outputs)
+        self._observed_inputs += (
             info.name
             for info, value in zip(self.inputs, _fed(model), strict=True)
             if info.name in self._observers and CAPTURED not in value.meta
-        ]
+        )
         self._constants = {
             value.name: value.const_value.numpy()
             for value in model.graph.outputs
@@ -189,9 +193,92 @@ class Session:
         }
         self._lower()
 
+    def _begin(
+        self,
+        observers: Mapping[str, Any],
+        compile_part: Callable[[ir.Model], Session],
+        fallback: bool,
+    ) -> None:
+        self._model = self._plain = None
+        self._observers = dict(observers)
+        self._falls_back = fallback
+        self._fallbacks: dict[str, str] = {}
+        self._compile_part = compile_part
+        self._decisions = None
+        self._decided: Session | None = None  # what ran last in this one's place
+        self._flows: dict[str, ControlFlow] = {}
+        self._observed_inputs: list[str] = []
+        self._lock = threading.Lock()
+        _with_locks.add(self)
+
+    @classmethod
+    def from_forms(
+        cls,
+        forms: Sequence[ProgramForm],
+        inputs: tuple[TensorInfo, ...],
+        outputs: tuple[TensorInfo, ...],
+        constants: Mapping[str, Array],
+        hubs: Callable[[], tuple[ir.Model, ir.Model]],
+        *,
+        fallback: bool,
+    ) -> Session:
+        """Return a session whose hub is not there.
+
+        Args:
+            forms: All that it runs, in order.
+            inputs: Its inputs.
+            outputs: Its outputs.
+            constants: Arrays by name that segments or callers read.
+            hubs: Returns the fused and the plain hub, once a shape turns up that some kernel
+                refuses.
+            fallback: Whether nodes may run in NumPy then.
+        """
+        session = cls.__new__(cls)
+        session._begin(
+            {}, lambda part: _compiled(part, {}, fused=True, fallback=fallback), fallback
+        )
+        session._hubs = hubs
+        session.inputs, session.outputs = inputs, outputs
+        session._constants = dict(constants)
+        runners = [_NativeRunner(form) for form in forms]
+        session._compiled = (list(forms), runners, dict(constants))
+        return session
+
+    def forms(self) -> tuple[list[ProgramForm], dict[str, Array]] | None:
+        """Return what runs and the constants that it reads, or None where a node falls back."""
+        _, runners, constants = self._compiled
+        if self._observers or not all(isinstance(runner, _NativeRunner) for runner in runners):
+            return None
+        return [runner.segment for runner in runners], constants
+
+    def prepare(self) -> None:
+        """Pack weights now rather than in the first run, with likely sizes where they are open."""
+        _, runners, _ = self._compiled
+        if len(runners) != 1 or not isinstance(runners[0], _NativeRunner):
+            return
+        by_name = {info.name: info for info in self.inputs}
+        stand_ins = []
+        for name in runners[0].segment.inputs:
+            info = by_name.get(name)
+            if info is None or info.shape is None or info.dtype == object:
+                return
+            sizes = [
+                size if isinstance(size, int) else (LIKELY_SIZE if axis else 1)
+                for axis, size in enumerate(info.shape)
+            ]
+            stand_ins.append(np.broadcast_to(np.zeros((), info.dtype), sizes))
+        if runners[0].segment.keyed:
+            return
+        # What does not work with these sizes may work with others: the run will tell.
+        with suppress(_core.EngineError, _NotNative, MemoryError):
+            runners[0].plan(stand_ins)
+        runners[0].last = None  # nothing has run
+
     def _lower(self) -> None:
         from lowprec.engine.lower import FallbackSegment, OwnOperatorRefused, lower_graph
 
+        if self._model is None or self._plain is None:
+            self._model, self._plain = self._hubs()
         try:
             segments = lower_graph(self._model, self._fallbacks)
         except OwnOperatorRefused:
@@ -202,7 +289,7 @@ class Session:
         for segment in segments:
             if not self._falls_back and isinstance(segment, FallbackSegment):
                 raise _refused(segment.node.name or "", segment.node.op_type, segment.why)
-        runners = [self._runner(segment) for segment in segments]
+        runners = [self._runner(self._model, segment) for segment in segments]
         initializers = self._model.graph.initializers
         constants = dict(self._constants)
         for segment in segments:
@@ -211,29 +298,28 @@ class Session:
                 if value is not None and value.const_value is not None:
                     constants[name] = value.const_value.numpy()
         # One assignment: a run in another thread sees the old cut or the new one.
-        self._compiled: tuple[list[Segment], list[Any], dict[str, Array]] = (
-            segments,
-            runners,
-            constants,
-        )
+        self._compiled = (segments, runners, constants)
 
-    def _runner(self, segment: Segment) -> _NativeRunner | ControlFlow | ReferenceNode:
+    def _runner(
+        self, model: ir.Model, segment: Segment
+    ) -> _NativeRunner | ControlFlow | ReferenceNode:
         from lowprec.engine.fallback import ReferenceNode
         from lowprec.engine.lower import ControlSegment, NativeSegment
+        from lowprec.engine.programs import form_of
 
         if isinstance(segment, NativeSegment):
-            return _NativeRunner(segment, self._observers)
+            return _NativeRunner(form_of(segment, self._observers))
         if isinstance(segment, ControlSegment):
             from lowprec.engine.control_flow import FLOWS
 
             node = segment.node
             flow = self._flows.get(node.name or "")
             if flow is None or flow.node is not node:
-                opsets = self._model.graph.opset_imports
+                opsets = model.graph.opset_imports
                 flow = FLOWS[node.op_type](node, opsets, self._compile_part)
                 self._flows[node.name or ""] = flow
             return flow
-        return ReferenceNode(self._model, segment.node, segment.inputs, segment.outputs)
+        return ReferenceNode(model, segment.node, segment.inputs, segment.outputs)
 
     # ------------------------------------------------------------------------------- running
     def run(
@@ -328,7 +414,7 @@ class Session:
         for name in self._observed_inputs:
             self._observe(name, feeds[name])
         times: list[tuple[StepRow, float]] = []
-        with _engine_errors():
+        with engine_errors():
             for segment, runner in zip(segments, runners, strict=True):
                 if isinstance(runner, _NativeRunner):
                     arrays = [in_order(values[name]) for name in segment.inputs]
@@ -448,7 +534,7 @@ def _refused(node: str, op_type: str, why: str) -> UnsupportedError:
     )
 
 
-def _falls_back(fallback: bool | None) -> bool:
+def falls_back(fallback: bool | None) -> bool:
     """Return the keyword, where it says nothing the environment, where that neither True."""
     if fallback is not None:
         return fallback
@@ -542,14 +628,25 @@ def compile_model(
     missing = sorted(set(watched) - value_names(model))
     if missing:
         raise ModelError(f"no value is called '{missing[0]}': it cannot be observed")
-    with _engine_errors():
+    with engine_errors():
         _core.chosen_isa()
-    return _compiled(model, watched, fused=fused, fallback=_falls_back(fallback))
+    return _compiled(model, watched, fused=fused, fallback=falls_back(fallback))
 
 
 def _compiled(
     model: ir.Model, watched: Mapping[str, Any], *, fused: bool, fallback: bool
 ) -> Session:
+    def compile_part(part: ir.Model) -> Session:
+        return _compiled(part, watched, fused=fused, fallback=fallback)
+
+    whole, plain = hubs_of(model, watched, fused=fused)
+    return Session(whole, plain, watched, compile_part=compile_part, fallback=fallback)
+
+
+def hubs_of(
+    model: ir.Model, watched: Container[str] = (), *, fused: bool = True
+) -> tuple[ir.Model, ir.Model]:
+    """Return what the engine makes of `model`: the fused hub, and the one before fusing."""
     from lowprec.engine.programs import clone
     from lowprec.passes import expand_functions, fuse
 
@@ -559,8 +656,4 @@ def _compiled(
     if fused:
         whole = clone(plain)
         fuse(whole, keep=watched)
-
-    def compile_part(part: ir.Model) -> Session:
-        return _compiled(part, watched, fused=fused, fallback=fallback)
-
-    return Session(whole, plain, watched, compile_part=compile_part, fallback=fallback)
+    return whole, plain
