@@ -21,6 +21,7 @@ from lowprec.graph.silence import silent_onnx_ir
 from lowprec.passes.fold_affine import fold_affine
 from lowprec.passes.fold_batch_norm import fold_batch_norm
 from lowprec.passes.fold_constants import fold_constants
+from lowprec.passes.fold_padding import fold_padding
 from lowprec.passes.inline_branches import fold_branches
 from lowprec.passes.recover_gelu import recover_gelu
 from lowprec.passes.recover_hard_sigmoid import recover_hard_sigmoid
@@ -70,6 +71,7 @@ PASSES: tuple[Callable[[ir.Model], bool], ...] = (
     recover_gelu,
     recover_hard_sigmoid,
     recover_hard_swish,
+    fold_padding,
     fold_batch_norm,
     fold_affine,
     eliminate_dead_nodes,

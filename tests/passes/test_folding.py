@@ -11,6 +11,7 @@ from lowprec.passes import simplify
 from lowprec.passes.fold_affine import fold_affine
 from lowprec.passes.fold_batch_norm import fold_batch_norm
 from lowprec.passes.fold_constants import fold_constants
+from lowprec.passes.fold_padding import fold_padding
 from lowprec.passes.matching import constant_array
 from lowprec.passes.remove_identity import remove_identity
 
@@ -280,3 +281,48 @@ def test_a_wrong_declared_shape_is_neither_believed_nor_printed(capfd) -> None:
     simplify(model)
     assert operators(model) == ["MatMul"]
     assert capfd.readouterr() == ("", "")
+
+
+PADDED = {
+    "all axes": ("Pad(x, p)", [0, 0, 1, 0, 0, 0, 2, 3], None, [2, 1, 3, 3]),
+    "its own axes": ("Pad(x, p, , a)", [1, 0, 2, 3], [-2, 3], [2, 1, 3, 3]),
+    "a zero": ("Pad(x, p, z)", [0, 0, 1, 0, 0, 0, 2, 3], None, [2, 1, 3, 3]),
+}
+
+
+@pytest.mark.parametrize("case", PADDED.values(), ids=PADDED)
+def test_a_convolution_pads_itself(case: tuple) -> None:
+    pad, pads, axes, expected = case
+    constants = {"p": np.array(pads, np.int64), "w": floats(2, 3, 3, 3), "z": np.float32(0)}
+    if axes is not None:
+        constants["a"] = np.array(axes, np.int64)
+    text = (
+        "m (float[1,3,6,7] x) => (float[1,2,9,9] y) {"
+        f" q = {pad} y = Conv<pads=[1, 1, 1, 0]>(q, w) }}"
+    )
+    model = build(text, constants)
+    before = build(text, constants)
+    assert fold_padding(model)
+    (conv,) = [node for node in model.graph if node.op_type == "Conv"]
+    assert list(conv.attributes["pads"].as_ints()) == expected
+    assert conv.inputs[0].name == "x"
+    simplify(model)
+    assert operators(model) == ["Conv"]
+    assert_same_outputs(before, model, {"x": floats(1, 3, 6, 7)})
+
+
+@pytest.mark.parametrize(
+    ("pad", "pads"),
+    [
+        ('Pad<mode="reflect">(x, p)', [0, 0, 1, 0, 0, 0, 2, 3]),
+        ("Pad(x, p, one)", [0, 0, 1, 0, 0, 0, 2, 3]),
+        ("Pad(x, p)", [0, 0, -1, 0, 0, 0, 4, 3]),
+        ("Pad(x, p)", [1, 0, 1, 0, 0, 0, 2, 3]),
+    ],
+)
+def test_other_padding_is_left_alone(pad: str, pads: list[int]) -> None:
+    constants = {"p": np.array(pads, np.int64), "w": floats(2, 3, 3, 3), "one": np.float32(1)}
+    model = build(
+        f"m (float[N,3,6,7] x) => (float[M,2,H,W] y) {{ q = {pad} y = Conv(q, w) }}", constants
+    )
+    assert not fold_padding(model)
