@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.config import Config
 from lowprec.errors import ConfigError, DataError, ModelError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from lowprec.calibration import CalibrationResult
+    from lowprec.config import Config
     from lowprec.hookspecs import Captured
     from lowprec.models import CompiledModel, QuantizedModel
     from lowprec.report import Report
@@ -76,6 +76,7 @@ def quantize(
         >>> q = lowprec.quantize("model.onnx", samples)  # doctest: +SKIP
         >>> y = q(x)  # doctest: +SKIP
     """
+    from lowprec.config import Config
     from lowprec.plugins import active_plugins
 
     settings = _with_precision(Config.of(config), precision)
@@ -136,13 +137,14 @@ def compile(model: object, *, example_inputs: object = None) -> Any:
     """
     from lowprec.engine.kept import Keeper
     from lowprec.models import CompiledModel
-    from lowprec.plugins import active_plugins
 
     keeper = Keeper(model, "compile") if isinstance(model, (str, os.PathLike)) else None
     kept = keeper.open(_simplified) if keeper is not None else None
     if kept is not None:
         kept.session.prepare()
         return CompiledModel(kept.session)
+    from lowprec.plugins import active_plugins
+
     captured = capture(model, example_inputs=example_inputs)
     compiled = compile_captured(captured)
     if keeper is not None and captured.kind == "onnx" and keeper.keep(compiled.session):
@@ -382,6 +384,8 @@ def _evaluate(
 
 def _with_precision(config: Config, precision: str) -> Config:
     """Return `config` with the precision that was asked for by argument, if it was."""
+    from lowprec.config import Config
+
     default = Config().precision
     if precision in (default, config.precision):
         return config

@@ -11,28 +11,26 @@ first plan, and comes back by itself if another shape needs it.
 `LOWPREC_CACHE` names the folder; `off` keeps nothing. Kept are models that run natively throughout
 and hold their weights in one file. The oldest go when all together exceed LIMIT.
 
-Layout: MAGIC, length and CRC-32 of the header, header (MessagePack), then constants, each on
+Layout: MAGIC, length and CRC-32 of the header, header (JSON), then constants, each on
 ALIGNMENT. The constants' CRC-32 is checked once the machine was started anew.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import json
 import mmap
 import os
 import stat
 import sys
-import tempfile
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -57,7 +55,8 @@ READERS = ("onnx", "onnx_ir")  # packages that decide, too, what a file means
 SETTINGS = ("LOWPREC_FALLBACK", "LOWPREC_DISABLE_ADAPTERS")
 
 
-class ConstantEntry(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class ConstantEntry:
     """Where a constant lies: dtype as NumPy names it, offset from the end of the header."""
 
     dtype: str
@@ -66,7 +65,8 @@ class ConstantEntry(msgspec.Struct, frozen=True):
     size: int
 
 
-class SegmentEntry(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class SegmentEntry:
     """A ProgramForm; constants by the number of their value."""
 
     inputs: list[str]
@@ -78,7 +78,8 @@ class SegmentEntry(msgspec.Struct, frozen=True):
     results: list[int]
 
 
-class Header(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Header:
     """What precedes the constants of a kept file."""
 
     key: str
@@ -90,6 +91,29 @@ class Header(msgspec.Struct, frozen=True):
     size: int  # bytes of the constants
     checksum: int  # CRC-32 of the constants
     boot: str  # which start of the machine it was written in
+
+    def encoded(self) -> bytes:
+        """Return it as JSON."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def decoded(cls, text: bytes) -> Header:
+        """Return what `encoded` wrote; TypeError, ValueError or KeyError for anything else."""
+        fields = json.loads(text)
+        segments = [
+            SegmentEntry(
+                **{
+                    **segment,
+                    "constants": {
+                        int(number): ConstantEntry(**entry)
+                        for number, entry in segment["constants"].items()
+                    },
+                }
+            )
+            for segment in fields["segments"]
+        ]
+        constants = {name: ConstantEntry(**entry) for name, entry in fields["constants"].items()}
+        return cls(**{**fields, "segments": segments, "constants": constants})
 
 
 @dataclass(frozen=True)
@@ -171,10 +195,10 @@ class Keeper:
         """
         if self._folder is None:
             return None
-        path = self._folder / f"{self._key}.program"
+        path = self._folder / _name(self._key)
         try:
             mapping, header, start = _read(path, self._key)
-        except (OSError, ValueError, TypeError, msgspec.MsgspecError):
+        except (OSError, ValueError, TypeError, KeyError):
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # the least recently used go first
@@ -211,9 +235,9 @@ class Keeper:
             if size > LARGEST or any(_is_mapped(array) for array in arrays):
                 return False
             header = _header(self._key, session, content, chunks, size, note)
-            _write(self._folder, f"{self._key}.program", header, chunks, size)
+            _write(self._folder, _name(self._key), header, chunks, size)
             _make_room(self._folder)
-        except (OSError, TypeError, ValueError, msgspec.MsgspecError):
+        except (OSError, TypeError, ValueError):
             return False  # a cache that does not work is none
         return True
 
@@ -250,7 +274,12 @@ def _key(source: SourceFile, verb: str) -> str:
     parts = [source.path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns,
              status.st_ctime_ns, verb, sys.byteorder, _fingerprint(),
              *(os.environ.get(name, "") for name in SETTINGS)]  # fmt: skip
-    return hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()[:40]
+    return "\0".join(str(part) for part in parts)
+
+
+def _name(key: str) -> str:
+    """Return a file name; two keys may share it, and then the file is one's or the other's."""
+    return f"{zlib.crc32(key.encode()):08x}{zlib.crc32(key[::-1].encode()):08x}.program"
 
 
 def _fingerprint() -> str:
@@ -337,9 +366,11 @@ def _blocks(chunks: Sequence[tuple[int, Array]], size: int) -> Iterator[Any]:
 def _write(
     folder: Path, name: str, header: Header, chunks: Sequence[tuple[int, Array]], size: int
 ) -> None:
-    encoded = msgspec.msgpack.encode(header)
+    encoded = header.encoded()
     checksum = zlib.crc32(encoded).to_bytes(4, "little")
     prefix = MAGIC + len(encoded).to_bytes(8, "little") + checksum + encoded
+    import tempfile
+
     handle, temporary = tempfile.mkstemp(dir=folder, prefix="partial-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -380,7 +411,7 @@ def _read(path: Path, key: str) -> tuple[mmap.mmap, Header, int]:
     encoded = mapping[at : at + length] if length <= len(mapping) - at else b""
     if zlib.crc32(encoded) != int.from_bytes(mapping[at - 4 : at], "little"):
         raise ValueError("damaged, or cut off")
-    header = msgspec.msgpack.decode(encoded, type=Header)
+    header = Header.decoded(encoded)
     start = (at + length + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
     if header.key != key or len(mapping) != start + header.size:
         raise ValueError("for something else, or cut off")

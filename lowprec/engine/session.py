@@ -6,7 +6,6 @@ Thread-safe: plans are immutable and every run brings its own arena.
 from __future__ import annotations
 
 import os
-import statistics
 import threading
 import weakref
 from collections import OrderedDict
@@ -514,6 +513,8 @@ class Session:
 
     def profile(self, feeds: Mapping[str, npt.ArrayLike], *, repeats: int = 10) -> list[StepTime]:
         """Return the median time of each step over `repeats` runs (after one that warms up)."""
+        import statistics
+
         checked = self._checked(feeds)
         self._run(checked, timed=True)
         rounds = [self._run(checked, timed=True)[1] for _ in range(max(1, repeats))]
