@@ -51,10 +51,8 @@ def assert_agrees(path, feeds, *, within: float) -> None:
     session = lowprec.compile(str(path))
     ours = [session.run(feed) for feed in feeds]
     assert not [step for step in session.explain().steps if step.kernel == "reference"]
-    plain, fast = (
-        [onnxruntime_session(path, optimised=optimised).run(feed) for feed in feeds]
-        for optimised in (False, True)
-    )
+    sessions = [onnxruntime_session(path, optimised=optimised) for optimised in (False, True)]
+    plain, fast = ([peer.run(feed) for feed in feeds] for peer in sessions)
     found = agreement(ours, plain, steps)
     assert found.same >= LEAST_SAME
     # Nowhere further from what the file means than onnxruntime is, when it takes integers, too.
