@@ -350,7 +350,7 @@ void multiply(const Kernels* kernels, const Weights& weights, const Linear& call
     }
     bool fast = false;
     e.multiplier = multipliers(weights, call, requantises, &fast, scratch);
-    e.fast = fast ? 1 : 0;
+    e.fast = requantises && fast ? 1 : 0;
     e.addend = weights.bias_f32;
     e.row_multiplier = call.row_scales;
   }

@@ -17,7 +17,8 @@ FLOAT = TensorProto.FLOAT
 class Builder:
     """Builds small Q/DQ models."""
 
-    def __init__(self) -> None:
+    def __init__(self, rng: np.random.Generator = RNG) -> None:
+        self.rng = rng
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -37,8 +38,8 @@ class Builder:
         return self.node("DequantizeLinear", codes, *parameters)
 
     def weights(self, shape: tuple[int, ...], axis: int, scale: float = 0.01) -> str:
-        codes = RNG.integers(-127, 128, shape).astype(np.int8)
-        scales = (RNG.random(shape[axis]) * scale + scale / 10).astype(np.float32)
+        codes = self.rng.integers(-127, 128, shape).astype(np.int8)
+        scales = (self.rng.random(shape[axis]) * scale + scale / 10).astype(np.float32)
         zeros = np.zeros(shape[axis], np.int8)
         return self.node(
             "DequantizeLinear",
@@ -47,6 +48,9 @@ class Builder:
             self.constant(zeros),
             axis=axis,
         )
+
+    def floats(self, shape: tuple[int, ...]) -> str:
+        return self.constant(self.rng.standard_normal(shape).astype(np.float32) * np.float32(0.1))
 
     def model(self, output: str, shape: tuple[int | None, ...]) -> onnx.ModelProto:
         return helper.make_model(

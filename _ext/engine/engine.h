@@ -149,6 +149,9 @@ class Step {
     (void)in_halo, (void)out_halo, (void)out_border;
   }
   virtual uint8_t border_code() const { return 0; }  // what wanted_halo() holds, every byte
+  // Halos of further operands: in[i] is read past one that somebody else wanted.
+  virtual bool understands_halo_of(size_t i) const { return i == 0 && understands_halo(); }
+  virtual void set_operand_halo(size_t i, const Halo& halo) { (void)i, (void)halo; }
 
   std::vector<int> in, out;  // plan tensors read and written (liveness)
   int64_t scratch_bytes = 0;
@@ -201,6 +204,11 @@ class Planner {
   std::shared_ptr<Prepared> prepared(const Node& node, const std::string& key,
                                      const std::function<std::shared_ptr<Prepared>()>& make);
 
+  // ---- a fused node whose parts must run one by one here ----
+  int new_value();                                   // a value id that is not in the program
+  int new_value(DType dtype, const void* contents);  // of a known scalar
+  void build_part(const Node& part);  // its steps; `part` itself need not outlive the call
+
   const Kernels& kernels() const { return *kernels_; }
 
  private:
@@ -252,5 +260,6 @@ const std::vector<Operator>& shape_operators();      // ops_shape.cpp: reshape, 
 const std::vector<Operator>& resize_operators();     // ops_resize.cpp: resize, pad
 const std::vector<Operator>& bf16_operators();       // ops_bf16.cpp: f32 arithmetic, bf16 storage
 const std::vector<Operator>& recurrent_operators();  // ops_recurrent.cpp: RNN, GRU, LSTM
+const std::vector<Operator>& region_operators();     // ops_region.cpp: element-wise ones in a row
 
 }  // namespace lp

@@ -11,7 +11,7 @@ const std::map<std::string, const Operator*>& by_name() {
          {&conv_operators(), &transposed_operators(), &shuffle_operators(), &matrix_operators(),
           &elementwise_operators(), &quantize_operators(), &reduce_operators(),
           &observe_operators(), &pool_operators(), &shape_operators(), &resize_operators(),
-          &recurrent_operators(), &bf16_operators()}) {
+          &recurrent_operators(), &bf16_operators(), &region_operators()}) {
       for (const Operator& entry : *table) all[entry.op] = &entry;
     }
     return all;

@@ -22,6 +22,7 @@ class ConvStep : public Step {
   bool is_signed = false;  // s8 codes
   std::shared_ptr<Packed> packed;
   RunTimeScale run_time;
+  int residual = -1;  // where it is in `in`
   Output output;
   std::vector<int64_t> offsets;  // of runs or taps, in elements
   int64_t run_length = 0;
@@ -29,6 +30,10 @@ class ConvStep : public Step {
   Depthwise depthwise_product = nullptr;
 
   bool understands_halo() const override { return true; }
+  bool understands_halo_of(size_t i) const override {
+    return i == 0 || static_cast<int>(i) == residual;
+  }
+  void set_operand_halo(size_t, const Halo& halo) override { residual_halo_ = halo; }
   uint8_t border_code() const override { return border; }
   Halo wanted_halo() const override {
     if (run_time.any()) return {};  // nobody else knows the border
@@ -59,8 +64,8 @@ class ConvStep : public Step {
     return {row, (g.h.in + halo.top + halo.bottom) * row,
             (halo.top - pad.top) * row + (halo.left - pad.left) * g.channels};
   }
-  Frame target_frame() const {
-    const Halo& halo = target_halo_;
+  Frame target_frame() const { return result_frame(target_halo_); }
+  Frame result_frame(const Halo& halo) const {
     const int64_t row = (g.w.out + halo.left + halo.right) * g.out_channels;
     return {row, (g.h.out + halo.top + halo.bottom) * row,
             halo.top * row + halo.left * g.out_channels};
@@ -97,8 +102,13 @@ class ConvStep : public Step {
                 target_border_);
     }
     dst += to.start * out_size;
+    const Frame beside = result_frame(residual_halo_);
+    const uint8_t* residual_from = nullptr;
+    if (residual >= 0) {
+      residual_from = t[in[static_cast<size_t>(residual)]] + beside.start * residual_bytes();
+    }
     if (!copies_) {
-      run_images(src + from.start * element, dst, g.images, now);
+      run_images(src + from.start * element, dst, residual_from, g.images, now);
       return;
     }
     const int64_t source_row = (g.w.in + source_halo_.left + source_halo_.right) * g.channels;
@@ -107,14 +117,16 @@ class ConvStep : public Step {
     for (int64_t i = 0; i < g.images; ++i) {
       const uint8_t code = run_time.any() ? static_cast<uint8_t>(now.zero_point) : border;
       copy_inside(src + i * source_image * element, source_row * element, scratch, code);
-      run_images(scratch, dst + i * to.image * out_size, 1, now);
+      run_images(scratch, dst + i * to.image * out_size,
+                 residual_from ? residual_from + i * beside.image * residual_bytes() : nullptr, 1,
+                 now);
     }
   }
 
  private:
   bool copies_ = false;
   int64_t image_bytes_ = 0;  // of scratch memory
-  Halo source_halo_, target_halo_;
+  Halo source_halo_, target_halo_, residual_halo_;
   uint8_t target_border_ = 0;
 
   void copy_inside(const uint8_t* src, int64_t src_row, uint8_t* padded, uint8_t code) const {
@@ -146,6 +158,16 @@ class ConvStep : public Step {
     }
   }
 
+  int64_t residual_bytes() const { return output.epilogue.residual_kind == OUT_F32 ? 4 : 1; }
+  void set_residual(Epilogue& epilogue, const uint8_t* from) const {
+    if (from == nullptr) return;
+    const Frame frame = result_frame(residual_halo_);
+    epilogue.residual = from;
+    epilogue.residual_image = frame.image;
+    epilogue.residual_row = frame.row;
+    epilogue.residual_col = g.out_channels;
+  }
+
   template <class Args>
   void set_geometry(Args& args, const uint8_t* src, uint8_t* dst, int64_t images) const {
     const Frame from = source_frame(), to = target_frame();
@@ -162,7 +184,7 @@ class ConvStep : public Step {
     args.dst_col = g.out_channels;
   }
 
-  void run_images(const uint8_t* src, uint8_t* dst, int64_t images,
+  void run_images(const uint8_t* src, uint8_t* dst, const uint8_t* residual_from, int64_t images,
                   const RunTimeScale::Values& now) const {
     const bool codes = element == 1;
     if (depthwise) {
@@ -171,7 +193,7 @@ class ConvStep : public Step {
       args.epilogue = output.epilogue;
       args.epilogue.ops = output.ops.data();
       args.epilogue.n_ops = static_cast<int32_t>(output.ops.size());
-      args.epilogue.fast = packed->fast ? 1 : 0;
+      args.epilogue.fast = output.ops.empty() ? packed->fast : output.bounded;
       args.tap_offset = offsets.data();
       args.taps = static_cast<int64_t>(offsets.size());
       args.channels = g.channels;
@@ -184,6 +206,7 @@ class ConvStep : public Step {
       args.bias = codes ? static_cast<const void*>(now.depthwise_start)
                         : static_cast<const void*>(packed->bias_f32.data());
       args.epilogue.multiplier = now.multiplier;
+      set_residual(args.epilogue, residual_from);
       args.epilogue.addend = packed->addend.empty() ? nullptr : packed->addend.data();
       run_product(depthwise_product, args);
       return;
@@ -203,6 +226,8 @@ class ConvStep : public Step {
         args.epilogue.multiplier = now.multiplier + group * wide;
         args.epilogue.fast = 0;
       }
+      set_residual(args.epilogue,
+                   residual_from ? residual_from + group * per_group * residual_bytes() : nullptr);
       return args;
     });
   }
@@ -231,6 +256,11 @@ void build_conv(Planner& p, const Node& node, Kind kind, bool depthwise) {
   require_memory({g.h.padded(), g.w.padded(), g.channels}, 4);
   const bool whole_rows = g.groups == 1 && g.w.dilation == 1;
   const Geometry layout = depthwise ? as_one_group(g) : g;
+  Shape result = shape;
+  result[1] = g.out_channels;
+  result[result.size() - 1] = g.w.out;
+  if (result.size() == 4) result[2] = g.h.out;
+  if (has_residual(node) && !residual_fits(p, node, result)) return build_apart(p, node);
 
   auto step = std::make_unique<ConvStep>();
   step->g = g;
@@ -271,11 +301,8 @@ void build_conv(Planner& p, const Node& node, Kind kind, bool depthwise) {
         }
         return packed;
       }));
-  Shape result = shape;
-  result[1] = g.out_channels;
-  result[result.size() - 1] = g.w.out;
-  if (result.size() == 4) result[2] = g.h.out;
   if (!step->packed->exact) {
+    if (has_residual(node)) return build_apart(p, node);
     if (node.has_input(4)) throw Unsupported(node.op + ": its sums could pass 2^31");
     build_wide(p, node, x, g, reinterpret_cast<const int8_t*>(weights.constant), false, result,
                Layout::CHANNELS_LAST);
@@ -286,6 +313,11 @@ void build_conv(Planner& p, const Node& node, Kind kind, bool depthwise) {
   step->set_halos({}, {}, 0);
   step->product = product_of(p.kernels(), kind, x_dtype);
   step->depthwise_product = depthwise_of(p.kernels(), kind);
+  if (has_residual(node)) {
+    step->residual = static_cast<int>(step->in.size());
+    step->in.push_back(residual_operand(p, node, Layout::CHANNELS_LAST, step->output));
+    step->output.bounded = is_bounded(node, *step->packed, step->output);
+  }
   step->out = {p.output(node, 0, step->output.dtype, result, Layout::CHANNELS_LAST)};
   step->macs = static_cast<double>(g.images * g.h.out * g.w.out) *
                static_cast<double>(g.out_channels) *

@@ -18,6 +18,7 @@ class MatrixStep : public Step {
   RunTimeScale run_time;
   Output output;
   Product product = nullptr;
+  int residual = -1;  // where it is in `in`
 
   void run(Pointers t, uint8_t* scratch) const override {
     ProductArgs args = matrix_args(t[in[0]], depth, t[out[0]], columns, rows, depth, columns);
@@ -27,6 +28,10 @@ class MatrixStep : public Step {
       args.zero_point = now.zero_point;
       args.epilogue.multiplier = now.multiplier;
       args.epilogue.fast = 0;
+    }
+    if (residual >= 0) {
+      args.epilogue.residual = t[in[static_cast<size_t>(residual)]];
+      args.epilogue.residual_col = columns;
     }
     run_product(product, args);
   }
@@ -48,6 +53,9 @@ void build_matrix(Planner& p, const Node& node, Kind kind) {
     throw Error("input of shape " + to_string(shape) + " times weights of depth " +
                 std::to_string(depth));
   }
+  Shape result = shape;
+  result.back() = n;
+  if (has_residual(node) && !residual_fits(p, node, result)) return build_apart(p, node);
   Geometry layout;
   layout.channels = depth;
   layout.out_channels = n;
@@ -112,9 +120,8 @@ void build_matrix(Planner& p, const Node& node, Kind kind) {
         }
         return packed;
       }));
-  Shape result = shape;
-  result.back() = n;
   if (!step->packed->exact) {
+    if (has_residual(node)) return build_apart(p, node);
     if (node.has_input(4)) throw Unsupported(node.op + ": its sums could pass 2^31");
     // A matrix is an image of one row; its weights are [K][N], or [N][K] as a convolution's.
     Geometry as_image = layout;
@@ -126,6 +133,11 @@ void build_matrix(Planner& p, const Node& node, Kind kind) {
   step->in = {a};
   step->run_time = run_time_scale(p, node, step->in);
   if (step->run_time.any()) step->scratch_bytes = RunTimeScale::scratch_bytes(*step->packed);
+  if (has_residual(node)) {
+    step->residual = static_cast<int>(step->in.size());
+    step->in.push_back(residual_operand(p, node, Layout::PLAIN, step->output));
+    step->output.bounded = is_bounded(node, *step->packed, step->output);
+  }
   step->out = {p.output(node, 0, step->output.dtype, result)};
   step->macs =
       static_cast<double>(step->rows) * static_cast<double>(n) * static_cast<double>(depth);
@@ -279,6 +291,7 @@ const char* refuse_dynamic(Planner& p, const Node& node) {
     return "operands are not f32";
   }
   if (p.shape_of(node, 0).empty() || p.shape_of(node, 1).empty()) return "an operand is a scalar";
+  if (has_residual(node)) return "adds a tensor";
   if (node.has_input(2)) {
     const Shape& c = p.shape_of(node, 2);
     const Shape& b = p.shape_of(node, 1);

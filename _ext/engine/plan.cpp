@@ -23,7 +23,8 @@ Plan::~Plan() = default;
 void Plan::choose_halos() {
   struct Use {
     Step* writer = nullptr;
-    std::vector<Step*> readers;
+    std::vector<Step*> readers;  // as their operand 0: only that has a border of its own
+    bool read = false;
     int tensors = 0;
     bool possible = true;
   };
@@ -40,8 +41,9 @@ void Plan::choose_halos() {
   for (const auto& step : steps_) {
     for (size_t i = 0; i < step->in.size(); ++i) {
       Use& use = use_of(step->in[i]);
-      use.readers.push_back(step.get());
-      use.possible &= step->understands_halo() && i == 0;
+      if (i == 0) use.readers.push_back(step.get());
+      use.read = true;
+      use.possible &= step->understands_halo_of(i);
     }
     for (size_t i = 0; i < step->out.size(); ++i) {
       Use& use = use_of(step->out[i]);
@@ -52,7 +54,7 @@ void Plan::choose_halos() {
   std::vector<uint8_t> border(storages_.size(), 0);
   for (Tensor& tensor : tensors_) {
     Use& use = uses[static_cast<size_t>(tensor.storage)];
-    if (!use.possible || use.writer == nullptr || use.readers.empty()) continue;
+    if (!use.possible || use.writer == nullptr || !use.read) continue;
     Halo halo;
     bool first = true, agree = true;
     uint8_t code = 0;
@@ -76,6 +78,10 @@ void Plan::choose_halos() {
     const Tensor& from = tensors_[static_cast<size_t>(step->in[0])];
     const Tensor& to = tensors_[static_cast<size_t>(step->out[0])];
     step->set_halos(from.halo, to.halo, border[static_cast<size_t>(to.storage)]);
+    for (size_t i = 1; i < step->in.size(); ++i) {
+      if (!step->understands_halo_of(i)) continue;
+      step->set_operand_halo(i, tensors_[static_cast<size_t>(step->in[i])].halo);
+    }
   }
 }
 

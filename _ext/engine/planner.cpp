@@ -98,7 +98,9 @@ int Planner::operand_as_is(const Node& node, size_t i) {
   const size_t value = static_cast<size_t>(node.inputs[i]);
   const int id = last_[value] >= 0 ? last_[value] : plain_[value];
   if (id < 0) {
-    throw Error("value '" + program_.values()[value].name + "' is used before it is made");
+    const bool named = value < program_.values().size();
+    throw Error("value '" + (named ? program_.values()[value].name : node.name) +
+                "' is used before it is made");
   }
   return id;
 }
@@ -214,8 +216,27 @@ std::shared_ptr<Prepared> Planner::prepared(
   return slot;
 }
 
+int Planner::new_value() {
+  plain_.push_back(-1);
+  last_.push_back(-1);
+  return static_cast<int>(plain_.size()) - 1;
+}
+
+int Planner::new_value(DType dtype, const void* contents) {
+  const int id = new_tensor(dtype, {}, Layout::PLAIN), value = new_value();
+  owned_.push_back(zeroed(rounded(dtype_size(dtype))));
+  memcpy(owned_.back().get(), contents, static_cast<size_t>(dtype_size(dtype)));
+  tensors_[static_cast<size_t>(id)].constant = owned_.back().get();
+  plain_[static_cast<size_t>(value)] = id;
+  return value;
+}
+
 void Planner::build(const Node& node) {
   current_ = &node;
+  build_part(node);
+}
+
+void Planner::build_part(const Node& node) {
   const size_t first = steps_.size();
   std::string refused;
   for (const Implementation& way : find_operator(node.op)->implementations) {
@@ -226,7 +247,7 @@ void Planner::build(const Node& node) {
     }
     way.build(*this, node);
     for (size_t i = first; i < steps_.size(); ++i) {
-      if (steps_[i]->kernel == node.op) steps_[i]->kernel = way.name;
+      if (steps_[i]->kernel == current_->op) steps_[i]->kernel = way.name;
       if (steps_[i]->refused.empty()) steps_[i]->refused = refused;
     }
     for (size_t i = 0; i < node.outputs.size(); ++i) {

@@ -110,6 +110,10 @@ Output output_of(const Node& node, DType otherwise) {
     default:
       throw Unsupported(node.op + " to " + dtype_name(out.dtype));
   }
+  // A scale that is known only when the step runs is divided then.
+  const bool is_code = out.dtype == DType::U8 || out.dtype == DType::S8;
+  out.multiplies_to_codes = is_code && out.ops.empty() && !node.has_input(3) && !node.has_input(5);
+  if (has_residual(node)) extend_output(node, out);
   return out;
 }
 
@@ -223,14 +227,10 @@ void pack_s8_weights(Packed& packed, const Node& node, const std::vector<int8_t>
 std::vector<float> multipliers(const Node& node, const Output& output, int64_t n) {
   const float x_scale = node.real("x_scale", 1.0f), y_scale = node.real("y_scale", 1.0f);
   const std::vector<float> w_scale = node.reals("w_scale");
-  const bool is_code = output.dtype == DType::U8 || output.dtype == DType::S8;
-  // A scale that is known only when the step runs is divided then.
-  const bool plain_codes =
-      is_code && output.ops.empty() && !node.has_input(3) && !node.has_input(5);
   std::vector<float> result(static_cast<size_t>(n));
   for (size_t o = 0; o < result.size(); ++o) {
     const float both = w_scale.empty() ? x_scale : x_scale * w_scale[w_scale.size() == 1 ? 0 : o];
-    result[o] = plain_codes ? both / y_scale : both;
+    result[o] = output.multiplies_to_codes ? both / y_scale : both;
   }
   return result;
 }
@@ -255,7 +255,8 @@ void pack_channels(Packed& packed, const Geometry& layout, const std::vector<Bou
     // With any zero point.
     if (node.has_input(4) && 255 * (sum.positive - sum.negative) > INT32_MAX) packed.exact = false;
     const double largest = static_cast<double>(std::max(std::abs(high), std::abs(low)));
-    if (largest * static_cast<double>(multiplier(o)) >= 2147483000.0) packed.fast = false;
+    packed.largest = std::max(packed.largest, largest * static_cast<double>(multiplier(o)));
+    if (packed.largest >= 2147483000.0) packed.fast = false;
   }
   packed.zero_point = static_cast<int32_t>(zero_point);
   if (depthwise) {
@@ -345,7 +346,7 @@ void set_weights(ProductArgs& args, const Packed& packed, const Output& output, 
   args.zero_point = packed.zero_point;
   args.weight_zero_points =
       packed.weight_zero_points.empty() ? nullptr : packed.weight_zero_points.data() + at;
-  args.epilogue.fast = packed.fast ? 1 : 0;
+  args.epilogue.fast = output.ops.empty() ? packed.fast : output.bounded;
   args.epilogue.multiplier = packed.multiplier.data() + at;
   args.epilogue.addend = packed.addend.empty() ? nullptr : packed.addend.data() + at;
 }

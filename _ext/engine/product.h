@@ -59,20 +59,43 @@ struct Packed : Prepared {
   int64_t tap_copies = 1;                   // depthwise: how many s8 weights add up to one
   int32_t zero_point = 0;                   // of x
   std::vector<float> bias_f32, multiplier, addend;
-  bool exact = true;  // every accumulator fits s32
-  bool fast = true;   // and times its multiplier stays below 2^31
+  bool exact = true;   // every accumulator fits s32
+  bool fast = true;    // and times its multiplier stays below 2^31
+  double largest = 0;  // |accumulator * multiplier| at most
 };
 
 struct Output {  // dtype and codes of what a product writes
   DType dtype = DType::F32;
   Epilogue epilogue{};
   std::vector<UnaryOp> ops;
+  bool multiplies_to_codes = false;  // the multiplier of an int8 product has y_scale in it
+  bool bounded = false;              // Epilogue::fast where there are operators
 };
 
 // With the unary operators that a product applies to its result. `otherwise`: the dtype of a node
 // that names none.
 Output output_of(const Node& node, DType otherwise = DType::F32);
 const char* not_constant(Planner& p, const Node& node);  // a reason to refuse, or nullptr
+
+// ---- a tensor added to the result (residual.cpp) ----
+//
+//   product, its chain, codes and back ──► + residual ──► chain ──► codes
+//
+// The node is the product's (attributes chain_*, y_*) with one more operand, of the result's shape:
+// f32, or codes with residual_scale and residual_zero_point. What follows the sum: sum_codes,
+// sum_a, sum_b (unary operators), then sum_dtype, sum_scale, sum_zero_point.
+constexpr size_t RESIDUAL = 6;  // the operand; not beside 4 and 5, which RunTimeScale has
+inline bool has_residual(const Node& node) { return node.has_input(RESIDUAL); }
+// The output of the whole node from that of its product.
+void extend_output(const Node& node, Output& output);
+// Whether the epilogue can read it: of this shape, f32 or codes.
+bool residual_fits(Planner& p, const Node& node, const Shape& result);
+// The plan tensor of the residual; sets what the epilogue knows of it.
+int residual_operand(Planner& p, const Node& node, Layout layout, Output& output);
+// Epilogue::fast of a product that adds a residual.
+bool is_bounded(const Node& node, const Packed& packed, const Output& output);
+// The product and what follows it as steps of their own.
+void build_apart(Planner& p, const Node& node);
 
 // Per-channel values of all groups, each group padded to whole panels.
 template <class T, class Value>

@@ -73,9 +73,11 @@ enum OutputKind : int32_t { OUT_S32 = 0, OUT_F32 = 1, OUT_U8 = 2, OUT_S8 = 3, OU
 // With table: a u8/s8 code q, as an unsigned byte, is replaced by table[q] at the very end.
 struct Epilogue {
   int32_t kind;
-  int32_t zero_point;       // of the output codes
-  int32_t qmin, qmax;       // clamp, within the code type
-  int32_t fast;             // 1: |acc * multiplier| < 2^31 is proven, so no clamp before rounding
+  int32_t zero_point;  // of the output codes
+  int32_t qmin, qmax;  // clamp, within the code type
+  // 1: |acc * multiplier| < 2^31 is proven, so no clamp before rounding; with a residual of codes
+  // also |sum| < 2^30 * scale
+  int32_t fast;
   float scale;              // of the output codes, used where Quantize divides
   const float* multiplier;  // per output channel, readable up to the next multiple of 64
   const float* addend;      // per output channel or null; int8 products only

@@ -7,13 +7,16 @@ The order matters, and each pass states what it expects of the earlier ones:
     3 merge_silu               x * Sigmoid(x)                        -> SiLU, a unary operator
     4 fuse_unary_chains        unary operators in a row              -> one UnaryChain
     5 move_to_codes            Dequantize -> Reshape .. -> Quantize  -> the operator on codes
+      quantize_before_moving   Concat / Resize .. -> Quantize        -> Quantize first
     6 recover_channel_shuffle  Reshape -> Transpose -> Reshape       -> ChannelShuffle
     7 fuse_integer_layers      Dequantize'd Conv / MatMul ..         -> QConv / QMatMul ..
       fuse_integer_recurrent   Dequantize'd LSTM / GRU / RNN         -> QLSTM / QGRU / QRNN
-    8 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
-    9 fuse_bf16_layers         Cast'ed Conv / MatMul ..              -> bf16 products
-   10 fuse_epilogues           bias, chain, Quantize or Cast         -> into the product before them
+    8 fuse_bf16_layers         Cast'ed Conv / MatMul ..              -> bf16 products
+    9 fuse_epilogues           bias, chain, Quantize or Cast         -> into the product before them
+      fuse_residuals           product + another tensor, chain, Quantize -> the same
+   10 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
    11 fuse_bf16_storage        Cast'ed Add / Softmax / pools ..      -> BAdd / BSoftmax ..
+   12 fuse_elementwise         element-wise operators in a row       -> one Elementwise
 
 A fused step gives the bits of its operators run one by one (docs/architecture.md, "Numbers").
 """
@@ -29,14 +32,17 @@ from lowprec.graph.silence import silent_onnx_ir
 from lowprec.passes.fuse_bf16_layers import fuse_bf16_layers
 from lowprec.passes.fuse_bf16_storage import fuse_bf16_storage
 from lowprec.passes.fuse_dynamic_layers import fuse_dynamic_layers
+from lowprec.passes.fuse_elementwise import fuse_elementwise
 from lowprec.passes.fuse_epilogues import fuse_epilogues
 from lowprec.passes.fuse_integer_elementwise import fuse_integer_elementwise
 from lowprec.passes.fuse_integer_layers import fuse_integer_layers
 from lowprec.passes.fuse_integer_recurrent import fuse_integer_recurrent
+from lowprec.passes.fuse_residuals import fuse_residuals
 from lowprec.passes.fuse_unary_chains import fuse_unary_chains
 from lowprec.passes.merge_silu import merge_silu
 from lowprec.passes.move_to_codes import move_to_codes
 from lowprec.passes.own import remove_dead_nodes
+from lowprec.passes.quantize_before_moving import quantize_before_moving
 from lowprec.passes.recover_channel_shuffle import recover_channel_shuffle
 from lowprec.passes.unsign_codes import unsign_codes
 
@@ -57,11 +63,14 @@ def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
     merge_silu(model, keep)
     fuse_unary_chains(model, keep)
     move_to_codes(model, keep)
+    quantize_before_moving(model, keep)
     recover_channel_shuffle(model, keep)
     fuse_integer_layers(model, keep)
     fuse_integer_recurrent(model, keep)
-    fuse_integer_elementwise(model, keep)
     fuse_bf16_layers(model, keep)
     fuse_epilogues(model, keep)
+    fuse_residuals(model, keep)
+    fuse_integer_elementwise(model, keep)
     fuse_bf16_storage(model, keep)
+    fuse_elementwise(model, keep)
     remove_dead_nodes(model)

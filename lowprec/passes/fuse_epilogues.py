@@ -58,7 +58,7 @@ def _reader(node: ir.Node, keep: Container[str]) -> ir.Node | None:
     return reader if reader is not None and reader.graph is node.graph else None
 
 
-def _take_over(node: ir.Node, reader: ir.Node) -> None:
+def take_over(node: ir.Node, reader: ir.Node) -> None:
     """Let `node` make what `reader` made, and remove `reader`."""
     made, result = node.outputs[0], reader.outputs[0]
     name, made.type, made.shape = result.name, result.type, result.shape
@@ -117,7 +117,7 @@ def _take_chain(node: ir.Node, keep: Container[str]) -> bool:
     for name in ("codes", "a", "b"):
         attribute = reader.attributes[name]
         node.attributes[f"chain_{name}"] = ir.Attr(f"chain_{name}", attribute.type, attribute.value)
-    _take_over(node, reader)
+    take_over(node, reader)
     return True
 
 
@@ -135,7 +135,7 @@ def _take_quantize(node: ir.Node, keep: Container[str]) -> bool:
     node.attributes["y_zero_point"] = ir.AttrInt64("y_zero_point", codes.zero_point)
     if is_own(node, *_INTEGER) and len(node.inputs) < 4:
         _clamp_on_codes(node, codes)
-    _take_over(node, quantize)
+    take_over(node, quantize)
     return True
 
 
@@ -149,7 +149,7 @@ def _take_cast(node: ir.Node, keep: Container[str]) -> bool:
     if reader is None or not narrows(reader):
         return False
     node.attributes["y_dtype"] = ir.AttrInt64("y_dtype", int(ir.DataType.BFLOAT16))
-    _take_over(node, reader)
+    take_over(node, reader)
     return True
 
 

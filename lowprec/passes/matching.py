@@ -108,6 +108,21 @@ def rank_of(value: ir.Value | None) -> int | None:
     return len(value.shape)
 
 
+def may_have_one_shape(first: ir.Value, second: ir.Value) -> bool:
+    """Return whether nothing that is known of two operands' shapes says that one is broadcast.
+
+    A dimension of 1 beside one that is not known counts as broadcast.
+    """
+    if first.shape is None or second.shape is None:
+        return True
+    if len(first.shape) != len(second.shape):
+        return False
+    return all(
+        a == b or not (1 in (a, b) or (isinstance(a, int) and isinstance(b, int)))
+        for a, b in zip(first.shape, second.shape, strict=True)
+    )
+
+
 class NameSource:
     """Hands out names that no value of a model has, deterministically.
 

@@ -8,6 +8,8 @@ Own operators exist in memory only, between `fuse` and the lowering:
     QMatMul QGemm           the same
     Conv ConvTranspose MatMul Gemm with y_dtype: (x bf16, w bf16, bias f32) -> f32 or bf16
     BUnaryChain BAdd BSoftmax ..: f32 arithmetic on bf16 or f32 operands -> y_dtype
+    with one more operand   QConv QMatMul QGemm Conv MatMul Gemm add it to the result (product.h)
+    Elementwise             a short program over operands of one shape (ops_region.cpp)
     QRNN QGRU QLSTM         (x codes, w codes, r codes, then as in ONNX) -> f32
     QAdd QMul QConcat QAveragePool QGlobalAveragePool QTable: element-wise forms on codes
 """

@@ -18,6 +18,7 @@ from onnx_ir.passes.common import (
 )
 
 from lowprec.graph.silence import silent_onnx_ir
+from lowprec.passes.extend_batch_norm import extend_batch_norm
 from lowprec.passes.fold_affine import fold_affine
 from lowprec.passes.fold_batch_norm import fold_batch_norm
 from lowprec.passes.fold_constants import fold_constants
@@ -74,6 +75,7 @@ PASSES: tuple[Callable[[ir.Model], bool], ...] = (
     fold_padding,
     fold_batch_norm,
     fold_affine,
+    extend_batch_norm,
     eliminate_dead_nodes,
 )
 

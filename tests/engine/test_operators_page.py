@@ -9,7 +9,7 @@ from lowprec._ext import _core
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operators.md"
 # Made by the fusing passes, never found in a model.
-INTERNAL = re.compile(r"Observe|UnaryChain|ChannelShuffle|[QB][A-Z]")
+INTERNAL = re.compile(r"Observe|UnaryChain|ChannelShuffle|Elementwise|[QB][A-Z]")
 
 
 def test_the_page_names_what_is_native():

@@ -4,17 +4,13 @@
 // Definition   lowprec/numerics/reference.py, bit for bit
 // Contract     kernels.h, ConvertArgs: n elements, no alignment needed but that of an element of y
 //              where `streaming`; MXCSR holds its default (float_state.h)
-// Rounding     Quantize divides: a product with r = 1 / scale is one ulp off for 27 % of the
-//              quotients and then wrong at ties. For 8-bit codes and ordinary scales the quotient
-//              is corrected instead (Markstein): q = x * r, q + (x - q * scale) * r. What that
-//              rounds to a whole number is what the division rounds to: tests/numerics/
-//              test_division.py enumerates every pair of a quotient near a tie and a scale that
-//              the error could reach. No step may be contracted (-ffp-contract=off).
+// Rounding     Quantize divides; 8-bit codes by code_division.inl
 // NaN          vmax(NaN, low) is low: a NaN becomes the smallest code
 // Saturation   by clamping the steps to +-2^30, adding the zero point in s32, clamping (or packing
 //              with saturation) to the code
 // Stores       the wide loops fill whole vectors of y, aligned and past the caches if asked to
 // Tails        one vector at a time through masks: every lane does the same arithmetic
+#include "kernels/impl/code_division.inl"
 #include "kernels/impl/elements.inl"
 #include "kernels/impl/wide_stores.inl"
 #include "kernels/kernels.h"
@@ -62,17 +58,6 @@ LP_INLINE VI to_steps(VF x) {
   return cvt_s32(vmin(vmax(x, vset(-1073741824.0f)), vset(1073741824.0f)));
 }
 
-// c - a * b, rounded once.
-LP_INLINE VF remainder_of(VF a, VF b, VF c) {
-#if defined(__AVX512BW__)
-  return {_mm512_fnmadd_ps(a.v, b.v, c.v)};
-#elif defined(__AVX2__)
-  return {_mm256_fnmadd_ps(a.v, b.v, c.v)};
-#else
-  return fma(vset(0.0f) - a, b, c);
-#endif
-}
-
 // y[i] = saturate(codes(i, lanes)), codes in s32. The whole vectors of y may use a cheaper but
 // equal form of the same: `full(i)`.
 template <class T, class Full, class Codes>
@@ -88,9 +73,6 @@ LP_INLINE void write_codes(T* y, int64_t n, bool streaming, Full full, Codes cod
   };
   write_vectors<4 / static_cast<int>(sizeof(T))>(y, n, streaming, packed, some);
 }
-
-// Where x, the reciprocal and the products stay normal numbers by a wide margin.
-LP_INLINE bool ordinary(float scale) { return scale >= 0x1p-100f && scale <= 0x1p100f; }
 
 template <class T>
 LP_INLINE void quantize(const lp::ConvertArgs& args) {
@@ -113,18 +95,10 @@ LP_INLINE void quantize(const lp::ConvertArgs& args) {
     return to_steps(load_any(x + i, some) / divisor) + zero_point;
   };
   if (W > 1 && sizeof(T) == 1 && ordinary(*args.scale)) {
-    const VF reciprocal = vset(1.0f / *args.scale);
-    // Nothing further out than this has another code.
-    const VF low = vset(-1024.0f * *args.scale), high = vset(1024.0f * *args.scale);
+    const CodeDivision division = CodeDivision::by(*args.scale);
     return write_codes(
         y, args.n, streaming,
-        [&](int64_t i) LP_LAMBDA {
-          const VF value = vmin(vmax(vload(x + i), low), high);
-          const VF quotient = value * reciprocal;
-          const VF remainder = remainder_of(quotient, divisor, value);
-          return cvt_s32(fma(remainder, reciprocal, quotient)) + zero_point;
-        },
-        codes);
+        [&](int64_t i) LP_LAMBDA { return division.steps(vload(x + i)) + zero_point; }, codes);
   }
   write_codes(y, args.n, streaming, [&](int64_t i) LP_LAMBDA { return codes(i, W); }, codes);
 }

@@ -9,8 +9,10 @@
 //
 // Included inside a per-ISA translation unit, after vec.h.
 #include "kernels/impl/byte_table.inl"
+#include "kernels/impl/code_division.inl"
 #include "kernels/impl/elements.inl"
 #include "kernels/impl/unary.inl"
+#include "kernels/impl/wide_stores.inl"
 
 namespace {
 
@@ -84,6 +86,13 @@ template <int MR>
     const uint8_t* line = rows.target[first + i] + n0 * out_bytes;
     for (int64_t at = 0; at < columns * out_bytes; at += 64) __builtin_prefetch(line + at, 1, 3);
   }
+  if (e.residual == nullptr) return;
+  const int64_t bytes = element_bytes(e.residual_kind);
+#pragma GCC unroll 12
+  for (int i = 0; i < MR; ++i) {
+    const uint8_t* line = rows.residual[first + i] + n0 * bytes;
+    for (int64_t at = 0; at < columns * bytes; at += 64) __builtin_prefetch(line + at, 0, 3);
+  }
 }
 
 // ---- what there is to do ----
@@ -102,14 +111,20 @@ LP_INLINE bool is_plain(const lp::Epilogue& e) { return e.n_ops == 0 && e.addend
 struct CodeRange {
   VF low, high;  // of the code minus its zero point, as floats: clamping there equals saturating
   VI zero_point, qmin, qmax;
+  bool packs;  // every code is allowed, and the scale is ordinary: see store_packed
+  CodeDivision division;
 };
 
 LP_INLINE CodeRange code_range(const lp::Epilogue& e) {
   const int type_min = e.kind == lp::OUT_U8 ? 0 : -128;
   const int type_max = e.kind == lp::OUT_U8 ? 255 : 127;
   return {vset(static_cast<float>(type_min - e.zero_point)),
-          vset(static_cast<float>(type_max - e.zero_point)), vset_s32(e.zero_point),
-          vset_s32(e.qmin), vset_s32(e.qmax)};
+          vset(static_cast<float>(type_max - e.zero_point)),
+          vset_s32(e.zero_point),
+          vset_s32(e.qmin),
+          vset_s32(e.qmax),
+          e.qmin <= type_min && e.qmax >= type_max && ordinary(e.scale),
+          CodeDivision::by(e.scale)};
 }
 
 // x is in units of the output scale. NaN becomes the lowest code.
@@ -120,20 +135,35 @@ LP_INLINE VI to_code(VF x, const CodeRange& range) {
 
 // ---- operators that know the row and the column ----
 
-LP_INLINE VF residual_value(const lp::Epilogue& e, const uint8_t* residual, int64_t i, int n) {
+// x[j] += what the residual has from element i on.
+template <int V>
+LP_INLINE void add_residual(const lp::Epilogue& e, const uint8_t* residual, int64_t i, int n,
+                            VF (&x)[V]) {
+  const auto add = [&](auto value) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int j = 0; j < V; ++j) x[j] = x[j] + value(i + j * W);
+  };
+  const VI zero_point = vset_s32(e.residual_zero_point);
+  const VF scale = vset(e.residual_scale);
   switch (e.residual_kind) {
-    case lp::OUT_F32: {
-      return vload_any(reinterpret_cast<const float*>(residual) + i, n);
-    }
+    case lp::OUT_F32:
+      return add([&](int64_t at) __attribute__((always_inline)) {
+        return vload_any(reinterpret_cast<const float*>(residual) + at, n);
+      });
     case lp::OUT_BF16:
-      return as_f32(
-          shift_left<16>(load_u16_any(reinterpret_cast<const uint16_t*>(residual) + i, n)));
-    default: {
-      const VI code = e.residual_kind == lp::OUT_U8
-                          ? load_codes(residual + i, n)
-                          : load_codes(reinterpret_cast<const int8_t*>(residual) + i, n);
-      return cvt_f32(code - vset_s32(e.residual_zero_point)) * vset(e.residual_scale);
-    }
+      return add([&](int64_t at) __attribute__((always_inline)) {
+        return as_f32(
+            shift_left<16>(load_u16_any(reinterpret_cast<const uint16_t*>(residual) + at, n)));
+      });
+    case lp::OUT_U8:
+      return add([&](int64_t at) __attribute__((always_inline)) {
+        return cvt_f32(load_codes(residual + at, n) - zero_point) * scale;
+      });
+    default:
+      return add([&](int64_t at) __attribute__((always_inline)) {
+        const int8_t* codes = reinterpret_cast<const int8_t*>(residual);
+        return cvt_f32(load_codes(codes + at, n) - zero_point) * scale;
+      });
   }
 }
 
@@ -159,10 +189,7 @@ LP_INLINE bool apply_in_registers(const lp::Epilogue& e, const lp::UnaryOp& op,
                                   const OutputRow& row, int64_t at, int n, VF (&x)[V]) {
   switch (op.code) {
     case lp::UNARY_ADD_RESIDUAL:
-#pragma GCC unroll 8
-      for (int j = 0; j < V; ++j) {
-        x[j] = x[j] + residual_value(e, row.residual, row.n0 + at + j * W, n);
-      }
+      add_residual<V>(e, row.residual, row.n0 + at, n, x);
       return true;
     case lp::UNARY_ADD_CHANNEL:
     case lp::UNARY_MUL_CHANNEL: {
@@ -197,6 +224,20 @@ LP_INLINE bool is_simple_chain(const lp::Epilogue& e) {
 
 // ---- outputs ----
 
+// Four vectors of codes, within s16, saturated.
+template <int V>
+LP_INLINE void store_packed(bool is_signed, uint8_t* dst, const VI (&codes)[V]) {
+#if defined(__AVX512BW__) || defined(__AVX2__)
+  if constexpr (V == 4) {
+    store_vector(dst, is_signed ? pack_codes<int8_t>(codes[0], codes[1], codes[2], codes[3])
+                                : pack_codes<uint8_t>(codes[0], codes[1], codes[2], codes[3]));
+  }
+#else
+  const VI low = vset_s32(is_signed ? -128 : 0), high = vset_s32(is_signed ? 127 : 255);
+  for (int j = 0; j < V; ++j) store_codes(dst + j * W, vmin(vmax(codes[j], low), high), W);
+#endif
+}
+
 template <int V>
 LP_INLINE void store_outputs(const lp::Epilogue& e, const CodeRange& range, const OutputRow& row,
                              int64_t at, int n, const VF (&x)[V]) {
@@ -210,6 +251,11 @@ LP_INLINE void store_outputs(const lp::Epilogue& e, const CodeRange& range, cons
     for (int j = 0; j < V; ++j) {
       store_u16_any(reinterpret_cast<uint16_t*>(row.dst) + at + j * W, bf16_bits(x[j]), n);
     }
+  } else if (V == 4 && W > 1 && range.packs) {
+    VI steps[V];
+#pragma GCC unroll 8
+    for (int j = 0; j < V; ++j) steps[j] = range.division.steps(x[j]) + range.zero_point;
+    store_packed(e.kind == lp::OUT_S8, row.dst + at, steps);
   } else {
     const VF scale = vset(e.scale);
 #pragma GCC unroll 8
@@ -294,6 +340,12 @@ static void apply_long_chain(const lp::Epilogue& e, const RowBlock& block, int f
   }
 }
 
+}  // namespace
+
+#include "kernels/impl/finish_sum.inl"
+
+namespace {
+
 // Calls use(r, real) for each row, where real(at, n) is acc * multiplier + addend.
 template <class Use>
 LP_INLINE void with_reals(const lp::Epilogue& e, int64_t m, int count, int64_t n0,
@@ -337,8 +389,16 @@ LP_INLINE void with_reals(const lp::Epilogue& e, int64_t m, int count, int64_t n
     return;
   }
   if (is_simple_chain(e)) {
+    SumForm form;
+    if (columns >= 4 * W && SumForm::of(e, range, form)) {
+      finish_sum_tile(e, form, block, first, count, n0, columns, acc, stride);
+      if (columns % (4 * W) == 0) return;
+      const int done = columns / (4 * W) * (4 * W);
+      n0 += done, columns -= done, acc += done;
+    }
+    const int64_t begin = n0 * output_bytes(e);
     with_reals(e, m, count, n0, acc, stride, [&](int r, auto real) __attribute__((always_inline)) {
-      finish_row(e, range, {n0, target[r] + offset, block.residual[first + r]}, columns, real);
+      finish_row(e, range, {n0, target[r] + begin, block.residual[first + r]}, columns, real);
     });
     return;
   }
