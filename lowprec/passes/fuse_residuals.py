@@ -114,12 +114,12 @@ def _makes(product: ir.Node | None, codes: Codes) -> bool:
 def _is_product(node: ir.Node) -> bool:
     if "sum_codes" in node.attributes or len(node.outputs) != 1:
         return False
+    is_float = is_operator(node, *_FLOAT) or is_own(node, *_FLOAT)
+    if not is_float and not is_own(node, *_INTEGER):
+        return False
     if constant_array(node.inputs[1]) is None or any(node.inputs[4:]):
         return False  # both operands vary, or a scale does: no epilogue for this
-    if is_own(node, *_INTEGER):
-        return True
-    is_float = is_operator(node, *_FLOAT) or is_own(node, *_FLOAT)
-    return is_float and node.outputs[0].dtype == ir.DataType.FLOAT
+    return not is_float or node.outputs[0].dtype == ir.DataType.FLOAT
 
 
 def _fuse(add: ir.Node, summand: _Summand, other: ir.Value) -> ir.Node:
