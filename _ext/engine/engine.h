@@ -255,7 +255,7 @@ const std::vector<Operator>& elementwise_operators();  // ops_elementwise.cpp
 const std::vector<Operator>& quantize_operators();     // ops_quantize.cpp
 const std::vector<Operator>& reduce_operators();       // ops_reduce.cpp: reductions, softmax, norms
 const std::vector<Operator>& pool_operators();         // ops_pool.cpp
-const std::vector<Operator>& shuffle_operators();  // ops_shuffle.cpp
+const std::vector<Operator>& shuffle_operators();      // ops_shuffle.cpp
 const std::vector<Operator>& shape_operators();      // ops_shape.cpp: reshape, transpose, slice...
 const std::vector<Operator>& resize_operators();     // ops_resize.cpp: resize, pad
 const std::vector<Operator>& bf16_operators();       // ops_bf16.cpp: f32 arithmetic, bf16 storage
