@@ -15,6 +15,9 @@
 #include "kernels/impl/depthwise.inl"
 #include "kernels/impl/depthwise_columns_avx512vnni.inl"
 //
+#include "kernels/impl/depthwise_3x3_avx512vnni.inl"
+#include "kernels/impl/depthwise_tiles_avx512vnni.inl"
+//
 #include "kernels/impl/depthwise_avx512vnni.inl"
 //
 #include "kernels/impl/entries_int8.inl"

@@ -89,6 +89,134 @@ static void depthwise_by_four(const lp::DepthwiseArgs& args, const lp::Piece* pi
   }
 }
 
+struct ColumnTaps {
+  template <int K>
+  static constexpr int items() {
+    return K == 3 ? 3 : 8;
+  }
+};
+
+// By columns (depthwise_columns_avx512vnni.inl): blocks of channels, pairs of lines.
+template <int K>
+struct ByColumns {
+  const lp::DepthwiseArgs& args;
+  const lp::Epilogue& e;
+  int64_t tap, tap_row;
+  bool codes;
+  RowBlock rows;
+  alignas(64) int32_t sums[2 * MOST_VECTORS * 64];
+
+  explicit LP_MEMBER ByColumns(const lp::DepthwiseArgs& a)
+      : args(a),
+        e(a.epilogue),
+        tap(a.tap_offset[1] - a.tap_offset[0]),
+        tap_row(a.tap_offset[K] - a.tap_offset[0]),
+        codes(is_requantisation(a.epilogue) && a.epilogue.fast != 0) {}
+
+  // In the order of the accumulators, repeated for the parts.
+  LP_MEMBER void spread(const void* values, int64_t c, int64_t parts, void* to) const {
+    alignas(64) int32_t words[64];
+    const int64_t each = 64 / parts;
+    for (int64_t i = 0; i < 64; i += each) {
+      memcpy(words + i, static_cast<const int32_t*>(values) + c, static_cast<size_t>(each) * 4);
+    }
+    __m512i v[4];
+#pragma GCC unroll 4
+    for (int s = 0; s < 4; ++s) v[s] = _mm512_load_si512(words + 16 * s);
+    transpose_blocks(v);
+#pragma GCC unroll 4
+    for (int s = 0; s < 4; ++s) _mm512_store_si512(static_cast<int32_t*>(to) + 16 * s, v[s]);
+  }
+
+  LP_MEMBER void prepare(int64_t c, int64_t width, ColumnBlock& block) const {
+    block.width = width;
+    block.parts = lp::depthwise_pixels(width);
+    block.weights =
+        static_cast<const int8_t*>(args.weights_by_columns) + c / 64 * ColumnTaps::items<K>() * 512;
+    const int64_t across = args.src_col * block.parts;
+    block.step = across == tap ? 1 : across == 2 * tap ? 2 : K;
+    // Neighbouring pixels that lie side by side are one load.
+    const bool together = block.parts * args.src_col == 64;
+    block.scattered = block.parts > 1 && (block.parts * args.dst_col != 64 || width < args.dst_col);
+    block.mask = block.parts > 1 ? ~uint64_t{0} : byte_lanes(static_cast<int>(width));
+    const int64_t loads = together ? 1 : block.parts;
+    if constexpr (K == 3) {
+      block.direct[0] = direct_chunk<1>(block.step, loads, args.is_signed != 0);
+      block.direct[1] = direct_chunk<2>(block.step, loads, args.is_signed != 0);
+    }
+    block.make = column_maker<K>(block.step, loads, args.is_signed != 0);
+    spread(args.bias, c, block.parts, block.start);
+    if (codes) spread(e.multiplier, c, block.parts, block.multiplier);
+  }
+
+  // `lines` of them: 2 neighbouring ones of an image, or 1.
+  LP_MEMBER void run_lines(const ColumnBlock& block, int64_t c, int64_t line, int lines) {
+    const RowWalk walk = RowWalk::at_row(args, line * args.cols);
+    const uint8_t* src = static_cast<const uint8_t*>(args.src) + walk.src(args) + c;
+    uint8_t* dst = static_cast<uint8_t*>(args.dst) + (walk.dst(args) + c) * output_bytes(e);
+    const int64_t vectors = (args.cols + block.parts - 1) / block.parts;
+    int64_t most = (MOST_COLUMNS - K) / block.step + 1;
+    if (most > MOST_VECTORS) most = MOST_VECTORS;
+    const int64_t chunks = (vectors + most - 1) / most, each = (vectors + chunks - 1) / chunks;
+    ColumnChunk chunk;
+    chunk.epilogue = &e;
+    chunk.block = &block;
+    chunk.dst_col = args.dst_col;
+    chunk.sums = sums;
+    chunk.source.tap = tap;
+    chunk.source.pixel = args.src_col;
+    chunk.source.vector = block.parts * args.src_col;
+    for (int64_t first = 0; first < vectors; first += each) {
+      const int64_t x = first * block.parts;
+      chunk.vectors = vectors - first < each ? vectors - first : each;
+      const int64_t left = args.cols - x, whole = chunk.vectors * block.parts;
+      chunk.pixels = left < whole ? left : whole;
+      // Rows past the last one that any output needs meet weights of zero.
+      const int last = K - 1 + (lines - 1);
+      for (int r = 0; r < 6; ++r) {
+        chunk.source.row[r] = src + x * args.src_col + (r < last ? r : last) * tap_row;
+      }
+      chunk.source.limit = (left - 1) * args.src_col + (K - 1) * tap;
+      chunk.target[0] = dst + x * args.dst_col;
+      chunk.target[1] = chunk.target[0] + args.dst_row;
+      if (codes) {
+        if constexpr (K == 3) {
+          block.direct[lines - 1](chunk);
+        } else {
+          lines == 2 ? run_column_chunk<K, 2, true>(chunk) : run_column_chunk<K, 1, true>(chunk);
+        }
+        continue;
+      }
+      lines == 2 ? run_column_chunk<K, 2, false>(chunk) : run_column_chunk<K, 1, false>(chunk);
+      for (int v = 0; v < lines; ++v) {
+        place_pixels(rows, args, line + v, x, chunk.pixels);
+        finish_sums(e, rows, 0, rows.count, c, static_cast<int>(block.width),
+                    sums + v * MOST_VECTORS * 64, static_cast<int>(64 / block.parts));
+      }
+    }
+  }
+
+  LP_MEMBER void run(const lp::Piece& piece) {
+    // So many lines that what they read stays in the second-level cache while all channels pass.
+    constexpr int64_t BAND_BYTES = 262144;
+    const int64_t row = args.src_row > 0 ? args.src_row : 1;
+    const int64_t band = BAND_BYTES / row < 2 ? 2 : BAND_BYTES / row / 2 * 2;
+    const bool pairs = args.src_row == tap_row;
+    ColumnBlock block;
+    for (int64_t begin = piece.row_begin; begin < piece.row_end; begin += band) {
+      const int64_t end = piece.row_end - begin < band ? piece.row_end : begin + band;
+      for (int64_t c = piece.n_begin; c < piece.n_end; c += 64) {
+        prepare(c, piece.n_end - c < 64 ? piece.n_end - c : 64, block);
+        for (int64_t line = begin; line < end;) {
+          const bool two = pairs && line + 1 < end && line % args.rows + 1 < args.rows;
+          run_lines(block, c, line, two ? 2 : 1);
+          line += two ? 2 : 1;
+        }
+      }
+    }
+  }
+};
+
 static void depthwise_u8s8(const lp::DepthwiseArgs* arguments, const lp::Piece* piece) {
   const lp::DepthwiseArgs& args = *arguments;
   if (args.weights_by_columns == nullptr) {
