@@ -91,11 +91,13 @@ void run_product(Product product, const ProductArgs& args, const Piece& all) {
 
 void run_product(Depthwise product, const DepthwiseArgs& args, const Piece& all) {
   const int64_t lines = all.row_end - all.row_begin, channels = all.n_end - all.n_begin;
-  // An element costs about ten times as much as in a product.
-  const int threads = threads_for(10.0 * static_cast<double>(lines * args.cols) *
+  // What a multiply-add costs, a product's being 1: codes with kernels of their own (3x3, 5x5),
+  // other codes, floats.
+  const double cost = args.weights_by_columns != nullptr ? 2.0 : args.weights_by_four ? 3.0 : 10.0;
+  const int threads = threads_for(cost * static_cast<double>(lines * args.cols) *
                                   static_cast<double>(channels) * static_cast<double>(args.taps));
   if (threads <= 1) return product(&args, &all);
-  // Two lines share what they read of the image (depthwise_avx512vnni.inl).
+  // Two lines share what they read of the image (depthwise_columns_avx512vnni.inl).
   run_grid(product, args, all, product_grid(lines, channels, threads, 2));
 }
 
