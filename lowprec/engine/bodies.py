@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.engine.lower import is_constant
-from lowprec.engine.nested import captured_values
+from lowprec.passes.inline_branches import captured_values
 
 if TYPE_CHECKING:
     from lowprec.engine.explanation import StepRow

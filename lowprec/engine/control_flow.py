@@ -21,8 +21,9 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.engine.bodies import Body, Compile, Timed
-from lowprec.engine.nested import graphs_of, is_random
+from lowprec.engine.nested import is_random
 from lowprec.errors import InputError, LowprecError
+from lowprec.passes.inline_branches import graphs_of
 from lowprec.passes.matching import constant_array, is_operator
 
 _OBJECT = 128  # bytes that an array takes beside its elements, at least

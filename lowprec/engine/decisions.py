@@ -6,8 +6,9 @@
 A condition is decided when it is computed from shapes, constants and a few fed integers or booleans
 (a sampling rate, a mode): the shapes and these numbers are the key. Shapes that come from data
 (NonZero, a Reshape to computed sizes, the outputs of an If that is still there) decide nothing.
-The decided graph gives the bits of the undecided one: only Identity nodes vanish from it, and
-fusing keeps bits.
+The decided graph gives the bits of the undecided one. Fusing float operators keeps bits; a layer on
+codes whose result is quantised next is rounded once instead of twice, so where there are codes or
+16-bit floats nothing is fused across what was the border of a branch.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ import onnx_ir as ir
 
 from lowprec.engine.bodies import FEW_NUMBERS, MOST_NUMBERS, Compile
 from lowprec.engine.lower import CONTENTS_NEEDED, NATIVE_DOMAINS, SHAPE_READERS, is_constant
-from lowprec.engine.nested import graphs_of
-from lowprec.passes.inline_branches import inline_branches
+from lowprec.passes.inline_branches import graphs_of, inline_branches
 from lowprec.passes.matching import is_operator
 from lowprec.passes.own import remove_dead_nodes
 from lowprec.passes.remove_identity import remove_identity
@@ -60,6 +60,8 @@ _NUMBERS = (
     ir.DataType.INT64,
     ir.DataType.UINT8,
 )
+
+_HALF_FLOATS = (int(ir.DataType.FLOAT16), int(ir.DataType.BFLOAT16))
 
 Dependencies = frozenset[str] | None  # inputs whose numbers matter; None: the data itself does
 Key = tuple[Any, ...]
@@ -127,6 +129,17 @@ def _has_few_numbers(value: ir.Value) -> bool:
     )
 
 
+def _rounds(model: ir.Model) -> bool:
+    """Return whether something in `model` is not f32: fusing may then round less often."""
+    return any(
+        "Quantize" in node.op_type
+        or "Integer" in node.op_type
+        or node.op_type.startswith("QLinear")
+        or (is_operator(node, "Cast") and node.attributes.get_int("to", 1) in _HALF_FLOATS)
+        for node in model.graph.all_nodes()
+    )
+
+
 @dataclass
 class _Outcome:
     taken: dict[str, bool]
@@ -181,13 +194,16 @@ class Decisions:
     def _session(self, taken: Mapping[str, bool]) -> Session:
         model = self._model.clone()
         used: dict[str, bool] = {}
+        borders = _rounds(model)
         while True:
             here = {n: taken[n] for n in decided_ifs(model.graph) if n in taken}
             if not here:
                 break
             used.update(here)
-            inline_branches(model, here)  # what was inside is on top now, and looked at again
-            remove_identity(model)
+            # What was inside is on top now, and looked at again.
+            inline_branches(model, here, keep_borders=borders)
+            if not borders:
+                remove_identity(model)
         signature = frozenset(used.items())
         session = self._sessions.get(signature)
         if session is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from lowprec.passes.inline_branches import graphs_of
 from lowprec.passes.matching import is_operator
 
 CONTROL_FLOW = ("If", "Loop", "Scan")
@@ -31,15 +32,6 @@ _NOT_TENSORS = frozenset(
         "TfIdfVectorizer",
     }
 )
-
-
-def graphs_of(node: ir.Node) -> dict[str, ir.Graph]:
-    """Return the bodies of `node` by attribute name."""
-    return {
-        name: attribute.as_graph()
-        for name, attribute in node.attributes.items()
-        if attribute.type == ir.AttributeType.GRAPH
-    }
 
 
 def why_not_compiled(node: ir.Node) -> str | None:
@@ -80,24 +72,3 @@ def _is_tensor(value: ir.Value) -> bool:
     if value.type is not None and not isinstance(value.type, ir.TensorType):
         return False
     return value.dtype != ir.DataType.STRING
-
-
-def captured_values(graph: ir.Graph) -> list[ir.Value]:
-    """Return what `graph` and the graphs inside it read from outside, in order of first use."""
-    found: dict[ir.Value, None] = {}
-    _collect_captured(graph, set(), found)
-    return list(found)
-
-
-def _collect_captured(graph: ir.Graph, inside: set[ir.Value], found: dict[ir.Value, None]) -> None:
-    inside = inside | set(graph.inputs) | set(graph.initializers.values())
-    for node in graph:
-        for value in node.inputs:
-            if value is not None and value.name and value not in inside:
-                found[value] = None
-        for child in graphs_of(node).values():
-            _collect_captured(child, inside, found)
-        inside.update(node.outputs)
-    for value in graph.outputs:
-        if value.name and value not in inside:
-            found[value] = None

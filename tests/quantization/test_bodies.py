@@ -121,3 +121,31 @@ def test_constants_that_only_float_layers_read_leave_the_bodies():
         for name, value in body.initializers.items():
             assert value.uses() or value.is_graph_output(), name
             assert value.const_value.dtype.name != "FLOAT" or value.const_value.size <= 64
+
+
+BORDERS = """m (float[N,48] x) => (float[N,32] y) {
+    before = MatMul(x, k)
+    shape = Shape(x)
+    rows = Gather(shape, zero)
+    many = Greater(rows, three)
+    chosen = If (many) <
+        then_branch = t () => (float[N,64] a) { m1 = MatMul(before, w) a = Relu(m1) },
+        else_branch = e () => (float[N,64] b) { b = MatMul(before, w) }
+    >
+    y = MatMul(chosen, u)
+}"""
+
+
+def test_an_if_that_shapes_decide_has_the_same_bits_in_every_run():
+    # Undecided, a branch is a graph of its own: its layers read and make floats. Decided, too, or
+    # what is rounded twice at first would be rounded once later.
+    constants = {"k": floats(48, 48) * 0.1, "w": LAYERS["w"], "u": LAYERS["u"]}
+    proto = model_of(BORDERS, **constants, zero=np.array(0), three=np.array(3))
+    quantized = lowprec.quantize(proto, [{"x": floats(16, 48)} for _ in range(8)])
+    fed = {"x": floats(200, 48)}
+    runs = [quantized.run(fed)[0] for _ in range(3)]
+    steps = quantized.explain().steps
+    assert "If" not in [step.op for step in steps]
+    made = [step.output.split("[")[0] for step in steps if step.op == "QMatMul"]
+    assert made == ["f32", "f32", "f32"]
+    assert [run.tobytes() for run in runs[1:]] == [runs[0].tobytes()] * 2
