@@ -128,6 +128,37 @@ Channels channels_of(Planner& planner, const Node& node) {
   return result;
 }
 
+// Scales that change from element to element: whole pixels at a time.
+void convert_pixels(const Kernels& kernels, int32_t code, const Channels& c, int64_t n,
+                    const uint8_t* x, uint8_t* y, int64_t x_size, int64_t y_size,
+                    const float* scale, const int32_t* zero_point) {
+  parallel_rows(n / c.channels, grain_of_rows(VECTOR_GRAIN, c.channels),
+                [&](int64_t begin, int64_t end) {
+                  for (int64_t i = begin * c.channels; i < end * c.channels; i += c.channels) {
+                    ConvertArgs args{};
+                    args.x = x + i * x_size;
+                    args.y = y + i * y_size;
+                    args.n = c.channels;
+                    args.scale = scale;
+                    args.zero_point = zero_point;
+                    args.each = 1;
+                    kernels.convert[code](&args);
+                  }
+                });
+}
+
+bool by_pixel(const Channels& c) { return c.run == 1 && c.channels > 1; }
+
+// Zero points of all channels, in scratch memory.
+const int32_t* zero_points_of(Pointers t, int zero_point, DType dtype, int64_t channels,
+                              uint8_t* scratch) {
+  int32_t* values = reinterpret_cast<int32_t*>(scratch);
+  for (int64_t i = 0; i < channels; ++i) {
+    values[i] = zero_point >= 0 ? code_at(t[zero_point], dtype, i) : 0;
+  }
+  return values;
+}
+
 Affine affine_at(Pointers t, int scale, int zero_point, DType zero_dtype, int64_t channel) {
   Affine affine = {0.0f, 0};
   memcpy(&affine.scale, t[scale] + channel * 4, 4);
@@ -172,8 +203,14 @@ void build_quantize(Planner& planner, const Node& node) {
   }
   const int y = planner.output(node, 0, dtype, tensor.shape, c.layout);
   const int64_t n = tensor.elements();
-  planner.add(in, {y}, [=, &kernels](Pointers t, uint8_t*) {
+  Step& step = planner.add(in, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
     const float* src = reinterpret_cast<const float*>(t[c.x]);
+    if (by_pixel(c)) {
+      convert_pixels(kernels, dtype == DType::U8 ? QUANTIZE_U8 : QUANTIZE_S8, c, n, t[c.x], t[y], 4,
+                     1, reinterpret_cast<const float*>(t[scale]),
+                     zero_points_of(t, zero_point, dtype, c.channels, scratch));
+      return;
+    }
     for_stretches(c, n, [&](int64_t first, int64_t last, int64_t channel) {
       const Affine affine = affine_at(t, scale, zero_point, dtype, channel);
       if (c.run == 1) {
@@ -183,6 +220,7 @@ void build_quantize(Planner& planner, const Node& node) {
       }
     });
   });
+  if (by_pixel(c)) step.scratch_bytes = c.channels * 4;
 }
 
 void build_dequantize(Planner& planner, const Node& node) {
@@ -201,8 +239,14 @@ void build_dequantize(Planner& planner, const Node& node) {
   std::vector<int> in = {c.x, scale};
   if (zero_point >= 0) in.push_back(zero_point);
   const Kernels& kernels = planner.kernels();
-  planner.add(in, {y}, [=, &kernels](Pointers t, uint8_t*) {
+  Step& step = planner.add(in, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
     float* dst = reinterpret_cast<float*>(t[y]);
+    if (by_pixel(c) && is_code(dtype)) {
+      convert_pixels(kernels, dtype == DType::U8 ? DEQUANTIZE_U8 : DEQUANTIZE_S8, c, n, t[c.x],
+                     t[y], 1, 4, reinterpret_cast<const float*>(t[scale]),
+                     zero_points_of(t, zero_point, dtype, c.channels, scratch));
+      return;
+    }
     for_stretches(c, n, [&](int64_t first, int64_t last, int64_t channel) {
       const Affine affine = affine_at(t, scale, zero_point, dtype, channel);
       if (c.run > 1 && is_code(dtype)) {
@@ -214,6 +258,7 @@ void build_dequantize(Planner& planner, const Node& node) {
       }
     });
   });
+  if (by_pixel(c)) step.scratch_bytes = c.channels * 4;
 }
 
 // u8 codes by the data's own range; scale and zero point are outputs too.
@@ -330,12 +375,18 @@ void look_up(const Table& table, const uint8_t* x, uint8_t* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = table.code[x[i]];
 }
 
-// A chain of unary float operators (attributes as UnaryChain's) has only 256 different operands.
-void build_qtable(Planner& planner, const Node& node) {
+// Attribute table: 256 codes as unsigned bytes.
+Table given_table(const Node& node) {
+  const std::vector<int64_t> codes = node.integers("table");
+  if (codes.size() != 256) throw Error("a table has 256 codes");
+  Table table;
+  for (size_t i = 0; i < 256; ++i) table.code[i] = static_cast<uint8_t>(codes[i]);
+  return table;
+}
+
+Table table_of_chain(const Kernels& kernels, const Node& node, DType own, DType dtype) {
   const Affine from = affine_of(node, "x"), to = affine_of(node, "y");
-  const DType dtype = result_dtype(node), own = code_dtype(planner, node, 0);
   const std::vector<UnaryOp> ops = chain_of(node);
-  const Kernels& kernels = planner.kernels();
   float real[256];
   for (int i = 0; i < 256; ++i) {
     real[i] = dequantize_one(own == DType::U8 ? i : static_cast<int8_t>(i), from);
@@ -343,6 +394,15 @@ void build_qtable(Planner& planner, const Node& node) {
   kernels.unary(ops.data(), static_cast<int32_t>(ops.size()), real, real, 256);
   Table table;
   for (size_t i = 0; i < 256; ++i) table.code[i] = quantize_one(real[i], to, dtype);
+  return table;
+}
+
+// A chain of unary float operators (attributes as UnaryChain's) has only 256 different operands.
+void build_qtable(Planner& planner, const Node& node) {
+  const DType dtype = result_dtype(node), own = code_dtype(planner, node, 0);
+  const Kernels& kernels = planner.kernels();
+  const Table table =
+      node.has("table") ? given_table(node) : table_of_chain(kernels, node, own, dtype);
   const int x = planner.operand_as_is(node, 0);
   const Tensor tensor = planner.tensor(x);
   const int y = planner.output(node, 0, dtype, tensor.shape, tensor.layout);

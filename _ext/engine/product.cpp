@@ -114,6 +114,12 @@ Output output_of(const Node& node, DType otherwise) {
   const bool is_code = out.dtype == DType::U8 || out.dtype == DType::S8;
   out.multiplies_to_codes = is_code && out.ops.empty() && !node.has_input(3) && !node.has_input(5);
   if (has_residual(node)) extend_output(node, out);
+  if (node.has("table")) {  // of the codes: passes/fuse_tables.py
+    const std::vector<int64_t> codes = node.integers("table");
+    if (codes.size() != 256) throw Error("a table has 256 codes");
+    out.table = std::make_shared<const std::vector<uint8_t>>(codes.begin(), codes.end());
+    e.table = out.table->data();
+  }
   return out;
 }
 

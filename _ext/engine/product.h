@@ -70,6 +70,7 @@ struct Output {  // dtype and codes of what a product writes
   std::vector<UnaryOp> ops;
   bool multiplies_to_codes = false;  // the multiplier of an int8 product has y_scale in it
   bool bounded = false;              // Epilogue::fast where there are operators
+  std::shared_ptr<const std::vector<uint8_t>> table;  // what epilogue.table points to
 };
 
 // With the unary operators that a product applies to its result. `otherwise`: the dtype of a node

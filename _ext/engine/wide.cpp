@@ -87,6 +87,9 @@ class WideStep : public Step {
       kernels->quantize_s8(row, codes, n, scale, e.zero_point);
       for (int64_t i = 0; i < n; ++i) codes[i] = clamped<int8_t>(codes[i]);
     }
+    if (e.table != nullptr) {
+      for (int64_t i = 0; i < n; ++i) dst[i] = e.table[dst[i]];
+    }
   }
   template <class T>
   T clamped(T code) const {

@@ -16,7 +16,8 @@ The order matters, and each pass states what it expects of the earlier ones:
       fuse_residuals           product + another tensor, chain, Quantize -> the same
    10 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
    11 fuse_bf16_storage        Cast'ed Add / Softmax / pools ..      -> BAdd / BSoftmax ..
-   12 fuse_elementwise         element-wise operators in a row       -> one Elementwise
+   12 fuse_tables              functions of one code                 -> into the layer before them
+   13 fuse_elementwise         element-wise operators in a row       -> one Elementwise
 
 A fused step gives the bits of its operators run one by one (docs/architecture.md, "Numbers").
 """
@@ -38,6 +39,7 @@ from lowprec.passes.fuse_integer_elementwise import fuse_integer_elementwise
 from lowprec.passes.fuse_integer_layers import fuse_integer_layers
 from lowprec.passes.fuse_integer_recurrent import fuse_integer_recurrent
 from lowprec.passes.fuse_residuals import fuse_residuals
+from lowprec.passes.fuse_tables import fuse_tables
 from lowprec.passes.fuse_unary_chains import fuse_unary_chains
 from lowprec.passes.merge_silu import merge_silu
 from lowprec.passes.move_to_codes import move_to_codes
@@ -72,5 +74,6 @@ def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
     fuse_residuals(model, keep)
     fuse_integer_elementwise(model, keep)
     fuse_bf16_storage(model, keep)
+    fuse_tables(model)
     fuse_elementwise(model, keep)
     remove_dead_nodes(model)

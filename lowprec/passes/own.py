@@ -12,6 +12,8 @@ Own operators exist in memory only, between `fuse` and the lowering:
     Elementwise             a short program over operands of one shape (ops_region.cpp)
     QRNN QGRU QLSTM         (x codes, w codes, r codes, then as in ONNX) -> f32
     QAdd QMul QConcat QAveragePool QGlobalAveragePool QTable: element-wise forms on codes
+    Operands 4 and 5 of QConv and QMatMul: zero point and scale of x where only the run knows them.
+    Attribute table of QTable and of a layer: what each code becomes at the very end.
 """
 
 from __future__ import annotations
