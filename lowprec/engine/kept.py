@@ -52,7 +52,7 @@ SLACK = 4096  # bytes after the last constant: vector loads reach past an end
 LARGEST = 1 << 30  # bytes of one kept file
 LIMIT = 4 << 30  # bytes of all of them
 READERS = ("onnx", "onnx_ir")  # packages that decide, too, what a file means
-SETTINGS = ("LOWPREC_FALLBACK", "LOWPREC_DISABLE_ADAPTERS")
+SETTINGS = ("LOWPREC_FALLBACK", "LOWPREC_DISABLE_ADAPTERS", "LOWPREC_ISA")
 
 
 @dataclass(frozen=True)
