@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from lowprec.passes.matching import constant_floats, is_operator, rank_of
+from lowprec.passes.matching import constant_floats, is_operator, is_scalar, rank_of
 from lowprec.passes.own import float_list, int_list, is_own
 
 UnaryStep = tuple[int, float, float]
@@ -98,6 +98,15 @@ def unary_steps(node: ir.Node) -> tuple[ir.Value, list[UnaryStep]] | None:
         return source, [(GELU_TANH if tanh else GELU, 0.0, 0.0)]
     if source is not None and is_operator(node, "Clip"):
         return _clip(node, source)
+    if source is not None and is_operator(node, "Pow") and is_scalar(node.inputs[1], 2.0):
+        array, rank = constant_floats(node.inputs[1]), rank_of(source)
+        # x * x has the bits of Pow, which rounds once.
+        if (
+            array is not None
+            and array.item() == 2.0
+            and array.ndim <= (1 if rank is None else rank)
+        ):
+            return source, [(SQUARE, 0.0, 0.0)]
     if node.op_type in _WITH_CONSTANT:
         return _with_constant(node)
     return None

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from qdq_models import RNG, Builder, onnxruntime_result, operators
+from small_models import build
 
 from lowprec import graph
 from lowprec.engine import compile_model
@@ -220,3 +221,22 @@ def test_what_is_not_an_integer_layer_stays_as_it_is():
     x_real = RNG.standard_normal((4, 9)).astype("f")
     (result,) = compile_model(graph.load(proto)).run({"x": x_real})
     np.testing.assert_allclose(result, onnxruntime_result(proto, x_real), rtol=1e-4, atol=1e-4)
+
+
+def test_a_square_is_a_unary_operator_with_the_bits_of_pow():
+    text = (
+        "m (float[7] x, float[7] t) => (float[7] y, float[7] z) { y = Pow(x, two) z = Pow(t, k) }"
+    )
+    k = np.array([2, 2, 2, 2, 2, 2, 3], np.float32)
+    hub = build(text, {"two": np.array(2, np.float32), "k": k})
+    numbers = np.array([-1e30, -3e-30, -0.0, 0.1, 1.1, np.inf, np.nan], np.float32)
+    feeds = {"x": numbers, "t": numbers}
+    fused = compile_model(hub)
+    made, cubed = fused.run(feeds)
+    assert [step.op for step in fused.explain().steps if step.op != "Output"] == [
+        "UnaryChain",
+        "Pow",
+    ]
+    assert made[:6].tobytes() == cubed[:6].tobytes()
+    assert np.isnan(made[6])
+    assert made.tobytes() == compile_model(hub, fused=False).run(feeds)[0].tobytes()
