@@ -11,7 +11,9 @@
 3. Add, Mul, Concat, AveragePool and GlobalAveragePool get their integer form, Q/DQ on all inputs
 and
    on the output, when every input comes from an int8 layer and every reader of the output is
-   quantised: the residual of a ResNet. Otherwise they stay float, and the record says why. The
+   quantised: the residual of a ResNet. Otherwise they stay float, and the record says why. (Of an
+   Add, the input that a layer makes for it alone stays float: the layer adds the other one in its
+   epilogue.) The
    integer form costs a second rounding, so what one layer's epilogue can compute (x * Sigmoid(x), a
    product with a constant) stays float in any case. Parts that only a Concat reads have its scale:
    they are rounded once.
@@ -94,6 +96,8 @@ class Placement:
         layers: Layers that become int8, in graph order.
         recurrent: Recurrent layers that become int8, in graph order.
         elementwise: Nodes that get their integer form.
+        summed: Of those, the Adds that run in the epilogue of a layer -> the input that it makes:
+            it stays float, and is rounded once, after the sum.
         moved: Data-moving nodes that run on codes.
         tensors: Values that get a Q/DQ pair, in graph order; readers other than the nodes above
         keep
@@ -106,6 +110,7 @@ class Placement:
     layers: dict[ir.Node, Layer] = field(default_factory=dict)
     recurrent: list[ir.Node] = field(default_factory=list)
     elementwise: set[ir.Node] = field(default_factory=set)
+    summed: dict[ir.Node, int] = field(default_factory=dict)
     moved: set[ir.Node] = field(default_factory=set)
     tensors: list[ir.Value] = field(default_factory=list)
     groups: dict[ir.Value, ir.Value] = field(default_factory=dict)
@@ -117,7 +122,7 @@ class Placement:
         if node in self.layers or node in self.recurrent:
             return index == 0
         if node in self.elementwise:
-            return True
+            return self.summed.get(node) != index
         return index == 0 and node in self.moved
 
 
@@ -163,6 +168,7 @@ def plan_placement(
             plan.layers[node] = layer
     _plan_recurrent(graph, config, plan, ranges, None if shapes is None else total)
     _plan_elementwise(graph, config, plan, ranges)
+    _plan_sums(graph, plan, shapes)
     _plan_tensors(graph, plan)
     return plan
 
@@ -287,6 +293,40 @@ def _plan_elementwise(
                 changed = True
 
 
+def _plan_sums(graph: ir.Graph, plan: Placement, shapes: Mapping[str, Shape] | None) -> None:
+    """Find the additions that the layer before them does in its epilogue, on its f32 result."""
+    order = {node: i for i, node in enumerate(graph)}
+    for node in plan.elementwise:
+        if not is_operator(node, "Add") or node.inputs[0] is node.inputs[1]:
+            continue
+        a, b = (value.name or "" for value in variable_inputs(node))
+        if shapes is not None and (a not in shapes or shapes[a] != shapes.get(b)):
+            continue  # broadcast, or not known not to be
+        makers = [
+            (order[maker], index)
+            for index, value in enumerate(variable_inputs(node))
+            if (maker := _maker_for(value, node, plan)) is not None and maker in order
+        ]
+        if makers:
+            # The later layer: what the other one makes is there by then.
+            plan.summed[node] = max(makers)[1]
+
+
+def _maker_for(value: ir.Value, reader: ir.Node, plan: Placement) -> ir.Node | None:
+    """Return the layer that makes `value` for `reader` alone, itself or through activations."""
+    while True:
+        producer = value.producer()
+        if producer is None or value.is_graph_output():
+            return None
+        if any(node is not reader for node, _ in readers_of(value)):
+            return None
+        if producer in plan.layers:
+            return None if is_operator(producer, "ConvTranspose") else producer
+        if not is_operator(producer, *UNARY_TYPES) or producer.inputs[0] is None:
+            return None
+        value, reader = producer.inputs[0], producer
+
+
 def _why_not_calibrated(
     values: Iterable[ir.Value | None], ranges: Mapping[str, Range] | None
 ) -> str | None:
@@ -391,7 +431,12 @@ def _plan_tensors(graph: ir.Graph, plan: Placement) -> None:
         if node.inputs[0] is not None:
             wanted.add(node.inputs[0])
     for node in plan.elementwise:
-        wanted.update(variable_inputs(node))
+        kept = plan.summed.get(node)
+        wanted.update(
+            value
+            for i, value in enumerate(node.inputs)
+            if value is not None and i != kept and constant_array(value) is None
+        )
 
     parents: dict[ir.Value, ir.Value] = {}
     pending = sorted(wanted, key=lambda value: value.name or "", reverse=True)

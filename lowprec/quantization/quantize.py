@@ -21,6 +21,7 @@ from lowprec.quantization.placement import (
     comes_from_codes,
     plan_placement,
     readers_of,
+    variable_inputs,
 )
 from lowprec.quantization.recognition import find_quantized_operator
 from lowprec.quantization.recurrent import choose_hidden_scale, quantize_gates
@@ -69,6 +70,8 @@ def tensors_to_calibrate(model: ir.Model, config: Config) -> list[str]:
     for graph in model.graphs():
         plan = plan_placement(graph, config)
         wanted = {value for value in plan.tensors if _is_computed_with(value, plan)}
+        # A layer whose activations turn out to be too coarse leaves its sum to the Add.
+        wanted.update(value for node in plan.summed for value in variable_inputs(node))
         states = {node.outputs[0] for node in plan.recurrent}  # Y is h, step by step
         seen = wanted | {value for value in states if value.uses() or value.is_graph_output()}
         own = [*graph.inputs, *(value for node in graph for value in node.outputs)]
@@ -240,6 +243,8 @@ def _describe(node: ir.Node, plan: Placement) -> LayerRecord:
 def _precision_of(node: ir.Node, plan: Placement) -> tuple[str, str]:
     if node in plan.layers or node in plan.recurrent:
         return "int8", ""
+    if node in plan.summed:
+        return "int8", "in the epilogue of the layer before it"
     if node in plan.elementwise:
         return "int8", "integer form: inputs and output are quantised"
     if node in plan.moved:

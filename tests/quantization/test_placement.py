@@ -123,7 +123,38 @@ def test_a_residual_addition_gets_its_integer_form() -> None:
     result = quantize(build(RESIDUAL % "", {k: WEIGHTS[k] for k in "wv"}))
     assert "Add" in int8(result)
     add = next(node for node in result.model.graph if node.op_type == "Add")
-    assert [v.producer().op_type for v in add.inputs] == ["DequantizeLinear"] * 2
+    # The layer that makes `c` for it alone adds `r` to its f32 result.
+    assert [v.producer().op_type for v in add.inputs] == ["Conv", "DequantizeLinear"]
+    reason = next(record.reason for record in result.layers if record.op_type == "Add")
+    assert reason == "in the epilogue of the layer before it"
+
+
+def test_of_two_layers_the_later_one_adds() -> None:
+    text = (
+        "m (float[1,4,8,8] x) => (float[1,4,8,8] y) {"
+        " a = Conv<pads=[1,1,1,1]>(x, w) b = Conv<pads=[1,1,1,1]>(x, v) h = HardSwish(b)"
+        " s = Add(h, a) y = Conv<pads=[1,1,1,1]>(s, w) }"
+    )
+    result = quantize(build(text, {k: WEIGHTS[k] for k in "wv"}))
+    add = next(node for node in result.model.graph if node.op_type == "Add")
+    assert [v.producer().op_type for v in add.inputs] == ["HardSwish", "DequantizeLinear"]
+
+
+@pytest.mark.parametrize("why", ["broadcast", "read twice"])
+def test_both_inputs_of_other_additions_are_codes(why: str) -> None:
+    side = "GlobalAveragePool(a)" if why == "broadcast" else "Conv<pads=[1,1,1,1]>(a, w)"
+    text = (
+        "m (float[1,4,8,8] x) => (float[1,4,8,8] y, float[1,4,8,8] t) {"
+        f" a = Conv<pads=[1,1,1,1]>(x, w) g = {side} b = Conv<pads=[1,1,1,1]>(a, v)"
+        " s = Add(b, g) t = Conv<pads=[1,1,1,1]>(s, w) y = Conv<pads=[1,1,1,1]>(b, w) }"
+    )
+    if why == "broadcast":
+        text = text.replace("(b, w)", "(t, w)")
+    result = quantize(build(text, {k: WEIGHTS[k] for k in "wv"}))
+    add = next(node for node in result.model.graph if node.op_type == "Add")
+    kinds = [v.producer().op_type for v in add.inputs]
+    expected = ["DequantizeLinear"] * 2 if why == "broadcast" else ["DequantizeLinear", "Conv"]
+    assert kinds == expected
 
 
 def test_an_addition_read_in_float_stays_float() -> None:
