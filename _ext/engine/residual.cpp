@@ -105,6 +105,7 @@ void build_apart(Planner& p, const Node& node) {
   product.name = node.name;
   product.inputs.assign(node.inputs.begin(), node.inputs.begin() + RESIDUAL);
   product.attributes = node.attributes;
+  product.attributes.erase("table");  // of the codes of the sum
   int sum = p.new_value();
   product.outputs = {sum};
   p.build_part(product);
@@ -140,7 +141,19 @@ void build_apart(Planner& p, const Node& node) {
     const int scale = scalar(p, node.real("sum_scale", 1.0f));
     const int zero = zero_point(p, static_cast<DType>(node.integer("sum_dtype", 0)),
                                 node.integer("sum_zero_point", 0));
-    add_part(p, node, "QuantizeLinear", {sum, scale, zero}, result);
+    const bool looks_up = node.has("table");
+    sum =
+        add_part(p, node, "QuantizeLinear", {sum, scale, zero}, looks_up ? p.new_value() : result);
+    if (looks_up) {
+      Node table;
+      table.op = "QTable";
+      table.name = node.name;
+      table.attributes["table"] = node.attributes.at("table");
+      table.attributes["y_dtype"] = node.attributes.at("sum_dtype");
+      table.inputs = {sum};
+      table.outputs = {result};
+      p.build_part(table);
+    }
   }
 }
 

@@ -133,7 +133,10 @@ def _rewrite(node: ir.Node, source: ir.Value, table: Table) -> None:
 def _take_table(layer: ir.Node) -> bool:
     """Let a layer apply the table that follows it."""
     made = layer.outputs[0]
-    dtype = layer.attributes.get_int("y_dtype", 0)
+    # With a residual, y_dtype is of the codes before the sum.
+    dtype = layer.attributes.get_int(
+        "sum_dtype" if "sum_codes" in layer.attributes else "y_dtype", 0
+    )
     reader = sole_consumer(made)
     if dtype not in _NUMPY or "table" in layer.attributes or not is_own(reader, "QTable"):
         return False

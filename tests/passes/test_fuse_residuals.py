@@ -161,6 +161,26 @@ def test_the_product_may_be_what_is_broadcast():
     assert made.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("side", [(2, 16, 3, 7), (1, 16, 3, 1)])
+def test_a_table_follows_the_sum(side):
+    b = Builder()
+    x = b.quantized("x", 0.02, 128)
+    main = b.quantized(b.node("Conv", x, b.weights((16, 8, 1, 1), 0)), 0.02, 100)
+    y = b.quantized(b.node("Add", main, "side"), 0.03, 90)
+    y = b.quantized(b.node("HardSwish", y), 0.02, 20)
+    proto = b.model(b.node("Conv", y, b.weights((5, 16, 1, 1), 0)), ("n", 8, "h", "w"))
+    added = proto.graph.input.add()
+    added.CopyFrom(onnx.helper.make_tensor_value_info("side", 1, ("m", "c", "k", "l")))
+    assert operators(proto) == ["QuantizeLinear", "QConv", "QConv"]
+    rng = np.random.default_rng(9)
+    feeds = {
+        "x": rng.standard_normal((2, 8, 3, 7)).astype("f"),
+        "side": rng.standard_normal(side).astype("f"),
+    }
+    (made,), (expected,) = (s.run(feeds) for s in (compile_model(graph.load(proto)), apart(proto)))
+    assert made.tobytes() == expected.tobytes()
+
+
 def test_a_known_broadcast_stays_outside_of_the_product():
     assert operators(two_branches((1, 16, 1, 1))) == [
         "QuantizeLinear", "QConv", "Elementwise", "QConv",
