@@ -39,6 +39,17 @@ enum class DType : int32_t {
   U32 = 12,
   U64 = 13,
   BF16 = 16,
+  // One element a byte, in its low bits.
+  F8E4M3 = 17,
+  F8E4M3FNUZ = 18,
+  F8E5M2 = 19,
+  F8E5M2FNUZ = 20,
+  U4 = 21,
+  S4 = 22,
+  F4E2M1 = 23,
+  F8E8M0 = 24,
+  U2 = 25,
+  S2 = 26,
 };
 int64_t dtype_size(DType dtype);  // bytes; throws Error for a dtype that the engine does not hold
 const char* dtype_name(DType dtype);
@@ -257,8 +268,18 @@ const std::vector<Operator>& reduce_operators();       // ops_reduce.cpp: reduct
 const std::vector<Operator>& pool_operators();         // ops_pool.cpp
 const std::vector<Operator>& shuffle_operators();      // ops_shuffle.cpp
 const std::vector<Operator>& shape_operators();      // ops_shape.cpp: reshape, transpose, slice...
+const std::vector<Operator>& gather_operators();     // ops_gather.cpp: gathers and scatters
 const std::vector<Operator>& resize_operators();     // ops_resize.cpp: resize, pad
 const std::vector<Operator>& bf16_operators();       // ops_bf16.cpp: f32 arithmetic, bf16 storage
+const std::vector<Operator>& cast_operators();       // ops_cast.cpp
+const std::vector<Operator>& bit_operators();        // ops_bits.cpp
+const std::vector<Operator>& angle_operators();      // ops_angles.cpp: trigonometric, hyperbolic
+const std::vector<Operator>& sort_operators();       // ops_sort.cpp: TopK, Unique, Hardmax
+const std::vector<Operator>& select_operators();     // ops_select.cpp: NonZero, Compress ...
+const std::vector<Operator>& window_operators();     // ops_windows.cpp: LpPool, MaxUnpool, Col2Im
+const std::vector<Operator>& sample_operators();     // ops_sample.cpp: GridSample, RoiAlign
+const std::vector<Operator>& boxes_operators();      // ops_boxes.cpp: NonMaxSuppression
+const std::vector<Operator>& signal_operators();     // ops_signal.cpp: DFT, STFT
 const std::vector<Operator>& recurrent_operators();  // ops_recurrent.cpp: RNN, GRU, LSTM
 const std::vector<Operator>& region_operators();     // ops_region.cpp: element-wise ones in a row
 

@@ -346,9 +346,17 @@ const char* refuse_product_bf16(Planner& p, const Node& node) {
   if (p.dtype_of(node, 1) != DType::BF16) return "weights are not bf16";
   return not_constant(p, node);
 }
+const char* refuse_image(Planner& p, const Node& node) {
+  const size_t rank = p.shape_of(node, 0).size();
+  if (rank != 3 && rank != 4) return "not one or two spatial axes";
+  if (node.has_input(2) && !p.is_known(node, 2)) return "the bias is not constant";
+  return refuse_product(p, node);
+}
 const char* refuse_depthwise_f32(Planner& p, const Node& node) {
   if (p.dtype_of(node, 0) != DType::F32) return "input is not f32";
   if (p.dtype_of(node, 1) != DType::F32) return "weights are not f32";
+  if (p.shape_of(node, 0).size() > 4) return "not one or two spatial axes";
+  if (node.has_input(2) && !p.is_known(node, 2)) return "the bias is not constant";
   return refuse_depthwise(p, node);
 }
 const char* refuse_depthwise_bf16(Planner& p, const Node& node) {
@@ -386,7 +394,8 @@ const std::vector<Operator>& conv_operators() {
   static const std::vector<Operator> operators = {
       {"Conv",
        {{"depthwise f32", refuse_depthwise_f32, conv_depthwise_f32},
-        {"conv f32", refuse_product, conv_f32},
+        {"conv f32", refuse_image, conv_f32},
+        {"conv f32 any", refuse_conv_any, conv_any},
         {"depthwise bf16", refuse_depthwise_bf16, conv_depthwise_bf16},
         {"conv bf16", refuse_product_bf16, conv_bf16}}},
       {"QConv",

@@ -8,7 +8,8 @@
 #include <limits>
 #include <type_traits>
 
-#include "engine/views.h"
+#include "engine/element_loops.h"
+#include "engine/mathematics.h"
 
 namespace lp {
 namespace {
@@ -33,6 +34,32 @@ void add_unary(Planner& planner, const Node& node, std::vector<UnaryOp> ops) {
              });
            })
       .inplace = 0;
+}
+
+// What a unary operator does to doubles; nullptr where that takes a parameter, or is not there.
+double (*double_function(int32_t code))(double) {
+  switch (code) {
+    case UNARY_EXP:
+      return exp_of;
+    case UNARY_LOG:
+      return log_of;
+    case UNARY_SQRT:
+      return [](double x) { return sqrt(x); };
+    case UNARY_RECIPROCAL:
+      return [](double x) { return 1.0 / x; };
+    case UNARY_SIGMOID:
+      return sigmoid_of;
+    case UNARY_TANH:
+      return tanh_of;
+    case UNARY_FLOOR:
+      return [](double x) { return floor(x); };
+    case UNARY_CEIL:
+      return [](double x) { return ceil(x); };
+    case UNARY_ROUND:
+      return [](double x) { return nearbyint(x); };
+    default:
+      return nullptr;
+  }
 }
 
 UnaryOp op_of(const Node& node) {
@@ -80,30 +107,13 @@ UnaryOp op_of(const Node& node) {
   throw Error("no unary operator " + node.op);
 }
 
-// y[i] = f(x[i]) in any dtype; the result's dtype is f's.
-template <class T, class F>
-void add_map(Planner& planner, const Node& node, DType result, F f) {
-  using R = decltype(f(T()));
-  const int x = planner.operand_as_is(node, 0);
-  const Tensor tensor = planner.tensor(x);
-  const int y = planner.output(node, 0, result, tensor.shape, tensor.layout);
-  const int64_t n = tensor.elements();
-  planner.add({x}, {y}, [=](Pointers t, uint8_t*) {
-    const T* src = reinterpret_cast<const T*>(t[x]);
-    R* dst = reinterpret_cast<R*>(t[y]);
-    // By value here and below: stores of bytes could change what is seen by reference.
-    parallel_rows(n, PLAIN_GRAIN, [=](int64_t begin, int64_t end) {
-      const T* from = src;
-      R* to = dst;
-      for (int64_t i = begin; i < end; ++i) to[i] = f(from[i]);
-    });
-  });
-}
-
 void build_unary(Planner& planner, const Node& node) {
   const DType dtype = planner.dtype_of(node, 0);
   if (dtype == DType::F32) return add_unary(planner, node, {op_of(node)});
   const UnaryOp op = op_of(node);
+  if (double (*function)(double) = double_function(op.code)) {
+    if (dtype == DType::F64) return add_map<double>(planner, node, dtype, function);
+  }
   with_number(dtype, node, [&](auto zero) {
     using T = decltype(zero);
     // Unsigned arithmetic: the most negative integer wraps, as in NumPy.
@@ -228,146 +238,6 @@ void build_dropout(Planner& planner, const Node& node) {
   }
 }
 
-// --------------------------------------------------------------------------------------- cast
-
-template <class From, class To>
-To converted(From x) {
-  if constexpr (std::is_floating_point_v<From> && !std::is_floating_point_v<To>) {
-    // Through s64, so that what does not fit wraps; what s64 does not hold becomes its smallest.
-    const bool fits = x >= From(-0x1p63) && x < From(0x1p63);
-    return static_cast<To>(fits ? static_cast<int64_t>(x) : std::numeric_limits<int64_t>::min());
-  } else {
-    return static_cast<To>(x);
-  }
-}
-
-struct Bool {  // one byte, 0 or 1
-  uint8_t value;
-};
-
-template <class From, class To>
-void cast_all(const void* src, void* dst, int64_t n) {
-  const From* x = static_cast<const From*>(src);
-  if constexpr (std::is_same_v<To, Bool>) {
-    uint8_t* y = static_cast<uint8_t*>(dst);
-    for (int64_t i = 0; i < n; ++i) y[i] = x[i] != From(0);
-  } else {
-    To* y = static_cast<To*>(dst);
-    for (int64_t i = 0; i < n; ++i) y[i] = converted<From, To>(x[i]);
-  }
-}
-
-using CastFunction = void (*)(const void*, void*, int64_t);
-
-template <class From>
-CastFunction cast_to(DType to) {
-  switch (to) {
-    case DType::F32:
-      return cast_all<From, float>;
-    case DType::F64:
-      return cast_all<From, double>;
-    case DType::U8:
-      return cast_all<From, uint8_t>;
-    case DType::S8:
-      return cast_all<From, int8_t>;
-    case DType::U16:
-      return cast_all<From, uint16_t>;
-    case DType::S16:
-      return cast_all<From, int16_t>;
-    case DType::U32:
-      return cast_all<From, uint32_t>;
-    case DType::S32:
-      return cast_all<From, int32_t>;
-    case DType::U64:
-      return cast_all<From, uint64_t>;
-    case DType::S64:
-      return cast_all<From, int64_t>;
-    case DType::BOOL:
-      return cast_all<From, Bool>;
-    default:
-      return nullptr;
-  }
-}
-
-CastFunction find_cast(DType from, DType to) {
-  switch (from) {
-    case DType::F32:
-      return cast_to<float>(to);
-    case DType::F64:
-      return cast_to<double>(to);
-    case DType::BOOL:
-    case DType::U8:
-      return cast_to<uint8_t>(to);
-    case DType::S8:
-      return cast_to<int8_t>(to);
-    case DType::U16:
-      return cast_to<uint16_t>(to);
-    case DType::S16:
-      return cast_to<int16_t>(to);
-    case DType::U32:
-      return cast_to<uint32_t>(to);
-    case DType::S32:
-      return cast_to<int32_t>(to);
-    case DType::U64:
-      return cast_to<uint64_t>(to);
-    case DType::S64:
-      return cast_to<int64_t>(to);
-    default:
-      return nullptr;
-  }
-}
-
-bool is_half(DType dtype) { return dtype == DType::F16 || dtype == DType::BF16; }
-
-// From half floats through f32 in scratch, to half floats from f32 in scratch.
-void add_cast(Planner& planner, const Node& node, DType to) {
-  const int x = planner.operand_as_is(node, 0);
-  const Tensor tensor = planner.tensor(x);
-  const DType from = tensor.dtype;
-  if (from == to) return build_identity(planner, node);
-  const DType first = is_half(from) ? DType::F32 : from, last = is_half(to) ? DType::F32 : to;
-  // From f64 a half would be rounded twice.
-  const CastFunction middle = first == last ? nullptr : find_cast(first, last);
-  if ((first != last && middle == nullptr) || (from == DType::F64 && is_half(to))) {
-    throw Unsupported(std::string("Cast from ") + dtype_name(from) + " to " + dtype_name(to));
-  }
-  const Kernels& kernels = planner.kernels();
-  const auto widen = from == DType::F16 ? kernels.f16_to_f32 : kernels.bf16_to_f32;
-  const auto narrow = to == DType::F16 ? kernels.f32_to_f16 : kernels.f32_to_bf16;
-  const int y = planner.output(node, 0, to, tensor.shape, tensor.layout);
-  const int64_t n = tensor.elements();
-  const int64_t from_size = dtype_size(from), to_size = dtype_size(to);
-  const auto cast_range = [=](const uint8_t* x, uint8_t* y, float* buffer, int64_t n) {
-    const void* src = x;
-    if (is_half(from)) {
-      float* wide = middle == nullptr && !is_half(to) ? reinterpret_cast<float*>(y) : buffer;
-      widen(static_cast<const uint16_t*>(src), wide, n);
-      src = wide;
-    }
-    if (middle != nullptr) {
-      void* dst = is_half(to) ? static_cast<void*>(buffer) : y;
-      middle(src, dst, n);
-      src = dst;
-    }
-    if (is_half(to)) narrow(static_cast<const float*>(src), reinterpret_cast<uint16_t*>(y), n);
-  };
-  Step& step = planner.add({x}, {y}, [=](Pointers t, uint8_t* scratch) {
-    parallel_rows(n, 2 * PLAIN_GRAIN, [&](int64_t begin, int64_t end) {
-      cast_range(t[x] + begin * from_size, t[y] + begin * to_size,
-                 reinterpret_cast<float*>(scratch) + begin, end - begin);
-    });
-  });
-  if (is_half(from) || is_half(to)) step.scratch_bytes = n * 4;
-}
-
-void build_cast(Planner& planner, const Node& node) {
-  add_cast(planner, node, static_cast<DType>(node.integer("to", 0)));
-}
-
-void build_cast_like(Planner& planner, const Node& node) {
-  add_cast(planner, node, planner.dtype_of(node, 1));
-}
-
 // ------------------------------------------------------------------------------------- binary
 
 void run_float_part(void (*kernel)(int32_t, const BinaryArgs*), int32_t code, const Nest& nest,
@@ -416,26 +286,6 @@ void add_float_binary(Planner& planner, const Node& node, int32_t code) {
                        reinterpret_cast<const float*>(t[b]), reinterpret_cast<float*>(t[y]));
            })
       .inplace = operands.full;
-}
-
-template <class T, class F>
-void add_typed_binary(Planner& planner, const Node& node, DType result, F f) {
-  using R = decltype(f(T(), T()));
-  const Broadcast operands = broadcast_operands(planner, node, 0, 2);
-  const int y = planner.output(node, 0, result, operands.shape, operands.layout);
-  const int a = operands.ids[0], b = operands.ids[1];
-  const Nest nest = operands.nest;
-  planner.add({a, b}, {y}, [=](Pointers t, uint8_t*) {
-    parallel_parts<3>(nest, PLAIN_GRAIN, [&](const Nest& part, const int64_t* from) {
-      for_each_outer<3>(part, 1, [&](const int64_t* at) {
-        const int64_t n = part.size(0), a_step = part.stride(1, 0), b_step = part.stride(2, 0);
-        R* dst = reinterpret_cast<R*>(t[y]) + from[0] + at[0];
-        const T* left = reinterpret_cast<const T*>(t[a]) + from[1] + at[1];
-        const T* right = reinterpret_cast<const T*>(t[b]) + from[2] + at[2];
-        for (int64_t i = 0; i < n; ++i) dst[i] = f(left[i * a_step], right[i * b_step]);
-      });
-    });
-  });
 }
 
 // Integers wrap (through unsigned arithmetic); a division by zero gives 0 rather than a trap.
@@ -565,7 +415,8 @@ void build_variadic(Planner& planner, const Node& node) {
 template <class T>
 T remainder(T a, T b, bool c_style) {
   if constexpr (std::is_floating_point_v<T>) {
-    return static_cast<T>(fmod(a, b));  // exact, whatever the C library
+    const T r = static_cast<T>(fmod(a, b));  // exact, whatever the C library
+    return !c_style && r != 0 && (r < 0) != (b < 0) ? r + b : r;
   } else {
     if (b == 0) return 0;
     if (std::is_signed_v<T> && b == static_cast<T>(-1)) return 0;
@@ -578,9 +429,6 @@ T remainder(T a, T b, bool c_style) {
 void build_mod(Planner& planner, const Node& node) {
   const DType dtype = planner.dtype_of(node, 0);
   const bool c_style = node.integer("fmod", 0) != 0;
-  if (!c_style && (dtype == DType::F32 || dtype == DType::F64)) {
-    throw Unsupported("Mod of floats needs fmod = 1");
-  }
   with_number(dtype, node, [&](auto zero) {
     using T = decltype(zero);
     add_typed_binary<T>(planner, node, dtype,
@@ -675,8 +523,6 @@ const std::vector<Operator>& elementwise_operators() {
     add("IsInf", build_is_inf);
     add("Identity", build_identity);
     add("Dropout", build_dropout);
-    add("Cast", build_cast);
-    add("CastLike", build_cast_like);
     add("Mod", build_mod);
     add("Where", build_where);
     return all;

@@ -1,6 +1,7 @@
 // ops_pool.cpp: max and average windows, over channels-last images.
 #include "engine/views.h"
 #include "engine/windows.h"
+#include "engine/windows_nd.h"
 
 namespace lp {
 
@@ -104,10 +105,25 @@ void add_pool(Planner& planner, const Node& node, void (*kernel)(const PoolArgs*
   });
 }
 
-void build_max_pool(Planner& planner, const Node& node) {
-  if (node.outputs.size() > 1 && node.outputs[1] >= 0) {
-    throw Unsupported("MaxPool with an output of indices");
+const char* refuse_rank(Planner& planner, const Node& node) {
+  const size_t rank = planner.shape_of(node, 0).size();
+  return rank == 3 || rank == 4 ? nullptr : "not one or two spatial axes";
+}
+const char* refuse_max(Planner& planner, const Node& node) {
+  if (node.outputs.size() > 1 && node.outputs[1] >= 0) return "indices are asked for";
+  const DType dtype = planner.dtype_of(node, 0);
+  if (dtype != DType::F32 && dtype != DType::BF16 && dtype != DType::U8 && dtype != DType::S8) {
+    return "not f32, bf16, u8 or s8";
   }
+  return refuse_rank(planner, node);
+}
+const char* refuse_average(Planner& planner, const Node& node) {
+  const DType dtype = planner.dtype_of(node, 0);
+  if (dtype != DType::F32 && dtype != DType::BF16) return "not f32 or bf16";
+  return refuse_rank(planner, node);
+}
+
+void build_max_pool(Planner& planner, const Node& node) {
   const Kernels& kernels = planner.kernels();
   switch (planner.dtype_of(node, 0)) {
     case DType::F32:
@@ -135,8 +151,11 @@ void build_average_pool(Planner& planner, const Node& node) {
 
 const std::vector<Operator>& pool_operators() {
   static const std::vector<Operator> table = {
-      {"MaxPool", {{"MaxPool", nullptr, build_max_pool}}},
-      {"AveragePool", {{"AveragePool", nullptr, build_average_pool}}},
+      {"MaxPool",
+       {{"MaxPool", refuse_max, build_max_pool}, {"MaxPool nd", nullptr, build_max_pool_nd}}},
+      {"AveragePool",
+       {{"AveragePool", refuse_average, build_average_pool},
+        {"AveragePool nd", nullptr, build_average_pool_nd}}},
   };
   return table;
 }

@@ -9,6 +9,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "engine/mathematics.h"
 #include "engine/views.h"
 
 namespace lp {
@@ -236,13 +237,39 @@ void reduce_numbers(int32_t code, const T* x, T* y, const Blocks& b) {
   }
 }
 
+// Doubles: the same formulas as in f32, sums in order.
+void log_sum_exp(const double* x, double* y, const Blocks& b) {
+  for (int64_t o = 0; o < b.outer; ++o) {
+    for (int64_t i = 0; i < b.inner; ++i) {
+      const double* column = x + o * b.depth * b.inner + i;
+      double most = -std::numeric_limits<double>::infinity(), sum = 0.0;
+      for (int64_t d = 0; d < b.depth; ++d) {
+        const double value = column[d * b.inner];
+        most = value > most || value != value ? value : most;
+      }
+      if (fabs(most) == std::numeric_limits<double>::infinity()) most = 0.0;
+      for (int64_t d = 0; d < b.depth; ++d) sum += exp_of(column[d * b.inner] - most);
+      y[o * b.inner + i] = most + log_of(sum);
+    }
+  }
+}
+
+void finish_doubles(Finish finish, double* y, int64_t n, int64_t depth) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (finish == MEAN) y[i] /= static_cast<double>(depth);
+    if (finish == ROOT) y[i] = sqrt(y[i]);
+    if (finish == LOGARITHM) y[i] = log_of(y[i]);
+  }
+}
+
 void add_number_reduction(Planner& planner, const Node& node, const std::vector<bool>& reduced,
                           bool keep) {
   const Reduction reduction = reduction_of(node.op);
   DType dtype = planner.dtype_of(node, 0);
   const DType number = dtype == DType::BOOL ? DType::U8 : dtype;
   const bool orders = reduction.code == REDUCE_MAX || reduction.code == REDUCE_MIN;
-  if (reduction.finish != NOTHING || reduction.code == REDUCE_SUM_EXP ||
+  const bool whole = dtype != DType::F64;
+  if ((whole && (reduction.finish != NOTHING || reduction.code == REDUCE_SUM_EXP)) ||
       (dtype == DType::BOOL && !orders)) {
     throw Unsupported(node.op + ": no arithmetic in " + dtype_name(dtype));
   }
@@ -261,9 +288,16 @@ void add_number_reduction(Planner& planner, const Node& node, const std::vector<
       }
       const Blocks& b = arranged.blocks;
       parallel_outer(b, PLAIN_GRAIN, [&](int64_t begin, int64_t end) {
-        reduce_numbers(reduction.code, reinterpret_cast<const T*>(src) + begin * b.depth * b.inner,
-                       reinterpret_cast<T*>(t[y]) + begin * b.inner,
-                       Blocks{end - begin, b.depth, b.inner});
+        const T* from = reinterpret_cast<const T*>(src) + begin * b.depth * b.inner;
+        T* to = reinterpret_cast<T*>(t[y]) + begin * b.inner;
+        const Blocks part{end - begin, b.depth, b.inner};
+        if constexpr (std::is_same_v<T, double>) {
+          if (reduction.code == REDUCE_SUM_EXP) return log_sum_exp(from, to, part);
+        }
+        reduce_numbers(reduction.code, from, to, part);
+        if constexpr (std::is_same_v<T, double>) {
+          finish_doubles(reduction.finish, to, part.outer * part.inner, part.depth);
+        }
       });
     });
     if (arranged.gathers) step.scratch_bytes = count(shape) * dtype_size(dtype);
@@ -295,10 +329,33 @@ void build_global_pool(Planner& planner, const Node& node) {
 
 // ------------------------------------------------------------------------------------- softmax
 
+void softmax_of_doubles(bool logarithm, const double* x, double* y, const Blocks& b) {
+  for (int64_t row = 0; row < b.outer * b.inner; ++row) {
+    const int64_t start = row / b.inner * b.depth * b.inner + row % b.inner;
+    double most = -std::numeric_limits<double>::infinity(), sum = 0.0;
+    for (int64_t d = 0; d < b.depth; ++d) {
+      const double value = x[start + d * b.inner];
+      most = value > most || value != value ? value : most;
+    }
+    for (int64_t d = 0; d < b.depth; ++d) {
+      const int64_t at = start + d * b.inner;
+      const double shifted = x[at] - most, e = exp_of(shifted);
+      sum += e;
+      y[at] = logarithm ? shifted : e;
+    }
+    const double log_sum = log_of(sum);
+    for (int64_t d = 0; d < b.depth; ++d) {
+      double& value = y[start + d * b.inner];
+      value = logarithm ? value - log_sum : value / sum;
+    }
+  }
+}
+
 void build_softmax(Planner& planner, const Node& node) {
   const int x = planner.operand_as_is(node, 0);
   const Tensor tensor = planner.tensor(x);
-  require_f32(planner, node);
+  const bool doubles = tensor.dtype == DType::F64;
+  if (!doubles) require_f32(planner, node);
   const size_t axis =
       static_cast<size_t>(normalise_axis(node.integer("axis", -1), tensor.rank(), "axis"));
   const int32_t logarithm = node.op == "LogSoftmax" ? 1 : 0;
@@ -306,7 +363,18 @@ void build_softmax(Planner& planner, const Node& node) {
   if (!reduced.empty()) reduced[axis] = true;
   Blocks b;
   find_blocks(tensor.shape, tensor.layout, reduced, &b);  // one axis: always possible
-  const int y = planner.output(node, 0, DType::F32, tensor.shape, tensor.layout);
+  const int y = planner.output(node, 0, tensor.dtype, tensor.shape, tensor.layout);
+  if (doubles) {
+    planner.add({x}, {y}, [=](Pointers t, uint8_t*) {
+      parallel_outer(b, PLAIN_GRAIN / 16, [&](int64_t begin, int64_t end) {
+        const int64_t at = begin * b.depth * b.inner;
+        softmax_of_doubles(logarithm != 0, reinterpret_cast<const double*>(t[x]) + at,
+                           reinterpret_cast<double*>(t[y]) + at,
+                           Blocks{end - begin, b.depth, b.inner});
+      });
+    });
+    return;
+  }
   const auto kernel = planner.kernels().softmax;
   planner
       .add({x}, {y},
@@ -637,13 +705,14 @@ void build_arg(Planner& planner, const Node& node) {
   });
 }
 
-void build_cum_sum(Planner& planner, const Node& node) {
+void build_cumulation(Planner& planner, const Node& node) {
   const int x = planner.operand(node, 0);
   const Tensor tensor = planner.tensor(x);
   const int64_t named = planner.known_integers(node, 1).at(0);
   const size_t axis = static_cast<size_t>(normalise_axis(named, tensor.rank(), "axis"));
   const bool exclusive = node.integer("exclusive", 0) != 0;
   const bool reverse = node.integer("reverse", 0) != 0;
+  const bool product = node.op == "CumProd";
   const int64_t outer = count(tensor.shape, 0, axis), depth = tensor.shape[axis];
   const int64_t inner = count(tensor.shape, axis + 1, tensor.rank());
   const int y = planner.output(node, 0, tensor.dtype, tensor.shape);
@@ -657,10 +726,10 @@ void build_cum_sum(Planner& planner, const Node& node) {
       parallel_rows(outer * inner, grain, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
           const int64_t column = i / inner * depth * inner + i % inner;
-          U sum = 0;
+          U sum = product ? 1 : 0;
           for (int64_t d = 0; d < depth; ++d) {
             const int64_t at = column + (reverse ? depth - 1 - d : d) * inner;
-            const U next = sum + static_cast<U>(src[at]);
+            const U value = static_cast<U>(src[at]), next = product ? sum * value : sum + value;
             dst[at] = static_cast<T>(exclusive ? sum : next);
             sum = next;
           }
@@ -696,7 +765,8 @@ const std::vector<Operator>& reduce_operators() {
     add("LRN", build_lrn);
     add("ArgMax", build_arg);
     add("ArgMin", build_arg);
-    add("CumSum", build_cum_sum);
+    add("CumSum", build_cumulation);
+    add("CumProd", build_cumulation);
     return all;
   }();
   return table;

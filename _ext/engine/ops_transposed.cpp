@@ -509,6 +509,18 @@ const char* refuse_bf16(Planner& p, const Node& node) {
   if (p.dtype_of(node, 1) != DType::BF16) return "weights are not bf16";
   return not_constant(p, node);
 }
+const char* refuse_image(Planner& p, const Node& node) {
+  const size_t rank = p.shape_of(node, 0).size();
+  if (rank != 3 && rank != 4) return "not one or two spatial axes";
+  const std::string mode = node.text("auto_pad", "NOTSET");
+  if (mode == "SAME_UPPER" || mode == "SAME_LOWER") return "auto_pad";
+  if (!node.integers("output_shape").empty()) return "output_shape";
+  if (node.has_input(2) && !p.is_known(node, 2)) return "the bias is not constant";
+  for (const int64_t stride : node.integers("strides")) {
+    if (stride > LARGEST_STRIDE) return "a stride above 64";
+  }
+  return refuse_f32(p, node);
+}
 const char* refuse_u8(Planner& p, const Node& node) {
   if (p.dtype_of(node, 0) != DType::U8) return "input is not u8";
   return not_constant(p, node);
@@ -525,7 +537,8 @@ void transposed_int8(Planner& p, const Node& node) { build_transposed(p, node, t
 const std::vector<Operator>& transposed_operators() {
   static const std::vector<Operator> operators = {
       {"ConvTranspose",
-       {{"conv f32 transposed", refuse_f32, transposed_reals},
+       {{"conv f32 transposed", refuse_image, transposed_reals},
+        {"conv f32 any transposed", refuse_conv_any, conv_any},
         {"conv bf16 transposed", refuse_bf16, transposed_reals}}},
       {"QConvTranspose",
        {{"conv u8s8 transposed", refuse_u8, transposed_int8},

@@ -186,5 +186,8 @@ void build_wide(Planner& p, const Node& node, int x, const Geometry& g, const in
 // Products of two bf16 operands that both change from run to run (ops_matrix_bf16.cpp).
 const char* refuse_dynamic_bf16(Planner& p, const Node& node);
 void matrix_dynamic_bf16(Planner& p, const Node& node);
+// f32 convolutions in any number of axes and with weights made at run time (ops_conv_any.cpp).
+const char* refuse_conv_any(Planner& p, const Node& node);
+void conv_any(Planner& p, const Node& node);
 
 }  // namespace lp

@@ -10,6 +10,16 @@ int64_t dtype_size(DType dtype) {
     case DType::U8:
     case DType::S8:
     case DType::BOOL:
+    case DType::F8E4M3:
+    case DType::F8E4M3FNUZ:
+    case DType::F8E5M2:
+    case DType::F8E5M2FNUZ:
+    case DType::U4:
+    case DType::S4:
+    case DType::F4E2M1:
+    case DType::F8E8M0:
+    case DType::U2:
+    case DType::S2:
       return 1;
     case DType::U16:
     case DType::S16:
@@ -57,6 +67,26 @@ const char* dtype_name(DType dtype) {
       return "u64";
     case DType::BF16:
       return "bf16";
+    case DType::F8E4M3:
+      return "f8e4m3fn";
+    case DType::F8E4M3FNUZ:
+      return "f8e4m3fnuz";
+    case DType::F8E5M2:
+      return "f8e5m2";
+    case DType::F8E5M2FNUZ:
+      return "f8e5m2fnuz";
+    case DType::U4:
+      return "u4";
+    case DType::S4:
+      return "s4";
+    case DType::F4E2M1:
+      return "f4e2m1";
+    case DType::F8E8M0:
+      return "f8e8m0";
+    case DType::U2:
+      return "u2";
+    case DType::S2:
+      return "s2";
   }
   return "?";
 }

@@ -140,8 +140,16 @@ void with_number(DType dtype, const Node& node, F f) {
       return f(uint8_t());
     case DType::S8:
       return f(int8_t());
+    case DType::U16:
+      return f(uint16_t());
+    case DType::S16:
+      return f(int16_t());
+    case DType::U32:
+      return f(uint32_t());
     case DType::S32:
       return f(int32_t());
+    case DType::U64:
+      return f(uint64_t());
     case DType::S64:
       return f(int64_t());
     default:

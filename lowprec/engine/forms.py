@@ -13,7 +13,22 @@ import numpy.typing as npt
 from lowprec._ext import _core
 
 BFLOAT16 = 16  # ONNX's TensorProto.DataType
+_SMALL = {
+    17: "float8_e4m3fn",
+    18: "float8_e4m3fnuz",
+    19: "float8_e5m2",
+    20: "float8_e5m2fnuz",
+    21: "uint4",
+    22: "int4",
+    23: "float4_e2m1fn",
+    24: "float8_e8m0fnu",
+    25: "uint2",
+    26: "int2",
+}
 _core.hold_dtype(BFLOAT16, ml_dtypes.bfloat16)
+for _code, _name in _SMALL.items():
+    if hasattr(ml_dtypes, _name):  # the oldest release that we allow lacks some
+        _core.hold_dtype(_code, getattr(ml_dtypes, _name))
 
 Array = npt.NDArray[Any]
 Attribute = Any  # int, float, str, list[int], list[float], or an object that the engine may address

@@ -24,10 +24,17 @@ NATIVE_DOMAINS = ("", "ai.onnx", OWN_DOMAIN)
 
 # Operands whose contents a plan needs, by operator: they decide a shape or a kernel's constants.
 CONTENTS_NEEDED: Mapping[str, tuple[int, ...]] = {
+    "Col2Im": (1, 2),
+    "Compress": (1,),
     "ConstantOfShape": (0,),
+    "CumProd": (1,),
     "CumSum": (1,),
+    "DFT": (1, 2),
     "Dropout": (2,),
     "Expand": (1,),
+    "MaxUnpool": (2,),
+    "NonMaxSuppression": (0, 1, 2, 3, 4),
+    "NonZero": (0,),
     "OneHot": (1,),
     "Pad": (1, 3),
     "Range": (0, 1, 2),
@@ -43,15 +50,20 @@ CONTENTS_NEEDED: Mapping[str, tuple[int, ...]] = {
     "ReduceSumSquare": (1,),
     "Reshape": (1,),
     "Resize": (1, 2, 3),
+    "STFT": (1, 3),
     "Slice": (1, 2, 3, 4),
     "Split": (1,),
     "Squeeze": (1,),
     "Tile": (1,),
     "TopK": (1,),
     "Trilu": (1,),
+    "Unique": (0,),
     "Unsqueeze": (1,),
     "Upsample": (1,),
 }
+# Operators whose results' shapes follow from such contents: what comes after them is planned for
+# shapes again, not for the contents of whole tensors.
+DATA_SHAPED = ("Compress", "NonMaxSuppression", "NonZero", "Unique")
 # Outputs that follow from the shape of the operand, whatever it holds.
 SHAPE_READERS = ("Shape", "Size")
 
@@ -150,6 +162,8 @@ def lower_graph(model: ir.Model, fallbacks: Mapping[str, str] | None = None) -> 
             for value in node.inputs
         ):
             known.update(_names(node.outputs))
+        elif node.op_type in DATA_SHAPED:
+            cut()
     cut()
     _connect(graph, segments)
     return segments

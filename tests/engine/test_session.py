@@ -88,14 +88,18 @@ def test_an_operator_without_a_kernel_falls_back_and_is_named():
     proto = model(
         [
             helper.make_node("Relu", ["x"], ["a"]),
-            helper.make_node("Det", ["a"], ["d"]),
+            helper.make_node("DeformConv", ["a", "w", "offset"], ["d"]),
             helper.make_node("Neg", ["d"], ["y"]),
         ],
-        [("x", FLOAT, ["n", 3, 3])],
+        [("x", FLOAT, ["n", 1, 3, 3])],
         [("y", FLOAT, None)],
+        [
+            ("w", RNG.standard_normal((1, 1, 2, 2)).astype("f")),
+            ("offset", RNG.standard_normal((4, 8, 2, 2)).astype("f")),
+        ],
     )
-    compiled = assert_like_reference(proto, {"x": RNG.standard_normal((4, 3, 3)).astype("f")})
-    assert compiled.explain().fallbacks == ("Det",)
+    compiled = assert_like_reference(proto, {"x": RNG.standard_normal((4, 1, 3, 3)).astype("f")})
+    assert compiled.explain().fallbacks == ("DeformConv",)
     assert [step.native for step in compiled.explain().steps] == [True, False, True]
 
 
