@@ -71,7 +71,7 @@ int Planner::convert(int id, Layout layout) {
   const int64_t channels = from.shape[1], space = count(from.shape, 2, from.shape.size());
   const bool to_last = layout == Layout::CHANNELS_LAST;
   const int64_t size = dtype_size(from.dtype);
-  auto step = to_last && channels <= FEW_PLANES
+  auto step = to_last && channels <= FEW_PLANES && from.rank() <= 4
                   ? planes_to_pixels(size, from.shape)
                   : turning_step(size, from.shape[0], to_last ? channels : space,
                                  to_last ? space : channels);

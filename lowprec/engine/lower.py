@@ -192,8 +192,12 @@ def why_not_native(
     if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
         return "it holds a graph"
     for value in (*node.inputs, *node.outputs):
-        if value is not None and value.dtype is not None and int(value.dtype) not in held:
-            return f"element type {value.dtype.name} of '{value.name}'"
+        if value is None or value.type is None:
+            continue
+        if not isinstance(value.type, ir.TensorType):
+            return f"'{value.name}' is no tensor"
+        if int(value.type.dtype) not in held:
+            return f"element type {value.type.dtype.name} of '{value.name}'"
     return None
 
 

@@ -649,10 +649,11 @@ def hubs_of(
 ) -> tuple[ir.Model, ir.Model]:
     """Return what the engine makes of `model`: the fused hub, and the one before fusing."""
     from lowprec.engine.programs import clone
-    from lowprec.passes import expand_functions, fuse
+    from lowprec.passes import expand_functions, fuse, widen_operands
 
     plain = clone(model)
     expand_functions(plain, frozenset(_core.native_operators()))
+    widen_operands(plain)
     whole = plain
     if fused:
         whole = clone(plain)

@@ -45,6 +45,8 @@ def upgrade_opset(model: ir.Model) -> ir.Model:
         placeholder.dtype = tensor.dtype
         model.graph.inputs.append(placeholder)
     proto = ir.to_proto(model)
+    if opset < 7:
+        proto = _spread_slopes(proto)
     if opset < 13:
         proto = _count_softmax_axes_from_the_end(proto)
     try:
@@ -62,6 +64,27 @@ def upgrade_opset(model: ir.Model) -> ir.Model:
     upgraded.metadata_props.update(model.metadata_props)
     _restore_names(upgraded, model)
     return upgraded
+
+
+def _spread_slopes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give a PRelu's slopes of one axis the axes that say: one for each channel.
+
+    Until opset 7 that was what one axis meant; since then it is broadcast along the last one, and
+    the converter does not see the difference.
+    """
+    ranks = _ranks(model)
+    spread = []
+    for at, node in enumerate(model.graph.node):
+        if node.op_type == "PRelu" and ranks.get(node.input[1]) == 1:
+            axes = list(range(1, ranks.get(node.input[0], 2) - 1))
+            if axes:
+                name = f"{node.input[1]}__of_{node.output[0]}"
+                unsqueeze = onnx.helper.make_node("Unsqueeze", [node.input[1]], [name], axes=axes)
+                node.input[1] = name
+                spread.append((at, unsqueeze))
+    for at, unsqueeze in reversed(spread):
+        model.graph.node.insert(at, unsqueeze)
+    return model
 
 
 def _count_softmax_axes_from_the_end(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -8,5 +8,6 @@ whether it changed anything. `simplify` leaves a plain ONNX model; `fuse` introd
 from lowprec.passes.expand_functions import expand_functions
 from lowprec.passes.fuse import fuse
 from lowprec.passes.simplify import simplify
+from lowprec.passes.widen_operands import widen_operands
 
-__all__ = ["expand_functions", "fuse", "simplify"]
+__all__ = ["expand_functions", "fuse", "simplify", "widen_operands"]
