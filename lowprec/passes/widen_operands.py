@@ -4,8 +4,9 @@
 
 Kernels compute in f32 and wider. A value that the model has in 16 bits is rounded to 16 bits by its
 Cast, so that an operator gives its exact result rounded twice, first to f32; sums inside an
-operator are better than in 16 bits. Operators that only move or compare bits, and casts, take every
-element type and stay. For the engine only: a saved model keeps its types.
+operator are better than in 16 bits. Products of bf16 become that again in fuse_bf16_layers.
+Operators that only move or compare bits, and casts, take every element type and stay. For the
+engine only: a saved model keeps its types.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class _Casts:
     def _cast(self, node: ir.Node, value: ir.Value, to: ir.DataType) -> ir.Value:
         name = self._names.fresh(f"{value.name}_{to.name.lower()}")
         array = constant_array(value)
-        if array is not None and to == ir.DataType.FLOAT:
+        if array is not None and to == ir.DataType.FLOAT and not _is_operand_of_bf16(node, value):
             return add_constant(graph_of(node), name, array.astype(np.float32))
         cast = _cast_node(value, name, to)
         graph_of(node).insert_before(node, cast)
@@ -117,6 +118,16 @@ class _Casts:
         cast.outputs[0].name = name
         output.dtype = to
         graph_of(node).insert_after(node, cast)
+
+
+def _is_operand_of_bf16(node: ir.Node, value: ir.Value) -> bool:
+    """Return whether fuse_bf16_layers may want `value` itself."""
+    layers = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    return (
+        value.dtype == ir.DataType.BFLOAT16
+        and is_operator(node, *layers)
+        and value in node.inputs[:2]
+    )
 
 
 def _cast_node(value: ir.Value, name: str | None, to: ir.DataType | None) -> ir.Node:

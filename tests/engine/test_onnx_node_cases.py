@@ -99,7 +99,9 @@ def run_case(case, inputs):
 
 # No case of one node: RMSNormalization and what is lowprec's own are tested elsewhere.
 WITHOUT_CASES = ("GlobalLpPool",)
-NATIVE = sorted(set(_core.native_operators()) - {"Observe", "UnaryChain", "Upsample", "ChannelShuffle"})
+NATIVE = sorted(
+    set(_core.native_operators()) - {"Observe", "UnaryChain", "Upsample", "ChannelShuffle"}
+)
 NATIVE = [name for name in NATIVE if not re.match("Q[A-Z]", name)]
 
 
