@@ -190,4 +190,7 @@ void matrix_dynamic_bf16(Planner& p, const Node& node);
 const char* refuse_conv_any(Planner& p, const Node& node);
 void conv_any(Planner& p, const Node& node);
 
+// MatMul and Gemm in any element type that there is arithmetic in (ops_matrix_any.cpp).
+void matrix_any(Planner& p, const Node& node);
+
 }  // namespace lp

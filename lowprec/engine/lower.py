@@ -123,7 +123,8 @@ def lower_graph(model: ir.Model, fallbacks: Mapping[str, str] | None = None) -> 
     native, held = set(_core.native_operators()), _core.held_dtypes()
     forced = fallbacks or {}
     graph = model.graph
-    known: set[str] = set()
+    # What follows from shapes alone -> what of earlier segments it is worked out from.
+    known: dict[str, frozenset[str]] = {}
     segments: list[Segment] = []
     current = NativeSegment()
     made_here: set[str] = set()
@@ -133,6 +134,13 @@ def lower_graph(model: ir.Model, fallbacks: Mapping[str, str] | None = None) -> 
         if current.nodes:
             segments.append(current)
         current, made_here = NativeSegment(), set()
+
+    def roots(value: ir.Value | None) -> frozenset[str]:
+        """Return whose contents the current segment must be planned for, to know `value`'s."""
+        if value is None or is_constant(value):
+            return frozenset()
+        name = value.name or ""
+        return known[name] if name in made_here else frozenset([name])
 
     for node in graph:
         why = why_not_native(node, native, held, forced)
@@ -148,21 +156,26 @@ def lower_graph(model: ir.Model, fallbacks: Mapping[str, str] | None = None) -> 
             cut()
             segments.append(FallbackSegment(node, _captured(node), _names(node.outputs), why))
             continue
-        for index in CONTENTS_NEEDED.get(node.op_type, ()):
-            value = node.inputs[index] if index < len(node.inputs) else None
-            if value is None or is_constant(value) or (value.name or "") in known:
-                continue
-            if (value.name or "") in made_here:
-                cut()
-            current.keyed.add(value.name or "")
+        needed = [
+            node.inputs[index]
+            for index in CONTENTS_NEEDED.get(node.op_type, ())
+            if index < len(node.inputs)
+        ]
+        if any(v and v.name in made_here and v.name not in known for v in needed):
+            cut()
+        for value in needed:
+            current.keyed.update(roots(value))
         current.nodes.append(node)
-        made_here.update(_names(node.outputs))
-        if node.op_type in SHAPE_READERS or all(
+        if node.op_type in SHAPE_READERS:
+            known.update(dict.fromkeys(_names(node.outputs), frozenset()))
+        elif all(
             value is None or is_constant(value) or (value.name or "") in known
             for value in node.inputs
         ):
-            known.update(_names(node.outputs))
-        elif node.op_type in DATA_SHAPED:
+            read = frozenset(root for value in node.inputs for root in roots(value))
+            known.update(dict.fromkeys(_names(node.outputs), read))
+        made_here.update(_names(node.outputs))
+        if node.op_type in DATA_SHAPED:
             cut()
     cut()
     _connect(graph, segments)

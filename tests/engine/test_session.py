@@ -269,3 +269,46 @@ def test_element_types_without_kernels_fall_back():
     y, a = session(proto).run({"x": x})
     np.testing.assert_array_equal(y, [2, 4, 6])
     assert a.dtype == ml_dtypes.bfloat16
+
+
+def test_a_shape_that_is_known_before_a_cut_is_known_behind_it():
+    """Reshape's target follows from x's shape, but what it reshapes comes after the cut."""
+    proto = model(
+        [
+            helper.make_node("Shape", ["x"], ["size"]),
+            helper.make_node("NonZero", ["x"], ["places"]),
+            helper.make_node("Transpose", ["places"], ["rows"]),
+            helper.make_node("GatherND", ["x", "rows"], ["found"]),
+            helper.make_node("ReduceMax", ["found"], ["most"], keepdims=0),
+            helper.make_node("Sub", ["x", "most"], ["less"]),
+            helper.make_node("Mul", ["size", "parts"], ["halves"]),
+            helper.make_node("Concat", ["halves", "minus"], ["target"], axis=0),
+            helper.make_node("Reshape", ["less", "target"], ["y"]),
+        ],
+        [("x", FLOAT, ["n", "m"])],
+        [("y", FLOAT, None)],
+        [("parts", np.array([1, 1])), ("minus", np.array([-1]))],
+    )
+    for shape in ((2, 3), (4, 5)):
+        x = RNG.integers(0, 3, shape).astype("f") + np.eye(*shape, dtype="f")
+        compiled = assert_like_reference(proto, {"x": x})
+        assert compiled.explain().fallbacks == ()
+
+
+def test_two_contents_that_are_known_at_different_times():
+    """Slice's starts are fed, its ends are made from what is fed: both are asked for at once."""
+    proto = model(
+        [
+            helper.make_node("Add", ["ends", "one"], ["last"]),
+            helper.make_node("Slice", ["x", "starts", "last"], ["y"]),
+        ],
+        [("x", FLOAT, [6]), ("starts", INT64, [1]), ("ends", INT64, [1])],
+        [("y", FLOAT, None)],
+        [("one", np.array([1]))],
+    )
+    compiled = session(proto)
+    x = RNG.standard_normal(6).astype("f")
+    for start, end in ((0, 2), (1, 4)):
+        (y,) = compiled.run({"x": x, "starts": np.array([start]), "ends": np.array([end])})
+        np.testing.assert_array_equal(y, x[start : end + 1])
+    assert compiled.explain().fallbacks == ()
