@@ -369,6 +369,26 @@ bool is_uniform(Planner& p, const Node& node, const std::vector<Instruction>& pr
   return true;
 }
 
+// Saturation does what a Relu just before does, where the smallest code stands for 0 (a NaN becomes
+// that code either way): the Relu goes.
+std::vector<Instruction> without_last_relu(std::vector<Instruction> program, size_t operands) {
+  const size_t n = program.size();
+  if (n < 2) return program;
+  Instruction &last = program[n - 1], &before = program[n - 2];
+  const int32_t smallest = last.code == static_cast<int32_t>(DType::U8) ? 0 : -128;
+  if (last.kind != QUANTIZE || last.zero_point != smallest || before.kind != CHAIN ||
+      last.left != static_cast<int>(operands + n - 2) || before.chain.empty() ||
+      before.chain.back().code != UNARY_RELU) {
+    return program;
+  }
+  before.chain.pop_back();
+  if (before.chain.empty()) {
+    last.left = before.left;
+    program.erase(program.end() - 2);
+  }
+  return program;
+}
+
 void build_region(Planner& p, const Node& node) {
   const std::vector<Instruction> program = instructions_of(node);
   if (!is_uniform(p, node, program)) return build_one_by_one(p, node, program);
@@ -376,7 +396,7 @@ void build_region(Planner& p, const Node& node) {
   auto step = std::make_unique<RegionStep>();
   step->kernels = &p.kernels();
   step->nest = operands.nest;
-  step->program = program;
+  step->program = without_last_relu(program, node.inputs.size());
   step->in = operands.ids;
   for (const int id : step->in) step->sizes_.push_back(dtype_size(p.tensor(id).dtype));
   step->finish_setup();
