@@ -287,7 +287,33 @@ void build_batch_norm(Planner& p, const Node& node) {
 
 // ---------------------------------------------------------------------------- global averages
 
-// Over the pixels of each channel; a strip of channels at a time is widened.
+// The sums of `width` neighbouring channels over all pixels, as the reduction adds them: pixel i to
+// partial sum i % 16, then a tree. 16 pixels at a time are widened. `memory`: 32 * width floats.
+const float* sum_pixels(const Kernels& kernels, DType from, const uint8_t* x, int64_t first,
+                        int64_t space, int64_t channels, int64_t width, float* memory) {
+  constexpr int64_t PARTS = 16;
+  float *partial = memory, *wide = memory + PARTS * width;
+  memset(partial, 0, static_cast<size_t>(PARTS * width) * 4);
+  for (int64_t pixel = 0; pixel < space; pixel += PARTS) {
+    const int64_t some = std::min(PARTS, space - pixel), at = first + pixel * channels;
+    const float* read = wide;
+    if (width == channels) {
+      read = reals(kernels, from, x, at, some * width, wide);
+    } else {
+      for (int64_t i = 0; i < some; ++i) {
+        float* row = wide + i * width;
+        const float* source = reals(kernels, from, x, at + i * channels, width, row);
+        if (source != row) memcpy(row, source, static_cast<size_t>(width) * 4);
+      }
+    }
+    kernels.binary(BINARY_ADD, partial, 1, read, 1, partial, some * width);
+  }
+  for (int64_t half = PARTS / 2; half > 0; half /= 2) {
+    kernels.binary(BINARY_ADD, partial, 1, partial + half * width, 1, partial, half * width);
+  }
+  return partial;
+}
+
 void build_global_average(Planner& p, const Node& node) {
   require_reals(p, node, 1);
   const int x = p.operand(node, 0, Layout::CHANNELS_LAST);
@@ -299,28 +325,24 @@ void build_global_average(Planner& p, const Node& node) {
   std::fill(shape.begin() + 2, shape.end(), 1);
   const DType from = tensor.dtype, to = result_dtype(node);
   const int y = p.output(node, 0, to, shape, Layout::CHANNELS_LAST);
-  constexpr int64_t STRIP = 64;
-  const int64_t strips = (channels + STRIP - 1) / STRIP;
   const Kernels& kernels = p.kernels();
   p.add({x}, {y}, [=, &kernels](Pointers t, uint8_t*) {
-    const int64_t grain = grain_of_rows(VECTOR_GRAIN, space * STRIP);
+    // Strips of channels for several threads, each small enough for the first-level cache.
+    const int64_t shared = (channels + usable_threads() - 1) / usable_threads();
+    const int64_t strip = std::max<int64_t>(64, std::min<int64_t>(256, (shared + 63) / 64 * 64));
+    const int64_t strips = (channels + strip - 1) / strip;
+    const int64_t grain = grain_of_rows(VECTOR_GRAIN, space * strip);
     parallel_rows(images * strips, grain, [&](int64_t begin, int64_t end) {
-      float* block = reinterpret_cast<float*>(thread_scratch((space + 1) * STRIP * 4));
-      float* sums = block + space * STRIP;
+      float* memory = reinterpret_cast<float*>(thread_scratch(32 * strip * 4));
       const UnaryOp mean = {UNARY_DIV, static_cast<float>(space), 0.0f};
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t image = i / strips, first = i % strips * STRIP;
-        const int64_t width = std::min(STRIP, channels - first);
-        const int64_t source = image * space * channels + first;
-        for (int64_t pixel = 0; pixel < space; ++pixel) {
-          float* row = block + pixel * width;
-          const float* read = reals(kernels, from, t[x], source + pixel * channels, width, row);
-          if (read != row) memcpy(row, read, static_cast<size_t>(width) * 4);
-        }
-        kernels.reduce(REDUCE_SUM, block, sums, 1, space, width);
-        float* dst = place_for(to, t[y], image * channels + first, sums);
+        const int64_t image = i / strips, first = i % strips * strip;
+        const int64_t width = std::min(strip, channels - first), at = image * channels + first;
+        const float* sums = sum_pixels(kernels, from, t[x], image * space * channels + first, space,
+                                       channels, width, memory);
+        float* dst = place_for(to, t[y], at, memory + 16 * strip);
         kernels.unary(&mean, 1, sums, dst, width);
-        put(kernels, to, t[y], image * channels + first, width, dst);
+        put(kernels, to, t[y], at, width, dst);
       }
     });
   });

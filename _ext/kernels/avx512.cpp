@@ -15,6 +15,7 @@
 #include "kernels/impl/rows.inl"
 //
 #include "kernels/impl/tile_avx512.inl"
+#include "kernels/impl/tile_reals_avx512.inl"
 //
 #include "kernels/impl/product_bf16.inl"
 #include "kernels/impl/product_f16.inl"

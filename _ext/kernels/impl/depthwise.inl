@@ -14,8 +14,8 @@ LP_INLINE int64_t rounded_channels(int64_t channels) { return (channels + 63) / 
 constexpr int64_t TILE_PIXELS = 8;
 
 // Up to 8 pixels of a line.
-LP_INLINE void place_pixels(RowBlock& block, const lp::DepthwiseArgs& args, int64_t line, int64_t x,
-                            int64_t pixels) {
+[[maybe_unused]] LP_INLINE void place_pixels(RowBlock& block, const lp::DepthwiseArgs& args,
+                                             int64_t line, int64_t x, int64_t pixels) {
   block.m0 = line * args.cols + x;
   block.count = static_cast<int>(pixels);
   RowWalk walk = RowWalk::at_row(args, block.m0);

@@ -17,6 +17,16 @@ LP_INLINE void store_codes(void* p, VI codes, int n) {
     store_b8_n(p, codes, n);
   }
 }
+#if defined(LP_ISA_AVX512)
+LP_INLINE VI load_u16_any(const uint16_t* p, int n) {
+  if (n == W) return load_u16(p);
+  return {_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes(n), p))};
+}
+LP_INLINE void store_u16_any(uint16_t* p, VI a, int n) {
+  if (n == W) return store_b16(p, a);
+  _mm256_mask_storeu_epi16(p, lanes(n), _mm512_cvtepi32_epi16(a.v));
+}
+#else
 LP_INLINE VI load_u16_any(const uint16_t* p, int n) {
   if (n == W) return load_u16(p);
   if (n < 0 || n > W) __builtin_unreachable();  // or GCC warns of memcpy
@@ -34,6 +44,7 @@ LP_INLINE void store_u16_any(uint16_t* p, VI a, int n) {
     memcpy(p, buffer, static_cast<size_t>(n) * sizeof(uint16_t));
   }
 }
+#endif
 
 // Half to even by integer arithmetic: vcvtneps2bf16 would flush denormals and keep NaN payloads.
 LP_INLINE VI bf16_bits(VF x) {
@@ -44,15 +55,33 @@ LP_INLINE VI bf16_bits(VF x) {
   return select(is_nan(x), quiet, rounded);
 }
 
+// Rounded to bf16. LP_HAS_BF16: the instruction, which flushes denormals and keeps the payload of a
+// NaN; those are rare enough to look for.
+LP_INLINE void store_bf16(uint16_t* p, VF x, int n) {
+#if defined(LP_HAS_BF16)
+  constexpr int RARE = 0x01 | 0x20 | 0x80;  // quiet NaN, denormal, signalling NaN
+  if (__builtin_expect(_mm512_fpclass_ps_mask(x.v, RARE) == 0, 1)) {
+    const __m256bh rounded = _mm512_cvtneps_pbh(x.v);
+    __m256i bits;
+    memcpy(&bits, &rounded, sizeof(bits));
+    if (n == W) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits);
+    } else {
+      _mm256_mask_storeu_epi16(p, lanes(n), bits);
+    }
+    return;
+  }
+#endif
+  store_u16_any(p, bf16_bits(x), n);
+}
+
 // Reals as they are stored: f32, or bf16.
 [[maybe_unused]] LP_INLINE VF load_real(const float* p, int n) { return vload_any(p, n); }
 [[maybe_unused]] LP_INLINE VF load_real(const uint16_t* p, int n) {
   return as_f32(shift_left<16>(load_u16_any(p, n)));
 }
 [[maybe_unused]] LP_INLINE void store_real(float* p, VF x, int n) { vstore_any(p, x, n); }
-[[maybe_unused]] LP_INLINE void store_real(uint16_t* p, VF x, int n) {
-  store_u16_any(p, bf16_bits(x), n);
-}
+[[maybe_unused]] LP_INLINE void store_real(uint16_t* p, VF x, int n) { store_bf16(p, x, n); }
 
 #if defined(LP_ISA_AVX512)
 // The instructions round as told (0: half to even), ignore DAZ and FTZ, and make NaN quiet.

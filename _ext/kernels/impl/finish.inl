@@ -249,7 +249,7 @@ LP_INLINE void store_outputs(const lp::Epilogue& e, const CodeRange& range, cons
   } else if (e.kind == lp::OUT_BF16) {
 #pragma GCC unroll 8
     for (int j = 0; j < V; ++j) {
-      store_u16_any(reinterpret_cast<uint16_t*>(row.dst) + at + j * W, bf16_bits(x[j]), n);
+      store_bf16(reinterpret_cast<uint16_t*>(row.dst) + at + j * W, x[j], n);
     }
   } else if (V == 4 && W > 1 && range.packs) {
     VI steps[V];

@@ -136,7 +136,8 @@ struct MicroBF16 {
       for (int i = 0; i < MR; ++i) acc[i][j] = _mm512_add_ps(acc[i][j], bias);
     }
     const int columns = panel.columns;
-    if (e.n_ops == 0 && e.kind == lp::OUT_F32) {
+    const bool finished = finish_in_registers<MR, NV>(e, acc);
+    if (finished && e.kind == lp::OUT_F32) {
 #pragma GCC unroll 12
       for (int i = 0; i < MR; ++i) {
         float* dst = reinterpret_cast<float*>(rows.target[first + i]) + panel.n0;
@@ -147,7 +148,7 @@ struct MicroBF16 {
       }
       return;
     }
-    if (e.n_ops == 0 && e.kind == lp::OUT_BF16) {
+    if (finished && e.kind == lp::OUT_BF16) {
 #pragma GCC unroll 12
       for (int i = 0; i < MR; ++i) {
         uint16_t* dst = reinterpret_cast<uint16_t*>(rows.target[first + i]) + panel.n0;

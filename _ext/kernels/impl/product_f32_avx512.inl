@@ -39,31 +39,30 @@ struct MicroF32 {
 
   template <int MR, int NV>
   static LP_MEMBER void store(const lp::Epilogue& e, const Panel<float>& panel,
-                              const Rows<float>& rows, int first, const __m512 (&acc)[MR][NV]) {
-    const float* bias = panel.bias;
+                              const Rows<float>& rows, int first, __m512 (&acc)[MR][NV]) {
     const int columns = panel.columns;
-    if (is_bare(e)) {
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) {
-        const __m512 add = _mm512_loadu_ps(bias + 16 * j);
+    for (int j = 0; j < NV; ++j) {
+      const __m512 add = _mm512_loadu_ps(panel.bias + 16 * j);
 #pragma GCC unroll 12
-        for (int i = 0; i < MR; ++i) {
-          _mm512_mask_storeu_ps(
-              reinterpret_cast<float*>(rows.target[first + i]) + panel.n0 + 16 * j,
-              float_lanes(columns - 16 * j), _mm512_add_ps(acc[i][j], add));
+      for (int i = 0; i < MR; ++i) acc[i][j] = _mm512_add_ps(acc[i][j], add);
+    }
+    if (e.kind == lp::OUT_F32 && finish_in_registers<MR, NV>(e, acc)) {
+#pragma GCC unroll 12
+      for (int i = 0; i < MR; ++i) {
+        float* dst = reinterpret_cast<float*>(rows.target[first + i]) + panel.n0;
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; ++j) {
+          _mm512_mask_storeu_ps(dst + 16 * j, float_lanes(columns - 16 * j), acc[i][j]);
         }
       }
       return;
     }
     alignas(64) float buffer[MR][16 * NV];
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) {
-      const __m512 add = _mm512_loadu_ps(bias + 16 * j);
 #pragma GCC unroll 12
-      for (int i = 0; i < MR; ++i) {
-        _mm512_store_ps(buffer[i] + 16 * j, _mm512_add_ps(acc[i][j], add));
-      }
-    }
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) _mm512_store_ps(buffer[i] + 16 * j, acc[i][j]);
     finish_reals(e, rows, first, MR, panel.n0, columns, buffer[0], 16 * NV);
   }
 
