@@ -4,6 +4,7 @@
 // Kernels of 3 or 5 columns with strides 1 or 2 load (and widen) every pixel of a kernel row once
 // for all outputs that see it: 10 loads for 24 multiply-adds where 8 outputs have 3 columns. That
 // takes 28 registers, so sets with 16 do it one tap after the other, as all do for other kernels.
+#include "kernels/impl/short_chain.inl"
 
 namespace {
 
@@ -13,38 +14,10 @@ constexpr bool MANY_REGISTERS = true;
 constexpr bool MANY_REGISTERS = false;
 #endif
 
-// What may follow without a detour through memory: at most one Relu or Clip, then f32 or bf16.
-struct DirectFinish {
-  static LP_MEMBER DirectFinish of(const lp::Epilogue& e) {
-    DirectFinish finish = {!gives_codes(e) && e.n_ops <= 1, e.kind == lp::OUT_BF16,
-                           -__builtin_inff(), __builtin_inff()};
-    if (e.n_ops != 1) return finish;
-    if (e.ops[0].code == lp::UNARY_RELU) {
-      finish.low = 0.0f;
-    } else if (e.ops[0].code == lp::UNARY_CLIP) {
-      finish.low = e.ops[0].a;
-      finish.high = e.ops[0].b;
-    } else {
-      finish.possible = false;
-    }
-    return finish;
-  }
-  LP_MEMBER void store(uint8_t* target, VF x, int n) const {
-    const VF y = clamp_keeping_nan(x, vset(low), vset(high));
-    if (narrows) {
-      store_bf16(reinterpret_cast<uint16_t*>(target), y, n);
-    } else {
-      vstore_any(reinterpret_cast<float*>(target), y, n);
-    }
-  }
-  bool possible, narrows;
-  float low, high;
-};
-
 // Where the outputs of neighbouring pixels go: to their place at once, or into a tile for
 // finish_reals.
 struct PixelTarget {
-  DirectFinish finish;
+  bool is_final;
   uint8_t* first;
   int64_t step;  // bytes, from pixel to pixel
 };
@@ -61,17 +34,28 @@ struct DepthwiseVector {
   PixelTarget out;
 
   template <int N>
-  LP_MEMBER void store(const VF (&sum)[N]) const {
-    if (out.finish.possible) {
+  LP_MEMBER void store(VF (&sum)[N]) const {
 #pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) {
-        out.finish.store(out.first + i * out.step, sum[i] + bias, lanes);
+    for (int i = 0; i < N; ++i) sum[i] = sum[i] + bias;
+    const lp::Epilogue& e = args.epilogue;
+    if (out.is_final) {
+      for (int op = 0; op < e.n_ops; ++op) {
+        with_short(e.ops[op], [&](auto f) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+          for (int i = 0; i < N; ++i) sum[i] = f(sum[i]);
+        });
       }
-      return;
     }
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-      vstore(reinterpret_cast<float*>(out.first + i * out.step), sum[i] + bias);
+      uint8_t* target = out.first + i * out.step;
+      if (!out.is_final) {
+        vstore(reinterpret_cast<float*>(target), sum[i]);
+      } else if (e.kind == lp::OUT_BF16) {
+        store_bf16(reinterpret_cast<uint16_t*>(target), sum[i], lanes);
+      } else {
+        vstore_any(reinterpret_cast<float*>(target), sum[i], lanes);
+      }
     }
   }
 
@@ -159,7 +143,7 @@ static __attribute__((noinline)) void depthwise_tile(const lp::DepthwiseArgs& ar
                                                      int64_t channel) {
   const int64_t stride = rounded_channels(args.channels);
   for (int64_t at = 0; at < width; at += W) {
-    const PixelTarget out = {target.finish, target.first + at * channel, target.step};
+    const PixelTarget out = {target.is_final, target.first + at * channel, target.step};
     const VF add = vload(bias + at);
     if (at + W <= width) {
       const DepthwiseVector<T> vector = {args, src + at, weights + at, stride, add, W, out};
@@ -207,12 +191,12 @@ template <class T>
 LP_INLINE void depthwise_reals(const lp::DepthwiseArgs& args, const lp::Piece* piece) {
   const KernelRows kernel = kernel_rows(args);
   const lp::Epilogue& e = args.epilogue;
-  const DirectFinish finish = DirectFinish::of(e);
+  const bool is_final = has_short_chain(e);
   const int64_t most = args.cols % 8 != 0 && args.cols % 7 == 0 ? 7 : TILE_PIXELS;
   const int64_t out = output_bytes(e);
   RowBlock block;
   alignas(64) float tile[TILE_PIXELS][DEPTHWISE_BLOCK] = {};
-  const PixelTarget into_tile = {finish, reinterpret_cast<uint8_t*>(tile[0]),
+  const PixelTarget into_tile = {false, reinterpret_cast<uint8_t*>(tile[0]),
                                  DEPTHWISE_BLOCK * int64_t{sizeof(float)}};
   for (int64_t line = piece->row_begin; line < piece->row_end; ++line) {
     const int64_t image = line / args.rows, y = line % args.rows;
@@ -226,8 +210,8 @@ LP_INLINE void depthwise_reals(const lp::DepthwiseArgs& args, const lp::Piece* p
       for (int64_t x = 0; x < args.cols; x += most) {
         const int64_t pixels = args.cols - x < most ? args.cols - x : most;
         const T* src = src_row + x * args.src_col + c;
-        if (finish.possible) {
-          const PixelTarget target = {finish, dst_row + (x * args.dst_col + c) * out,
+        if (is_final) {
+          const PixelTarget target = {true, dst_row + (x * args.dst_col + c) * out,
                                       args.dst_col * out};
           depthwise_some<T>(args, kernel, src, weights, bias, width, pixels, target, out);
           continue;
