@@ -19,6 +19,24 @@ namespace lp {
 namespace {
 
 bool is_code(DType dtype) { return dtype == DType::U8 || dtype == DType::S8; }
+bool is_wide_code(DType dtype) { return dtype == DType::U16 || dtype == DType::S16; }
+
+// Of the kernels' table; `dtype` is u8, s8, u16 or s16.
+int32_t conversion(int32_t to_u8, DType dtype) {
+  switch (dtype) {
+    case DType::U8:
+      return to_u8;
+    case DType::S8:
+      return to_u8 + 1;
+    case DType::U16:
+      return to_u8 + 2;
+    default:
+      return to_u8 + 3;
+  }
+}
+static_assert(QUANTIZE_S8 == QUANTIZE_U8 + 1 && QUANTIZE_S16 == QUANTIZE_U8 + 3 &&
+                  DEQUANTIZE_S8 == DEQUANTIZE_U8 + 1 && DEQUANTIZE_S16 == DEQUANTIZE_U8 + 3,
+              "conversion() counts on the order of the codes");
 
 struct Affine {
   float scale;
@@ -61,6 +79,11 @@ void dequantize_all(const Kernels& kernels, DType dtype, const uint8_t* q, float
 int32_t code_at(const uint8_t* data, DType dtype, int64_t i) {
   if (dtype == DType::U8) return data[i];
   if (dtype == DType::S8) return static_cast<int8_t>(data[i]);
+  if (is_wide_code(dtype)) {
+    int16_t value;
+    memcpy(&value, data + i * 2, 2);
+    return dtype == DType::U16 ? static_cast<uint16_t>(value) : value;
+  }
   int32_t value;
   memcpy(&value, data + i * 4, 4);
   return value;
@@ -147,6 +170,18 @@ void convert_pixels(const Kernels& kernels, int32_t code, const Channels& c, int
                 });
 }
 
+// Elements of one scale.
+void convert_run(const Kernels& kernels, int32_t code, const void* x, void* y, int64_t n,
+                 const Affine& affine) {
+  ConvertArgs args{};
+  args.x = x;
+  args.y = y;
+  args.n = n;
+  args.scale = &affine.scale;
+  args.zero_point = &affine.zero_point;
+  kernels.convert[code](&args);
+}
+
 bool by_pixel(const Channels& c) { return c.run == 1 && c.channels > 1; }
 
 // Zero points of all channels, in scratch memory.
@@ -183,7 +218,9 @@ void build_quantize(Planner& planner, const Node& node) {
   const DType dtype = zero_point >= 0 ? planner.tensor(zero_point).dtype
                       : asked != 0    ? static_cast<DType>(asked)
                                       : DType::U8;
-  if (!is_code(dtype)) throw Unsupported(std::string("QuantizeLinear to ") + dtype_name(dtype));
+  if (!is_code(dtype) && !is_wide_code(dtype)) {
+    throw Unsupported(std::string("QuantizeLinear to ") + dtype_name(dtype));
+  }
   const int scale = planner.operand(node, 1);
   const Channels c = channels_of(planner, node);
   const Tensor tensor = planner.tensor(c.x);
@@ -206,14 +243,17 @@ void build_quantize(Planner& planner, const Node& node) {
   Step& step = planner.add(in, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
     const float* src = reinterpret_cast<const float*>(t[c.x]);
     if (by_pixel(c)) {
-      convert_pixels(kernels, dtype == DType::U8 ? QUANTIZE_U8 : QUANTIZE_S8, c, n, t[c.x], t[y], 4,
-                     1, reinterpret_cast<const float*>(t[scale]),
+      convert_pixels(kernels, conversion(QUANTIZE_U8, dtype), c, n, t[c.x], t[y], 4,
+                     dtype_size(dtype), reinterpret_cast<const float*>(t[scale]),
                      zero_points_of(t, zero_point, dtype, c.channels, scratch));
       return;
     }
     for_stretches(c, n, [&](int64_t first, int64_t last, int64_t channel) {
       const Affine affine = affine_at(t, scale, zero_point, dtype, channel);
-      if (c.run == 1) {
+      if (is_wide_code(dtype)) {
+        convert_run(kernels, conversion(QUANTIZE_U8, dtype), src + first, t[y] + 2 * first,
+                    last - first, affine);
+      } else if (c.run == 1) {
         t[y][first] = quantize_one(src[first], affine, dtype);
       } else {
         quantize(kernels, dtype, src + first, t[y] + first, last - first, affine);
@@ -226,7 +266,7 @@ void build_quantize(Planner& planner, const Node& node) {
 void build_dequantize(Planner& planner, const Node& node) {
   require_f32_scale(planner, node);
   const DType dtype = planner.dtype_of(node, 0);
-  if (!is_code(dtype) && dtype != DType::S32) {
+  if (!is_code(dtype) && !is_wide_code(dtype) && dtype != DType::S32) {
     throw Unsupported(std::string("DequantizeLinear from ") + dtype_name(dtype));
   }
   if (node.integer("output_dtype", 0) > 1) throw Unsupported("DequantizeLinear: only to f32");
@@ -241,15 +281,18 @@ void build_dequantize(Planner& planner, const Node& node) {
   const Kernels& kernels = planner.kernels();
   Step& step = planner.add(in, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
     float* dst = reinterpret_cast<float*>(t[y]);
-    if (by_pixel(c) && is_code(dtype)) {
-      convert_pixels(kernels, dtype == DType::U8 ? DEQUANTIZE_U8 : DEQUANTIZE_S8, c, n, t[c.x],
-                     t[y], 1, 4, reinterpret_cast<const float*>(t[scale]),
+    if (by_pixel(c) && dtype != DType::S32) {
+      convert_pixels(kernels, conversion(DEQUANTIZE_U8, dtype), c, n, t[c.x], t[y],
+                     dtype_size(dtype), 4, reinterpret_cast<const float*>(t[scale]),
                      zero_points_of(t, zero_point, dtype, c.channels, scratch));
       return;
     }
     for_stretches(c, n, [&](int64_t first, int64_t last, int64_t channel) {
       const Affine affine = affine_at(t, scale, zero_point, dtype, channel);
-      if (c.run > 1 && is_code(dtype)) {
+      if (is_wide_code(dtype)) {
+        convert_run(kernels, conversion(DEQUANTIZE_U8, dtype), t[c.x] + 2 * first, dst + first,
+                    last - first, affine);
+      } else if (c.run > 1 && is_code(dtype)) {
         dequantize(kernels, dtype, t[c.x] + first, dst + first, last - first, affine);
       } else {
         for (int64_t k = first; k < last; ++k) {

@@ -231,11 +231,20 @@ void pack_s8_weights(Packed& packed, const Node& node, const std::vector<int8_t>
 
 // What an accumulator is multiplied by: s_x * s_w, divided by s_y where codes follow directly.
 std::vector<float> multipliers(const Node& node, const Output& output, int64_t n) {
-  const float x_scale = node.real("x_scale", 1.0f), y_scale = node.real("y_scale", 1.0f);
+  const float y_scale = node.real("y_scale", 1.0f);
   const std::vector<float> w_scale = node.reals("w_scale");
+  std::vector<float> x_scale = node.reals("x_scale");  // one each: of a depthwise layer
+  if (x_scale.empty()) x_scale.assign(1, 1.0f);
+  const auto of = [](const std::vector<float>& scales, size_t o) {
+    return scales[scales.size() == 1 ? 0 : o];
+  };
+  const auto fits = [&](const std::vector<float>& scales) {
+    return scales.size() <= 1 || static_cast<int64_t>(scales.size()) == n;
+  };
+  if (!fits(x_scale) || !fits(w_scale)) throw Error("scales must be one, or one a channel");
   std::vector<float> result(static_cast<size_t>(n));
   for (size_t o = 0; o < result.size(); ++o) {
-    const float both = w_scale.empty() ? x_scale : x_scale * w_scale[w_scale.size() == 1 ? 0 : o];
+    const float both = w_scale.empty() ? of(x_scale, o) : of(x_scale, o) * of(w_scale, o);
     result[o] = output.multiplies_to_codes ? both / y_scale : both;
   }
   return result;

@@ -15,16 +15,23 @@ not look like this stays as it is.
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lowprec.passes.integer_weights import IntegerWeights, dequantized_weights
-from lowprec.passes.matching import add_constant, constant_array, graph_of, is_operator, rank_of
+from lowprec.passes.matching import (
+    add_constant,
+    constant_array,
+    constant_floats,
+    graph_of,
+    is_operator,
+    rank_of,
+)
 from lowprec.passes.own import (
     AttributeValue,
-    Codes,
     dequantized,
     insert_own,
     remove_if_unused,
@@ -56,16 +63,16 @@ def fuse_integer_layers(model: ir.Model, keep: Container[str]) -> bool:
 
 
 def _fuse(node: ir.Node) -> bool:
-    x = dequantized(node.inputs[0])
-    if x is None:
-        return False
     weights = dequantized_weights(node)
     if weights is None or weights.scale is None:
+        return False
+    x = _activation(node, weights)
+    if x is None:
         return False
     if is_operator(node, "Gemm") and not _is_plain_gemm(node):
         return False
     attributes: dict[str, AttributeValue] = {
-        "x_scale": x.scale,
+        "x_scale": [float(number) for number in x.scales],
         "x_zero_point": x.zero_point,
         **weights.attributes(),
         **kept_attributes(node),
@@ -88,6 +95,39 @@ def _fuse(node: ir.Node) -> bool:
         inputs += operands
     _replace(node, inputs, attributes)
     return True
+
+
+@dataclass(frozen=True)
+class _Activation:
+    """The first operand of a layer; of a depthwise one with a scale for each channel, too."""
+
+    value: ir.Value
+    scales: NDArray[np.float32]
+    zero_point: int
+    dtype: ir.DataType
+
+
+def _activation(node: ir.Node, weights: IntegerWeights) -> _Activation | None:
+    x = dequantized(node.inputs[0])
+    if x is not None:
+        return _Activation(x.value, np.array([x.scale], np.float32), x.zero_point, x.dtype)
+    dequantize = None if node.inputs[0] is None else node.inputs[0].producer()
+    if not is_operator(dequantize, "DequantizeLinear") or dequantize is None:
+        return None
+    # NNCF quantises what a depthwise layer reads channel by channel. One zero point: the border.
+    if not is_operator(node, "Conv") or weights.codes.shape[1] != 1:
+        return None
+    codes, scales = dequantize.inputs[0], constant_floats(dequantize.inputs[1])
+    zero_points = constant_array(dequantize.inputs[2]) if len(dequantize.inputs) > 2 else None
+    if codes is None or scales is None or zero_points is None or scales.ndim != 1:
+        return None
+    channels, groups = weights.channels, node.attributes.get_int("group", 1)
+    is_uniform = zero_points.size > 0 and bool(np.all(zero_points == zero_points.reshape(-1)[0]))
+    if dequantize.attributes.get_int("axis", 1) != 1 or not is_uniform or channels != groups:
+        return None
+    if codes.dtype != ir.DataType.UINT8 or scales.size != channels:
+        return None
+    return _Activation(codes, scales, int(zero_points.reshape(-1)[0]), ir.DataType.UINT8)
 
 
 def _replace(
@@ -134,7 +174,7 @@ def _is_plain_gemm(node: ir.Node) -> bool:
 
 
 def _bias(
-    value: ir.Value, x: Codes, weights: IntegerWeights, channels: int, graph: ir.Graph
+    value: ir.Value, x: _Activation, weights: IntegerWeights, channels: int, graph: ir.Graph
 ) -> list[ir.Value | None] | None:
     """Return the bias as operands 2 and 3 of a fused layer: codes, or None and floats."""
     codes = _bias_codes(value, x, weights, channels)
@@ -182,7 +222,7 @@ def _bias_floats(value: ir.Value) -> NDArray[np.float32] | None:
 
 
 def _bias_codes(
-    value: ir.Value, x: Codes, weights: IntegerWeights, channels: int
+    value: ir.Value, x: _Activation, weights: IntegerWeights, channels: int
 ) -> ir.Value | None:
     dequantize = value.producer()
     if not is_operator(dequantize, "DequantizeLinear") or dequantize is None:
@@ -195,7 +235,7 @@ def _bias_codes(
         if zero_point is None or np.any(zero_point):
             return None
     assert weights.scale is not None  # the caller looked
-    expected = np.float32(x.scale) * weights.scale
+    expected = x.scales * weights.scale
     given = scale.reshape(-1).astype(np.float32)
     if expected.size not in (1, channels):  # a ConvTranspose: per group
         expected = np.tile(expected, channels // expected.size)

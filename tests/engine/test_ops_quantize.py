@@ -194,10 +194,30 @@ def test_a_table_is_its_chain(dtype):
     np.testing.assert_array_equal(run_both_layouts("QTable", [x], attributes), wanted)
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_sixteen_bits(dtype, axis):
+    x = (np.random.default_rng(4).standard_normal((5, 70)) * 40).astype(f32)
+    size = 1 if axis is None else x.shape[axis]
+    scale = np.linspace(1e-3, 4e-3, size, dtype=f32)
+    zero = np.linspace(100, 3000, size).astype(dtype)
+    shape = [-1, 1] if axis == 0 else [-1]
+    wide = np.float32(np.rint(x / scale.reshape(shape))).astype(np.int64) + zero.reshape(shape)
+    wanted = np.clip(wide, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+    numbers = [scale, zero] if axis is not None else [scale[0], zero[0]]
+    attributes = {} if axis is None else {"axis": axis}
+    codes = run_everywhere("QuantizeLinear", [x, *numbers], attributes)
+    np.testing.assert_array_equal(codes, wanted)
+    assert codes.dtype == dtype
+    real = run_everywhere("DequantizeLinear", [codes, *numbers], attributes)
+    steps = (wanted.astype(np.int64) - zero.reshape(shape)).astype(f32)
+    np.testing.assert_array_equal(real, steps * scale.reshape(shape))
+
+
 def test_what_is_not_native_is_refused():
     x = np.zeros((4, 4), f32)
-    with pytest.raises(_core.Unsupported, match="to u16"):
-        run_node("QuantizeLinear", [x, f32(1), np.uint16(0)])
+    with pytest.raises(_core.Unsupported, match="to u32"):
+        run_node("QuantizeLinear", [x, f32(1), np.uint32(0)])
     with pytest.raises(_core.Unsupported, match="blocks"):
         run_node("QuantizeLinear", [x, np.ones((2, 4), f32)], {"block_size": 2, "axis": 0})
     with pytest.raises(_core.EngineError, match="3 values for axis 1"):

@@ -146,3 +146,21 @@ def test_a_product_of_two_activations_is_an_integer_product(a_type, b_type, b_sh
     steps = np.abs(result - onnxruntime_result(proto, x)) / np.float32(0.1)
     assert steps.max() < 1.01
     assert (steps > 0.5).mean() < 0.02
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("one_zero_point", [True, False])
+def test_a_depthwise_layer_with_a_scale_for_each_channel_it_reads(dtype, one_zero_point):
+    b = Builder()
+    scales = b.constant((RNG.random(20) * 0.02 + 0.01).astype("f"))
+    middle = 128 if dtype == np.uint8 else 0
+    zeros = np.full(20, middle + 3) - (0 if one_zero_point else np.arange(20))
+    numbers = scales, b.constant(zeros.astype(dtype))
+    x = b.node("QuantizeLinear", "x", *numbers, axis=1)
+    x = b.node("DequantizeLinear", x, *numbers, axis=1)
+    y = b.node("Conv", x, b.weights((20, 1, 3, 3), 0), group=20, pads=[1] * 4)
+    proto = b.model(y, (2, 20, 7, 6))
+    assert ("QConv" in operators(proto)) == one_zero_point
+    x_real = RNG.standard_normal((2, 20, 7, 6)).astype("f")
+    (result,) = compile_model(graph.load(proto)).run({"x": x_real})
+    np.testing.assert_allclose(result, onnxruntime_result(proto, x_real), rtol=1e-5, atol=1e-5)
