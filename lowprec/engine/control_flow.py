@@ -82,6 +82,8 @@ class ControlFlow:
         )
 
     def _one(self, array: Any, what: str) -> Any:
+        if np.asarray(array).dtype.kind not in "biu":
+            raise self._error(f"{what} must be boolean or an integer, it is {array.dtype}")
         if np.size(array) != 1:
             raise self._error(f"{what} must be one value, it has shape {list(np.shape(array))}")
         return np.asarray(array).reshape(())[()]
@@ -90,7 +92,13 @@ class ControlFlow:
 class IfFlow(ControlFlow):
     """If: one of two bodies without inputs of their own."""
 
-    _last: Body | None = None
+    def __init__(self, node: ir.Node, opsets: Mapping[str, int], compile_body: Compile):
+        """Prepare both branches of `node`."""
+        super().__init__(node, opsets, compile_body)
+        self._last: Body | None = None
+        for name in ("then_branch", "else_branch"):
+            if name not in self.bodies or self.bodies[name].inputs:
+                raise self._error(f"{name} must be a graph without inputs")
 
     def run(
         self, values: Mapping[str, Any], *, timed: bool = False, taken: Taken | None = None

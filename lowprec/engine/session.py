@@ -453,9 +453,13 @@ class Session:
             if not isinstance(values[name], np.ndarray):
                 raise _NotNative(node, f"it reads '{name}', a {type(values[name]).__name__}")
         made, times = flow.run(values, timed=timed, taken=taken)
-        return [
-            array for array, value in zip(made, flow.node.outputs, strict=True) if value.name
-        ], times
+        outputs = flow.node.outputs
+        if len(made) < len(outputs):
+            raise InputError(
+                f"the model cannot run: node '{node}' ({flow.node.op_type}) has {len(outputs)} "
+                f"outputs, its body makes {len(made)}; export the model again"
+            )
+        return [array for array, value in zip(made, outputs, strict=False) if value.name], times
 
     def _observe(self, name: str, array: Array) -> None:
         observer = self._observers.get(name)

@@ -61,9 +61,19 @@ def fold_branches(model: ir.Model) -> bool:
         condition = constant_array(node.inputs[0])
         if condition is None or condition.size != 1:
             continue
-        inline_branch(model, node, bool(np.asarray(condition).reshape(())))
+        taken = bool(np.asarray(condition).reshape(()))
+        if not _is_whole(node):
+            continue  # damaged: a run says so
+        inline_branch(model, node, taken)
         changed = True
     return changed
+
+
+def _is_whole(node: ir.Node) -> bool:
+    graphs = graphs_of(node)
+    return {"then_branch", "else_branch"} <= set(graphs) and all(
+        not graph.inputs and len(graph.outputs) >= len(node.outputs) for graph in graphs.values()
+    )
 
 
 def inline_branches(
@@ -82,6 +92,11 @@ def inline_branches(
             inline_branch(model, node, taken[name], keep_borders=keep_borders)
 
 
+def branch_of(node: ir.Node, condition: bool) -> ir.Graph:
+    """Return the branch that the If `node` takes."""
+    return node.attributes["then_branch" if condition else "else_branch"].as_graph()
+
+
 def inline_branch(
     model: ir.Model, node: ir.Node, condition: bool, *, keep_borders: bool = False
 ) -> None:
@@ -94,7 +109,7 @@ def inline_branch(
         keep_borders: What the branch reads from outside comes through an Identity, as what it
             returns always does: a pass that fuses nodes does not see past it.
     """
-    branch = node.attributes["then_branch" if condition else "else_branch"].as_graph()
+    branch = branch_of(node, condition)
     graph = graph_of(node)
     names = NameSource(model)
     if keep_borders:
@@ -109,7 +124,7 @@ def inline_branch(
     nodes = list(branch)
     branch.remove(nodes)
     graph.insert_before(node, nodes)
-    for output, result in zip(node.outputs, results, strict=True):
+    for output, result in zip(node.outputs, results, strict=False):
         name, is_named = output.name, bool(output.name)
         copy = ir.node("Identity", [result], name=names.fresh(f"{name or node.name}_of_branch"))
         (made,) = copy.outputs

@@ -404,6 +404,10 @@ BROKEN = {
         POWERS.replace("int64 n", "int64[2] n"),
         {"n": np.array([1, 2]), "x": floats(3, 3)}, {"w": floats(3, 3)},
     ),
+    "a trip count that is no number": (
+        POWERS.replace("int64 n", "float n"),
+        {"n": np.array(np.nan, np.float32), "x": floats(3, 3)}, {"w": floats(3, 3)},
+    ),
     "an axis that is not there": (
         SUMS % ("5,2", "5,2", "scan_input_axes=[7],"), {"start": floats(2), "x": floats(5, 2)}, {},
     ),
@@ -428,3 +432,50 @@ def test_what_cannot_be_is_refused(name):
     text = text.replace("float[1] limit", "float[L] limit")
     with pytest.raises(LowprecError):
         session_of(text, **constants)[0].run(feeds)
+
+
+UNEVEN = """m (float[2] x, bool c) => (float[2] y, float[2] z) {
+    y, z = If (%s) <
+        then_branch = t () => (float[2] a) { a = Relu(x) },
+        else_branch = e () => (float[2] b, float[2] d) { b = Neg(x) d = Abs(x) }
+    >
+}"""
+
+
+@pytest.mark.parametrize("condition", ["c", "yes"])
+def test_a_branch_that_makes_too_little_is_refused(condition):
+    feeds = {"x": floats(2), "c": np.array(True)}
+    for simplify in (False, True):
+        with pytest.raises(LowprecError):
+            session_of(UNEVEN % condition, simplify=simplify, yes=np.array(True))[0].run(feeds)
+
+
+def test_a_branch_that_makes_too_much_is_no_harm():
+    text = UNEVEN.replace("y, z = If", "y = If").replace(", float[2] z)", ")") % "c"
+    session, _ = session_of(text)
+    x = floats(2)
+    for c in (True, False, True, False):
+        made = session.run({"x": x, "c": np.array(c)})[0]
+        np.testing.assert_array_equal(made, np.maximum(x, 0) if c else -x)
+
+
+@pytest.mark.parametrize("damage", ["no then", "no else", "inputs"])
+@pytest.mark.parametrize("simplify", [False, True])
+def test_a_damaged_if_is_refused(damage, simplify):
+    model = onnx.parser.parse_model(HEAD + UNEVEN % "yes")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "yes"))
+    (node,) = model.graph.node
+    kept = [a for a in node.attribute if not damage.endswith(a.name.split("_")[0])]
+    for attribute in kept if damage == "inputs" else ():
+        attribute.g.input.append(onnx.helper.make_tensor_value_info("more", 1, [1]))
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+    def load_and_run():
+        hub = graph.load(model)
+        if simplify:
+            passes.simplify(hub)
+        compile_model(hub).run({"x": floats(2), "c": np.array(True)})
+
+    with pytest.raises(LowprecError):
+        load_and_run()
