@@ -158,7 +158,10 @@ class ConvStep : public Step {
     }
   }
 
-  int64_t residual_bytes() const { return output.epilogue.residual_kind == OUT_F32 ? 4 : 1; }
+  int64_t residual_bytes() const {
+    const int32_t kind = output.epilogue.residual_kind;
+    return kind == OUT_F32 ? 4 : kind == OUT_BF16 ? 2 : 1;
+  }
   void set_residual(Epilogue& epilogue, const uint8_t* from) const {
     if (from == nullptr) return;
     const Frame frame = result_frame(residual_halo_);

@@ -83,13 +83,13 @@ const char* not_constant(Planner& p, const Node& node);  // a reason to refuse, 
 //   product, its chain, codes and back ──► + residual ──► chain ──► codes
 //
 // The node is the product's (attributes chain_*, y_*) with one more operand, of the result's shape:
-// f32, or codes with residual_scale and residual_zero_point. What follows the sum: sum_codes,
+// f32, bf16, or codes with residual_scale and residual_zero_point. What follows the sum: sum_codes,
 // sum_a, sum_b (unary operators), then sum_dtype, sum_scale, sum_zero_point.
 constexpr size_t RESIDUAL = 6;  // the operand; not beside 4 and 5, which RunTimeScale has
 inline bool has_residual(const Node& node) { return node.has_input(RESIDUAL); }
 // The output of the whole node from that of its product.
 void extend_output(const Node& node, Output& output);
-// Whether the epilogue can read it: of this shape, f32 or codes.
+// Whether the epilogue can read it: of this shape, in a type that it reads.
 bool residual_fits(Planner& p, const Node& node, const Shape& result);
 // The plan tensor of the residual; sets what the epilogue knows of it.
 int residual_operand(Planner& p, const Node& node, Layout layout, Output& output);

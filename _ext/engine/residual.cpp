@@ -35,12 +35,23 @@ int add_part(Planner& p, const Node& whole, const char* op, const std::vector<in
   return made;
 }
 
+int add_cast(Planner& p, const Node& whole, int value, DType to, int made) {
+  Node part;
+  part.op = "Cast";
+  part.name = whole.name;
+  part.attributes["to"].ints = {static_cast<int64_t>(to)};
+  part.inputs = {value};
+  part.outputs = {made};
+  p.build_part(part);
+  return made;
+}
+
 }  // namespace
 
 void extend_output(const Node& node, Output& output) {
   Epilogue& e = output.epilogue;
   std::vector<UnaryOp>& ops = output.ops;
-  if (output.dtype != DType::F32) {
+  if (is_code(output.dtype)) {
     const bool u8 = output.dtype == DType::U8;
     const float zero = static_cast<float>(e.zero_point);
     const float unit = output.multiplies_to_codes ? 1.0f : e.scale;
@@ -59,7 +70,11 @@ void extend_output(const Node& node, Output& output) {
   const bool u8 = node.integer("sum_dtype", 0) == static_cast<int64_t>(DType::U8);
   output.dtype = DType::F32;
   e.kind = OUT_F32;
-  if (node.has("sum_dtype")) {
+  const auto sum_dtype = static_cast<DType>(node.integer("sum_dtype", 1));
+  if (sum_dtype == DType::BF16) {
+    output.dtype = DType::BF16;
+    e.kind = OUT_BF16;
+  } else if (is_code(sum_dtype)) {
     output.dtype = u8 ? DType::U8 : DType::S8;
     e.kind = u8 ? OUT_U8 : OUT_S8;
     e.scale = node.real("sum_scale", 1.0f);
@@ -73,16 +88,18 @@ void extend_output(const Node& node, Output& output) {
 
 bool residual_fits(Planner& p, const Node& node, const Shape& result) {
   const DType dtype = p.dtype_of(node, RESIDUAL);
-  const bool known = node.has("residual_scale") ? is_code(dtype) : dtype == DType::F32;
+  const bool known =
+      node.has("residual_scale") ? is_code(dtype) : dtype == DType::F32 || dtype == DType::BF16;
   return known && p.shape_of(node, RESIDUAL) == result;
 }
 
 int residual_operand(Planner& p, const Node& node, Layout layout, Output& output) {
   const int id = p.operand(node, RESIDUAL, layout);
   const DType dtype = p.tensor(id).dtype;
-  output.epilogue.residual_kind = dtype == DType::U8   ? OUT_U8
-                                  : dtype == DType::S8 ? OUT_S8
-                                                       : OUT_F32;
+  output.epilogue.residual_kind = dtype == DType::U8     ? OUT_U8
+                                  : dtype == DType::S8   ? OUT_S8
+                                  : dtype == DType::BF16 ? OUT_BF16
+                                                         : OUT_F32;
   return id;
 }
 
@@ -109,7 +126,7 @@ void build_apart(Planner& p, const Node& node) {
   int sum = p.new_value();
   product.outputs = {sum};
   p.build_part(product);
-  if (node.has("y_dtype")) {
+  if (is_code(static_cast<DType>(node.integer("y_dtype", 1)))) {
     const int scale = scalar(p, node.real("y_scale", 1.0f));
     const int zero = zero_point(p, static_cast<DType>(node.integer("y_dtype", 0)),
                                 node.integer("y_zero_point", 0));
@@ -121,6 +138,8 @@ void build_apart(Planner& p, const Node& node) {
     const int zero =
         zero_point(p, p.dtype_of(node, RESIDUAL), node.integer("residual_zero_point", 0));
     residual = add_part(p, node, "DequantizeLinear", {residual, scale, zero}, p.new_value());
+  } else if (p.dtype_of(node, RESIDUAL) == DType::BF16) {
+    residual = add_cast(p, node, residual, DType::F32, p.new_value());
   }
   const bool quantizes = node.has("sum_dtype"), has_chain = !node.integers("sum_codes").empty();
   const int result = node.outputs[0];
@@ -137,7 +156,9 @@ void build_apart(Planner& p, const Node& node) {
     chain.outputs = {sum};
     p.build_part(chain);
   }
-  if (quantizes) {
+  if (quantizes && static_cast<DType>(node.integer("sum_dtype", 0)) == DType::BF16) {
+    add_cast(p, node, sum, DType::BF16, result);
+  } else if (quantizes) {
     const int scale = scalar(p, node.real("sum_scale", 1.0f));
     const int zero = zero_point(p, static_cast<DType>(node.integer("sum_dtype", 0)),
                                 node.integer("sum_zero_point", 0));

@@ -4,9 +4,9 @@
                                              ├► Add ──► UnaryChain ──► Quantize ──► yq
     rq ──► Dequantize ───────────────────────┘
 
-becomes one QConv with one more operand, `rq` (or an f32 tensor); `_ext/engine/product.h` says what
-its attributes mean. The codes between product and Add (fuse_epilogues has given them to the
-product) are rounded to and read back in registers. Where both operands are products, the later one
+becomes one QConv with one more operand, `rq` (or an f32 or bf16 tensor); `_ext/engine/product.h`
+says what its attributes mean. The codes between product and Add (fuse_epilogues has given them to
+the product) are rounded to and read back in registers. Where both operands are products, the later one
 adds. A shape that is not known here, or wrong, is looked at again when a plan is made.
 """
 
@@ -25,6 +25,7 @@ from lowprec.passes.matching import (
     may_have_one_shape,
     sole_consumer,
 )
+from lowprec.passes.move_casts import narrows, widened
 from lowprec.passes.own import (
     OWN_DOMAIN,
     Codes,
@@ -38,6 +39,7 @@ from lowprec.passes.own import (
 
 _INTEGER = ("QConv", "QMatMul", "QGemm")
 _FLOAT = ("Conv", "MatMul", "Gemm")
+_F32 = int(ir.DataType.FLOAT)
 RESIDUAL = 6  # the operand's place, after those of RunTimeScale (product.h)
 
 
@@ -93,7 +95,7 @@ def _summand(
         product = codes.value.producer()
         if sole_consumer(codes.value) is not dequantize or not _makes(product, codes):
             return None
-    elif product is None or "y_dtype" in product.attributes:
+    elif product is None or product.attributes.get_int("y_dtype", _F32) != _F32:
         return None
     if product is None or product.graph is not add.graph or not _is_product(product):
         return None
@@ -124,10 +126,10 @@ def _is_product(node: ir.Node) -> bool:
 
 def _fuse(add: ir.Node, summand: _Summand, other: ir.Value) -> ir.Node:
     product = summand.product
-    codes = dequantized(other)
+    codes, narrow = dequantized(other), widened(other)
     inputs: list[ir.Value | None] = list(product.inputs)
     inputs += [None] * (RESIDUAL - len(inputs))
-    inputs.append(other if codes is None else codes.value)
+    inputs.append(codes.value if codes is not None else narrow if narrow is not None else other)
     attributes = list(product.attributes.values())
     attributes += [
         ir.AttrInt64s("sum_codes", []),
@@ -146,7 +148,7 @@ def _fuse(add: ir.Node, summand: _Summand, other: ir.Value) -> ir.Node:
     for node in (summand.dequantize, product):
         if node is not None:
             graph.remove(node, safe=True)
-    if codes is not None:
+    if codes is not None or narrow is not None:
         remove_if_unused(other.producer())
     return made
 
@@ -160,7 +162,13 @@ def _take_rest(node: ir.Node, keep: Container[str]) -> None:
         node.attributes["sum_a"] = ir.AttrFloat32s("sum_a", float_list(reader, "a"))
         node.attributes["sum_b"] = ir.AttrFloat32s("sum_b", float_list(reader, "b"))
         take_over(node, reader)
-    found = next_quantize(node.outputs[0], keep)
+    value = node.outputs[0]
+    reader = None if value.name in keep else sole_consumer(value)
+    if reader is not None and reader.graph is node.graph and narrows(reader):
+        node.attributes["sum_dtype"] = ir.AttrInt64("sum_dtype", int(ir.DataType.BFLOAT16))
+        take_over(node, reader)
+        return
+    found = next_quantize(value, keep)
     if found is not None:
         quantize, codes = found
         node.attributes["sum_dtype"] = ir.AttrInt64("sum_dtype", int(codes.dtype))
