@@ -6,8 +6,8 @@
 
 becomes one QConv with one more operand, `rq` (or an f32 or bf16 tensor); `_ext/engine/product.h`
 says what its attributes mean. The codes between product and Add (fuse_epilogues has given them to
-the product) are rounded to and read back in registers. Where both operands are products, the later one
-adds. A shape that is not known here, or wrong, is looked at again when a plan is made.
+the product) are rounded to and read back in registers. Where both operands are products, the later
+one adds. A shape that is not known here, or wrong, is looked at again when a plan is made.
 """
 
 from __future__ import annotations
