@@ -155,6 +155,30 @@ def test_a_transposed_convolution_of_whole_numbers_is_exact(isa, kernel, dtype):
     assert same_bits(result, rounded(expected, dtype))
 
 
+@pytest.mark.parametrize("isa", EXACT_ISAS)
+@pytest.mark.parametrize("group", [1, 40])
+@pytest.mark.parametrize("residual", [BF16, np.float32])
+@pytest.mark.parametrize("dtype", [F32_TYPE, BF16_TYPE])
+def test_a_residual_is_added_before_rounding(isa, group, residual, dtype):
+    rng = np.random.default_rng(9)
+    x, w = reals(rng, (2, 40, 6, 9)), reals(rng, (40, 40 // group, 3, 3))
+    bias = rng.standard_normal(40).astype(np.float32)
+    beside = rng.standard_normal((2, 40, 6, 9)).astype(residual)
+    shape = {"strides": [1, 1], "pads": [1] * 4, "dilations": [1, 1], "group": group}
+    after = {"sum_codes": [1], "sum_a": [0.0], "sum_b": [0.0]}
+    if dtype == BF16_TYPE:
+        after["sum_dtype"] = BF16_TYPE
+    (result,) = run_node(
+        "Conv",
+        [x, w, bias, None, None, None, beside],
+        {**shape, "y_dtype": F32_TYPE, **after},
+        constant=(1, 2),
+        isa=isa,
+    )
+    total = reference.conv_bf16(x, w, bias, **shape) + beside.astype(np.float32)
+    assert same_bits(result, rounded(np.maximum(total, 0), dtype))
+
+
 def test_without_y_dtype_the_result_is_bf16_as_onnx_has_it():
     rng = np.random.default_rng(6)
     x, w = reals(rng, (1, 4, 6, 6)), reals(rng, (8, 4, 3, 3))

@@ -91,6 +91,7 @@ def test_the_steps_are_bf16_products_without_casts_between(model, feed):
     assert kernels.count("matrix bf16") == 1
     assert kernels.count("matrix bf16 dynamic") == 1
     assert all(step.native for step in steps)
+    assert "BAdd" not in [step.op for step in steps]  # the residual is in the layer's epilogue
     casts = [step for step in steps if step.op == "Cast"]
     assert len(casts) <= 3  # the input; y, which is both a result and an operand
 
