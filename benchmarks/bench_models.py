@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from models_report import Accuracy, Row, accuracy_table, speed_table, summary
@@ -40,7 +41,7 @@ from peer_models import (
     source_file,
 )
 from real_models import Feeds, Outputs, RealModel, real_models
-from turns import take_turns
+from turns import Middle, take_turns
 
 import lowprec
 
@@ -189,8 +190,10 @@ class Bench:
         return next(r.make for r in self.runners if (r.who, r.precision) == ("ours", "f32"))
 
     # ---- speed -----------------------------------------------------------------------------------
-    def measure(self, source: Path, threads: int, batch: int, rounds: int) -> Row:
-        """Return everybody's median seconds, in turns."""
+    def measure(
+        self, source: Path, threads: int, batch: int, rounds: int, middle: Middle = median
+    ) -> Row:
+        """Return everybody's median seconds (or another `middle` of the rounds), in turns."""
         lowprec.set_num_threads(threads)
         feed = self.model.timed_feed(batch)
         calls = {}
@@ -209,7 +212,8 @@ class Bench:
                 row.holds[runner.name] = self.accuracy(runner, source).holds
         if calls:
             slow = max(take_turns(calls, 1, 1).values()) > LONG_CALL
-            row.seconds = take_turns(calls, max(3, rounds // 3) if slow else rounds, threads)
+            rounds = max(3, rounds // 3) if slow else rounds
+            row.seconds = take_turns(calls, rounds, threads, middle)
         return row
 
 
@@ -256,6 +260,9 @@ def main() -> int:
     parser.add_argument("--batch", type=numbers, default=[1], help="by comma")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--precision", default="f32,bf16,int8", help="by comma")
+    parser.add_argument(
+        "--least", action="store_true", help="least of the rounds, for a busy machine"
+    )
     parser.add_argument("--only-ours", action="store_true", help="leave the peers out")
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     choice = parser.parse_args()
@@ -279,7 +286,8 @@ def main() -> int:
             if batch > 1 and not bench.model.has_batch:
                 continue
             for threads in choice.threads:
-                rows.append(bench.measure(source, threads, batch, choice.rounds))
+                middle: Middle = min if choice.least else median
+                rows.append(bench.measure(source, threads, batch, choice.rounds, middle))
                 print(speed_table(rows[-1:]), flush=True)
         accuracies += bench.accuracies.values()
         notes += bench.notes
