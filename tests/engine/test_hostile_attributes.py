@@ -37,6 +37,14 @@ HOSTILE = {
     "expand": ("Expand", [ints(2**40, 4, 5, 6)], {}),
     "negative sizes": ("Reshape", [ints(-2, -60)], {}),
     "window of channels": ("LRN", [], {"size": -(2**40)}),
+    "k": ("TopK", [ints(HUGE)], {}),
+    "root of windows": ("LpPool", [], {"kernel_shape": [2**31, 1], "pads": [2**31, 0, 2**31, 0]}),
+    "columns": ("Col2Im", [ints(2**40, 2**40), ints(2, 2)], {}),
+    "transform": ("DFT", [ints(2**40)[0], ints(1)[0]], {}),
+    "frames": ("STFT", [ints(0)[0]], {}),
+    "samples": ("RoiAlign", [ones(1, 4), ints(0)], {"sampling_ratio": HUGE}),
+    "bins": ("RoiAlign", [ones(1, 4), ints(0)], {"output_height": 2**40, "output_width": 2**40}),
+    "result size": ("ConvTranspose", [ones(4, 4, 3, 3)], {"output_shape": [HUGE, HUGE]}),
     "no groups": ("GroupNormalization", [ones(4), ones(4)], {"num_groups": 0}),
 }
 
