@@ -51,6 +51,7 @@ ALIGNMENT = 64
 SLACK = 4096  # bytes after the last constant: vector loads reach past an end
 LARGEST = 1 << 30  # bytes of one kept file
 LIMIT = 4 << 30  # bytes of all of them
+EXTERNAL = b"\x08location"  # a tensor's data in another file: this key, after its length
 READERS = ("onnx", "onnx_ir")  # packages that decide, too, what a file means
 SETTINGS = ("LOWPREC_FALLBACK", "LOWPREC_DISABLE_ADAPTERS", "LOWPREC_ISA")
 
@@ -146,6 +147,11 @@ class SourceFile:
         fields = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
         return all(getattr(now, name) == getattr(self.status, name) for name in fields)
 
+    def has_external_data(self) -> bool:
+        """Return whether tensors of the model may lie in other files, which may change, too."""
+        with mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ) as content:
+            return content.find(EXTERNAL) >= 0
+
     def load(self) -> ir.Model:
         """Return its hub.
 
@@ -226,13 +232,15 @@ class Keeper:
             return False
         content = session.forms()
         try:
-            if content is None or not self._source.is_at(self._source.path):
+            if content is None or self._source.has_external_data():
+                return False
+            if not self._source.is_at(self._source.path):
                 return False
             forms, constants = content
             arrays = [a for form in forms for a in form.constants.values()]
             arrays += constants.values()
             chunks, size = _lay_out(arrays)
-            if size > LARGEST or any(_is_mapped(array) for array in arrays):
+            if size > LARGEST:
                 return False
             header = _header(self._key, session, content, chunks, size, note)
             _write(self._folder, _name(self._key), header, chunks, size)
@@ -295,10 +303,6 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
-
-
-def _is_mapped(array: Array) -> bool:
-    return isinstance(array, np.memmap) or isinstance(array.base, (np.memmap, mmap.mmap))
 
 
 # ---- Writing -------------------------------------------------------------------------------------

@@ -223,6 +223,19 @@ def test_what_a_kernel_refuses_for_one_run_is_read_from_the_model(tmp_path, fold
     np.testing.assert_array_equal(y, feeds["x"])
 
 
+def test_weights_in_another_file_are_read_every_time(tmp_path, folder):
+    path, answers = tmp_path / "model.onnx", []
+    for scale in (1.0, 2.0):
+        # Only the weights' file changes between the two.
+        file = path if scale == 1 else tmp_path / "other.onnx"
+        where = {"location": "weights.bin", "size_threshold": 0}
+        (tmp_path / "weights.bin").unlink(missing_ok=True)
+        onnx.save_model(network(scale), file, save_as_external_data=True, **where)
+        answers.append(results(lowprec.compile(path)))
+    assert answers[0] != answers[1]
+    assert not folder.exists() or not list(folder.glob("*.program"))
+
+
 def test_what_falls_back_is_not_kept(tmp_path, folder):
     graph = helper.make_graph(
         [helper.make_node("Bernoulli", ["x"], ["y"])],
