@@ -19,6 +19,23 @@ UnaryOp draw_unary(Random& random) {
   return op;
 }
 
+// product [, to codes and back] + residual [, Relu]: kernels have a path of its own for it.
+void EpilogueDraw::draw_sum(Random& random) {
+  if (random.chance(2)) {
+    const bool u8 = random.chance(2);
+    const int32_t low = u8 ? 0 : -128, zero = static_cast<int32_t>(random.between(low, low + 255));
+    ops_.push_back({u8 ? UNARY_THROUGH_U8 : UNARY_THROUGH_S8, 1.0f, static_cast<float>(zero)});
+    if (random.chance(2)) {
+      const int64_t least = random.between(low, low + 255) - zero;
+      const int64_t most = random.between(least, low + 255 - zero);
+      ops_.push_back({UNARY_CLIP, static_cast<float>(least), static_cast<float>(most)});
+    }
+    ops_.push_back({UNARY_MUL, random.uniform(0.01f, 0.5f), 0.0f});
+  }
+  ops_.push_back({UNARY_ADD_RESIDUAL, 0.0f, 0.0f});
+  if (random.chance(2)) ops_.push_back({UNARY_RELU, 0.0f, 0.0f});
+}
+
 UnaryOp EpilogueDraw::draw_operator(Random& random) {
   if (random.chance(2)) return draw_unary(random);
   UnaryOp op;
@@ -102,7 +119,9 @@ EpilogueDraw::EpilogueDraw(Case& c, bool integer, const Shape& s, float reach)
   if (random.chance(3)) e.qmin = static_cast<int32_t>(random.between(low, high));
   if (random.chance(3)) e.qmax = static_cast<int32_t>(random.between(e.qmin, high));
   draw_scales(random, integer, reach);
-  if (!random.chance(3)) {
+  if (random.chance(4)) {
+    draw_sum(random);
+  } else if (!random.chance(3)) {
     const int64_t count = random.between(1, 3);
     for (int64_t i = 0; i < count; ++i) ops_.push_back(draw_operator(random));
   }
@@ -127,7 +146,15 @@ EpilogueDraw::EpilogueDraw(Case& c, bool integer, const Shape& s, float reach)
 void EpilogueDraw::settle_fast(Case& c, double largest_acc) {
   float largest = 0.0f;
   for (int64_t i = 0; i < multiplier_.size(); ++i) largest = fmaxf(largest, multiplier_[i]);
-  const bool proven = integer_ && largest_acc * static_cast<double>(largest) < 2147483520.0;
+  const Epilogue& e = epilogue_;
+  const double product = largest_acc * static_cast<double>(largest);
+  bool proven = integer_ && product < 2147483520.0;
+  if (e.residual != nullptr) {
+    // Whatever the operators between are, up to three of them: they grow a value by less than this.
+    const double sum = 4096.0 * (product + 256.0 * static_cast<double>(e.residual_scale));
+    proven &= is_codes(e.kind) && e.addend == nullptr &&
+              sum < 1073741824.0 * static_cast<double>(e.scale);
+  }
   epilogue_.fast = proven && c.random.chance(2) ? 1 : 0;
   if (epilogue_.fast != 0) c.describe(" fast");
 }

@@ -19,6 +19,7 @@ class EpilogueDraw {
   const Epilogue& get() const { return epilogue_; }
 
  private:
+  void draw_sum(Random& random);
   UnaryOp draw_operator(Random& random);
   void draw_residual(Random& random, const Shape& s);
   void draw_scales(Random& random, bool integer, float reach);
