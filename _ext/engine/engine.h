@@ -160,6 +160,13 @@ class Step {
     (void)in_halo, (void)out_halo, (void)out_border;
   }
   virtual uint8_t border_code() const { return 0; }  // what wanted_halo() holds, every byte
+
+  // Images that grow by concatenation share memory where all that write and read them agree: each
+  // is then the front of pixels that are `pitch` elements apart.
+  virtual bool grows_images() const { return false; }  // out[0] is in[0] and more channels
+  virtual void grow(int64_t pitch, bool front_is_there) { (void)pitch, (void)front_is_there; }
+  virtual bool reads_with_pitch(size_t operand) const { return (void)operand, false; }
+  virtual void set_pitch(size_t operand, int64_t pitch) { (void)operand, (void)pitch; }
   // Halos of further operands: in[i] is read past one that somebody else wanted.
   virtual bool understands_halo_of(size_t i) const { return i == 0 && understands_halo(); }
   virtual void set_operand_halo(size_t i, const Halo& halo) { (void)i, (void)halo; }
@@ -267,6 +274,7 @@ const std::vector<Operator>& quantize_operators();     // ops_quantize.cpp
 const std::vector<Operator>& reduce_operators();       // ops_reduce.cpp: reductions, softmax, norms
 const std::vector<Operator>& pool_operators();         // ops_pool.cpp
 const std::vector<Operator>& shuffle_operators();      // ops_shuffle.cpp
+const std::vector<Operator>& concat_operators();       // ops_concat.cpp
 const std::vector<Operator>& shape_operators();      // ops_shape.cpp: reshape, transpose, slice...
 const std::vector<Operator>& gather_operators();     // ops_gather.cpp: gathers and scatters
 const std::vector<Operator>& resize_operators();     // ops_resize.cpp: resize, pad

@@ -7,14 +7,16 @@ namespace {
 const std::map<std::string, const Operator*>& by_name() {
   static const std::map<std::string, const Operator*> names = [] {
     std::map<std::string, const Operator*> all;
-    for (const auto* table : {&conv_operators(),   &transposed_operators(),  &shuffle_operators(),
-                              &matrix_operators(), &elementwise_operators(), &quantize_operators(),
-                              &reduce_operators(), &observe_operators(),     &pool_operators(),
-                              &shape_operators(),  &resize_operators(),      &recurrent_operators(),
-                              &gather_operators(), &cast_operators(),        &bit_operators(),
-                              &angle_operators(),  &sort_operators(),        &select_operators(),
-                              &window_operators(), &sample_operators(),      &boxes_operators(),
-                              &signal_operators(), &bf16_operators(),        &region_operators()}) {
+    for (const auto* table :
+         {&conv_operators(),      &transposed_operators(), &shuffle_operators(),
+          &concat_operators(),    &matrix_operators(),     &elementwise_operators(),
+          &quantize_operators(),  &reduce_operators(),     &observe_operators(),
+          &pool_operators(),      &shape_operators(),      &resize_operators(),
+          &recurrent_operators(), &gather_operators(),     &cast_operators(),
+          &bit_operators(),       &angle_operators(),      &sort_operators(),
+          &select_operators(),    &window_operators(),     &sample_operators(),
+          &boxes_operators(),     &signal_operators(),     &bf16_operators(),
+          &region_operators()}) {
       for (const Operator& entry : *table) all[entry.op] = &entry;
     }
     return all;

@@ -102,6 +102,21 @@ class RegionStep : public Step {
   }
   bool is_dense(int operand) const { return dense_[static_cast<size_t>(operand)]; }
 
+  // Pixels of an operand that only the affine step reads may lie apart.
+  bool reads_with_pitch(size_t operand) const override {
+    const int value = static_cast<int>(operand);
+    if (nest.rank() != 2 || !is_dense(value) || uses(value) != 1) return false;
+    for (const Instruction& now : program) {
+      if (now.left == value) return now.affine && sizes_[operand] == 4 && n_step_ == n_;
+    }
+    return false;
+  }
+  void set_pitch(size_t operand, int64_t pitch) override {
+    nest.strides[operand + 1][0] = pitch;
+    dense_[operand] = false;
+    inplace = -1;
+  }
+
   void run(Pointers t, uint8_t*) const override {
     if (nest.empty) return;
     const int64_t blocks = outer_ * row_blocks_ * n_blocks_;
@@ -208,15 +223,21 @@ class RegionStep : public Step {
         const auto column = [&](size_t which) {
           return reinterpret_cast<const float*>(views[program[which].right].data);
         };
-        const ScaleShiftArgs args = {reinterpret_cast<const float*>(x.data),
-                                     reinterpret_cast<float*>(made),
-                                     rows,
-                                     n,
-                                     n,
-                                     column(i),
-                                     column(i + 1),
-                                     column(i + 2),
-                                     1};
+        ScaleShiftArgs args = {reinterpret_cast<const float*>(x.data),
+                               reinterpret_cast<float*>(made),
+                               rows,
+                               n,
+                               n,
+                               column(i),
+                               column(i + 1),
+                               column(i + 2),
+                               1};
+        if (x.row != n) {
+          args.rows = 1;
+          for (int64_t row = 1; row < rows; ++row, args.x += x.row, args.y += n) {
+            kernels->scale_shift(&args);
+          }
+        }
         kernels->scale_shift(&args);
       } else {
         run_one(program[i], views, made, rows, n);

@@ -202,49 +202,6 @@ void build_depth_space(Planner& planner, const Node& node) {
 
 // -------------------------------------------------------------------------------- parts of axes
 
-void build_concat(Planner& planner, const Node& node) {
-  const size_t n = node.inputs.size();
-  Layout layout = Layout::PLAIN;
-  Shape shape;
-  const DType dtype = planner.dtype_of(node, 0);
-  const size_t rank = planner.shape_of(node, 0).size();
-  const size_t axis = static_cast<size_t>(normalise_axis(node.integer("axis", 0), rank, "Concat"));
-  for (size_t i = 0; i < n; ++i) {
-    const Shape own = planner.shape_of(node, i);
-    if (planner.dtype_of(node, i) != dtype) throw Error("operands differ in element type");
-    if (own.size() != rank) throw Error("operands differ in rank");
-    if ((rank == 3 || rank == 4) && planner.layout_of(node, i) == Layout::CHANNELS_LAST) {
-      layout = Layout::CHANNELS_LAST;
-    }
-    if (i == 0) {
-      shape = own;
-      continue;
-    }
-    for (size_t k = 0; k < rank; ++k) {
-      if (k != axis && own[k] != shape[k]) {
-        throw Error("operand shapes " + to_string(shape) + " and " + to_string(own) +
-                    " do not fit along axis " + std::to_string(axis));
-      }
-    }
-    shape[axis] += own[axis];
-  }
-  const int y = planner.output(node, 0, dtype, shape, layout);
-  const Strides made = strides_of(shape, layout);
-  std::vector<int> in;
-  std::vector<StridedCopy> copies;
-  int64_t at = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const int x = planner.operand(node, i, layout);
-    const Shape own = planner.tensor(x).shape;
-    copies.emplace_back(dtype_size(dtype), own, made, strides_of(own, layout), at * made[axis], 0);
-    at += own[axis];
-    in.push_back(x);
-  }
-  planner.add(in, {y}, [=](Pointers t, uint8_t*) {
-    for (size_t i = 0; i < in.size(); ++i) copies[i].run(t[y], t[in[i]]);
-  });
-}
-
 void build_split(Planner& planner, const Node& node) {
   const int x = planner.operand_as_is(node, 0);
   const Tensor tensor = planner.tensor(x);
@@ -494,7 +451,6 @@ const std::vector<Operator>& shape_operators() {
       {"Tile", {{"Tile", nullptr, build_tile}}},
       {"DepthToSpace", {{"DepthToSpace", nullptr, build_depth_space}}},
       {"SpaceToDepth", {{"SpaceToDepth", nullptr, build_depth_space}}},
-      {"Concat", {{"Concat", nullptr, build_concat}}},
       {"Split", {{"Split", nullptr, build_split}}},
       {"Slice", {{"Slice", nullptr, build_slice}}},
       {"Shape", {{"Shape", nullptr, build_shape}}},

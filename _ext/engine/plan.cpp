@@ -85,6 +85,62 @@ void Plan::choose_halos() {
   }
 }
 
+// x1, then x1 x2, then x1 x2 x3 ..: one buffer with the pixels of the last, where each is written
+// by a concatenation and read by nothing but the next one and steps that understand a pitch.
+void Plan::share_growing_images() {
+  struct Use {
+    Step* writer = nullptr;
+    std::vector<std::pair<Step*, size_t>> readers;
+    int tensors = 0;
+  };
+  std::vector<Use> uses(storages_.size());
+  const auto storage_of = [&](int id) {
+    return static_cast<size_t>(tensors_[static_cast<size_t>(id)].storage);
+  };
+  for (const Tensor& tensor : tensors_) ++uses[static_cast<size_t>(tensor.storage)].tensors;
+  for (const auto& step : steps_) {
+    for (size_t i = 0; i < step->in.size(); ++i) {
+      uses[storage_of(step->in[i])].readers.emplace_back(step.get(), i);
+    }
+    for (const int id : step->out) uses[storage_of(id)].writer = step.get();
+  }
+  // The concatenation that lets tensor `id` grow, if it can be the front of the result.
+  const auto grower = [&](int id) -> Step* {
+    const Use& use = uses[storage_of(id)];
+    const bool alone = use.tensors == 1 && storages_[storage_of(id)].kind == Storage::ARENA;
+    if (!alone || use.writer == nullptr || !use.writer->grows_images()) return nullptr;
+    Step* next = nullptr;
+    for (const auto& [reader, operand] : use.readers) {
+      if (reader->grows_images() && operand == 0 && next == nullptr) {
+        next = reader;
+      } else if (!reader->reads_with_pitch(operand)) {
+        return nullptr;
+      }
+    }
+    return next;
+  };
+  // From the back: what a front grows into has its pitch and memory already.
+  std::vector<int64_t> pitch(tensors_.size(), 0);
+  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
+    if (!(*step)->grows_images()) continue;
+    const int whole = (*step)->out[0], front = (*step)->in[0];
+    Tensor& result = tensors_[static_cast<size_t>(whole)];
+    int64_t& own = pitch[static_cast<size_t>(whole)];
+    const bool shareable = uses[storage_of(whole)].tensors == 1 || own != 0;
+    if (own == 0) own = result.shape[1];
+    const bool there = shareable && storages_[storage_of(whole)].kind == Storage::ARENA &&
+                       grower(front) == step->get();
+    if (!there && own == result.shape[1]) continue;
+    (*step)->grow(own, there);
+    if (!there) continue;
+    for (const auto& [reader, operand] : uses[storage_of(front)].readers) {
+      if (reader != step->get()) reader->set_pitch(operand, own);
+    }
+    pitch[static_cast<size_t>(front)] = own;
+    tensors_[static_cast<size_t>(front)].storage = result.storage;
+  }
+}
+
 void Plan::place() {
   const auto storage = [&](int id) -> Storage& {
     return storages_[static_cast<size_t>(tensors_[static_cast<size_t>(id)].storage)];

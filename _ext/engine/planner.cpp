@@ -403,6 +403,7 @@ std::shared_ptr<Plan> Program::plan(const std::vector<Shape>& shapes,
     storage.kind = Plan::Storage::OUTPUT;
     storage.index = static_cast<int>(i);
   }
+  plan->share_growing_images();
   plan->choose_halos();
   for (const Tensor& tensor : plan->tensors_) {
     Plan::Storage& storage = plan->storages_[static_cast<size_t>(tensor.storage)];

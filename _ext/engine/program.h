@@ -39,6 +39,7 @@ class Plan {
     int first = -1, last = -1;  // steps
   };
   void choose_halos();
+  void share_growing_images();
   void place();  // liveness, in-place merging, offsets
 
   std::vector<std::unique_ptr<Step>> steps_;
