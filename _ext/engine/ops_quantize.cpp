@@ -570,15 +570,28 @@ void build_qglobal_average_pool(Planner& planner, const Node& node) {
   const int64_t n = tensor.elements(), made = batch * channels;
   const Kernels& kernels = planner.kernels();
   Step& step = planner.add({x}, {y}, [=, &kernels](Pointers t, uint8_t* scratch) {
-    float* real = reinterpret_cast<float*>(scratch);
-    float* mean = real + n;
-    dequantize_all(kernels, from, t[x], real, n, a);
-    kernels.reduce(REDUCE_SUM, real, mean, last ? batch : made, space, last ? channels : 1);
+    float* mean = reinterpret_cast<float*>(scratch);
+    if (last) {
+      for (int64_t image = 0; image < batch; ++image) {
+        const uint8_t* codes = t[x] + image * space * channels;
+        float* sums = mean + image * channels;
+        const auto part = [&](int64_t begin, int64_t end) {
+          const SumCodesArgs args = {codes + begin, sums + begin, space,        end - begin,
+                                     channels,      a.scale,      a.zero_point, from == DType::S8};
+          kernels.sum_codes(&args);
+        };
+        parallel_rows(channels, grain_of_rows(VECTOR_GRAIN, space), part, 64);
+      }
+    } else {
+      float* real = mean + made;
+      dequantize_all(kernels, from, t[x], real, n, a);
+      kernels.reduce(REDUCE_SUM, real, mean, made, space, 1);
+    }
     const UnaryOp divide = {UNARY_DIV, static_cast<float>(space), 0.0f};
     kernels.unary(&divide, 1, mean, mean, made);
     quantize(kernels, dtype, mean, t[y], made, r);
   });
-  step.scratch_bytes = (n + made) * 4;
+  step.scratch_bytes = (last ? made : n + made) * 4;
 }
 
 }  // namespace

@@ -204,6 +204,17 @@ enum ReduceCode : int32_t {
   REDUCE_MIN = 7,
 };
 
+// y[i] = the sum as above, over d, of (x[d * stride + i] - zero_point) * scale, i < n: u8 codes, or
+// s8.
+struct SumCodesArgs {
+  const void* x;
+  float* y;
+  int64_t depth, n, stride;
+  float scale;
+  int32_t zero_point;
+  int32_t is_signed;
+};
+
 // Rows of n elements: (x - mean) * (1 / sqrt(mean of squared differences + epsilon)) * gamma +
 // beta.
 struct NormArgs {
@@ -360,6 +371,7 @@ struct Kernels {
   // Rows (impl/rows.inl).
   void (*reduce)(int32_t code, const float* x, float* y, int64_t outer, int64_t depth,
                  int64_t inner);
+  void (*sum_codes)(const SumCodesArgs*);
   // Over depth of x [outer][depth][inner]; with `logarithm`, its log.
   void (*softmax)(int32_t logarithm, const float* x, float* y, int64_t outer, int64_t depth,
                   int64_t inner);

@@ -68,6 +68,37 @@ void reduce(Case& c) {
   });
 }
 
+void sum_codes(Case& c) {
+  Random& random = c.random;
+  const Block b = draw_block(c);
+  SumCodesArgs args{};
+  args.depth = b.depth, args.n = b.inner, args.stride = b.inner + random.between(0, 3);
+  args.is_signed = random.chance(2) ? 1 : 0;
+  args.zero_point = static_cast<int32_t>(random.between(args.is_signed ? -128 : 0, 127));
+  args.scale = random.one_of<float>({0.02f, 1.0f, 3e-5f});
+  const Guarded<uint8_t> x((args.depth - 1) * args.stride + args.n, random.side());
+  random.fill_codes(x);
+  const Guarded<float> expected(args.n, Against::END);
+  for (int64_t i = 0; i < args.n; ++i) {
+    expected[i] = plain_reduction(
+        args.depth, 0.0f,
+        [&](int64_t d) {
+          const uint8_t code = x[d * args.stride + i];
+          const int32_t q = args.is_signed ? static_cast<int8_t>(code) : code;
+          return static_cast<float>(q - args.zero_point) * args.scale;
+        },
+        add);
+  }
+  args.x = x.data();
+  const Against side = random.side();
+  c.each_table([&](const Kernels& table) {
+    const Guarded<float> y(args.n, side);
+    args.y = y.data();
+    table.sum_codes(&args);
+    c.same("y", expected, y);
+  });
+}
+
 void softmax(Case& c) {
   Random& random = c.random;
   const bool logarithm = random.chance(2);
@@ -187,6 +218,7 @@ void scale_shift(Case& c) {
 
 std::vector<Check> row_checks() {
   return {{"reduce", reduce, 7 * 40, {LP_ENTRY(reduce)}},
+          {"sum_codes", sum_codes, 100, {LP_ENTRY(sum_codes)}},
           {"softmax", softmax, 150, {LP_ENTRY(softmax)}},
           {"normalize_rows", normalize_rows, 150, {LP_ENTRY(normalize_rows)}},
           {"scale_shift", scale_shift, 100, {LP_ENTRY(scale_shift)}}};

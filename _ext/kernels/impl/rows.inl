@@ -4,6 +4,7 @@
 // 16-lane group along a contiguous row, or 16 accumulators when lanes run over `inner`.
 // Included inside a per-ISA translation unit, after unary.inl.
 #pragma once
+#include "kernels/impl/elements.inl"
 #include "kernels/impl/unary.inl"
 
 namespace {
@@ -195,6 +196,22 @@ static void reduce(int32_t code, const float* x, float* y, int64_t outer, int64_
     default:
       return;
   }
+}
+
+template <class Code>
+static void sum_codes_of(const lp::SumCodesArgs& args) {
+  const Code* x = static_cast<const Code*>(args.x);
+  const VI zero_point = vset_s32(args.zero_point);
+  const VF scale = vset(args.scale);
+  for_lanes(args.n, [&](int64_t c, int n) {
+    const VF sum = reduce_columns<Sum>(args.depth, [&](int64_t i) {
+      return cvt_f32(load_codes(x + i * args.stride + c, n) - zero_point) * scale;
+    });
+    vstore_any(args.y + c, sum, n);
+  });
+}
+static void sum_codes(const lp::SumCodesArgs* args) {
+  args->is_signed ? sum_codes_of<int8_t>(*args) : sum_codes_of<uint8_t>(*args);
 }
 
 // ------------------------------------------------------------------------------------ softmax

@@ -34,6 +34,7 @@ constexpr lp::Kernels kernel_table(const char* name) {
   k.binary_rows = binary_rows;
   k.qbinary_rows = qbinary_rows;
   k.reduce = reduce;
+  k.sum_codes = sum_codes;
   k.softmax = softmax;
   k.normalize_rows = normalize_rows;
   k.scale_shift = scale_shift;
