@@ -31,6 +31,7 @@ struct Instruction {
   std::vector<UnaryOp> chain;
   int slot = -1;        // of the block's memory; -1: the result itself
   bool affine = false;  // the first of Sub, Mul, Add with one value a column: scale_shift does them
+  bool affine_codes = false;  // and Quantize to u8 behind them: scale_shift_u8
 };
 
 std::vector<Instruction> instructions_of(const Node& node) {
@@ -153,7 +154,12 @@ class RegionStep : public Step {
                           is_column_vector(add.right) &&
                           (sub.left >= operands_ || dense_[static_cast<size_t>(sub.left)]) &&
                           uses(first) == 1 && uses(first + 1) == 1;
-      if (program[i].affine) i += 2;
+      if (!program[i].affine) continue;
+      const Instruction& behind = program[std::min(i + 3, program.size() - 1)];
+      program[i].affine_codes = i + 4 == program.size() && behind.kind == QUANTIZE &&
+                                behind.code == static_cast<int32_t>(DType::U8) &&
+                                behind.left == first + 2 && uses(first + 2) == 1;
+      i += 2;
     }
   }
   int uses(int value) const {
@@ -214,7 +220,7 @@ class RegionStep : public Step {
     }
     uint8_t* result = t[out[0]] + at[0] * (dtype == DType::F32 ? 4 : 1);
     for (size_t i = 0; i < program.size(); ++i) {
-      const size_t last = program[i].affine ? i + 2 : i;
+      const size_t last = i + (program[i].affine_codes ? 3 : program[i].affine ? 2 : 0);
       fetch_next(views, rows * n, i, last + 1);
       const int slot = program[last].slot;
       uint8_t* made = slot < 0 ? result : reinterpret_cast<uint8_t*>(memory + slot * slot_floats());
@@ -223,6 +229,20 @@ class RegionStep : public Step {
         const auto column = [&](size_t which) {
           return reinterpret_cast<const float*>(views[program[which].right].data);
         };
+        if (program[i].affine_codes) {
+          const ScaleShiftCodesArgs args = {reinterpret_cast<const float*>(x.data),
+                                            made,
+                                            rows,
+                                            n,
+                                            x.row,
+                                            column(i),
+                                            column(i + 1),
+                                            column(i + 2),
+                                            program[last].scale,
+                                            program[last].zero_point};
+          kernels->scale_shift_u8(&args);
+          return;
+        }
         ScaleShiftArgs args = {reinterpret_cast<const float*>(x.data),
                                reinterpret_cast<float*>(made),
                                rows,

@@ -239,6 +239,17 @@ struct ScaleShiftArgs {
   int32_t channels_last;
 };
 
+// q = quantize((x - shift[c]) * scale[c] + offset[c], code_scale), c the position in the row; rows
+// of x are x_row apart, those of q follow each other.
+struct ScaleShiftCodesArgs {
+  const float* x;
+  uint8_t* q;
+  int64_t rows, n, x_row;
+  const float *shift, *scale, *offset;
+  float code_scale;
+  int32_t zero_point;
+};
+
 // ---- windows over channels-last images; taps outside of the image are skipped ----
 struct PoolArgs {
   const void* src;
@@ -377,6 +388,7 @@ struct Kernels {
                   int64_t inner);
   void (*normalize_rows)(const NormArgs*);
   void (*scale_shift)(const ScaleShiftArgs*);
+  void (*scale_shift_u8)(const ScaleShiftCodesArgs*);  // impl/convert.inl
 
   // Windows (impl/pool.inl). bf16: in f32, the result rounded.
   void (*max_pool_f32)(const PoolArgs*);

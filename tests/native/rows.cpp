@@ -214,6 +214,41 @@ void scale_shift(Case& c) {
   });
 }
 
+void scale_shift_u8(Case& c) {
+  Random& random = c.random;
+  ScaleShiftCodesArgs args{};
+  args.rows = random.between(1, 5), args.n = random.size(150);
+  args.x_row = args.n + (random.chance(2) ? random.between(0, 20) : 0);
+  args.code_scale = random.chance(8) ? 1e-40f : 0.001f * static_cast<float>(random.between(1, 99));
+  args.zero_point = random.between(0, 255);
+  const Guarded<float> x((args.rows - 1) * args.x_row + args.n, random.side());
+  const Guarded<float> shift(args.n, random.side()), scale(args.n, random.side());
+  const Guarded<float> offset(args.n, random.side());
+  random.fill(x, 3.0f, 30);
+  random.fill(shift, 3.0f, 0);
+  random.fill(scale, 3.0f, 0);
+  random.fill(offset, 3.0f, 0);
+  args.x = x.data(), args.shift = shift.data(), args.scale = scale.data();
+  args.offset = offset.data();
+  c.describe("rows %d n %d step %d zero point %d", static_cast<int>(args.rows),
+             static_cast<int>(args.n), static_cast<int>(args.x_row), args.zero_point);
+  const Guarded<uint8_t> expected(args.rows * args.n, Against::END);
+  for (int64_t i = 0; i < expected.size(); ++i) {
+    const int64_t channel = i % args.n;
+    const float value = x[i / args.n * args.x_row + channel];
+    const float moved = (value - shift[channel]) * scale[channel];
+    expected[i] = static_cast<uint8_t>(
+        plain_code((moved + offset[channel]) / args.code_scale, args.zero_point, 0, 255));
+  }
+  const Against side = random.side();
+  c.each_table([&](const Kernels& table) {
+    const Guarded<uint8_t> q(expected.size(), side);
+    args.q = q.data();
+    table.scale_shift_u8(&args);
+    c.same("q", expected, q);
+  });
+}
+
 }  // namespace
 
 std::vector<Check> row_checks() {
@@ -221,7 +256,8 @@ std::vector<Check> row_checks() {
           {"sum_codes", sum_codes, 100, {LP_ENTRY(sum_codes)}},
           {"softmax", softmax, 150, {LP_ENTRY(softmax)}},
           {"normalize_rows", normalize_rows, 150, {LP_ENTRY(normalize_rows)}},
-          {"scale_shift", scale_shift, 100, {LP_ENTRY(scale_shift)}}};
+          {"scale_shift", scale_shift, 100, {LP_ENTRY(scale_shift)}},
+          {"scale_shift_u8", scale_shift_u8, 150, {LP_ENTRY(scale_shift_u8)}}};
 }
 
 }  // namespace lp::check

@@ -103,6 +103,30 @@ LP_INLINE void quantize(const lp::ConvertArgs& args) {
   write_codes(y, args.n, streaming, [&](int64_t i) LP_LAMBDA { return codes(i, W); }, codes);
 }
 
+// A batch normalisation and the codes of its result.
+static void scale_shift_u8(const lp::ScaleShiftCodesArgs* args) {
+  const VF divisor = vset(args->code_scale);
+  const VI zero_point = vset_s32(args->zero_point);
+  const bool quick = W > 1 && ordinary(args->code_scale);
+  const CodeDivision division = CodeDivision::by(quick ? args->code_scale : 1.0f);
+  const float *shift = args->shift, *scale = args->scale, *offset = args->offset;
+  for (int64_t row = 0; row < args->rows; ++row) {
+    const float* x = args->x + row * args->x_row;
+    uint8_t* q = args->q + row * args->n;
+    const auto value = [&](int64_t i, int some) LP_LAMBDA {
+      const VF moved =
+          (load_any(x + i, some) - load_any(shift + i, some)) * load_any(scale + i, some);
+      return moved + load_any(offset + i, some);
+    };
+    const auto codes = [&](int64_t i, int some)
+                           LP_LAMBDA { return to_steps(value(i, some) / divisor) + zero_point; };
+    const auto full = [&](int64_t i) LP_LAMBDA {
+      return quick ? division.steps(value(i, W)) + zero_point : codes(i, W);
+    };
+    write_codes(q, args->n, false, full, codes);
+  }
+}
+
 template <class T>
 LP_INLINE void dequantize(const lp::ConvertArgs& args) {
   const T* x = static_cast<const T*>(args.x);

@@ -38,6 +38,7 @@ constexpr lp::Kernels kernel_table(const char* name) {
   k.softmax = softmax;
   k.normalize_rows = normalize_rows;
   k.scale_shift = scale_shift;
+  k.scale_shift_u8 = scale_shift_u8;
   k.max_pool_f32 = max_pool_f32;
   k.max_pool_bf16 = max_pool_bf16;
   k.max_pool_u8 = max_pool_u8;
