@@ -75,13 +75,13 @@ PRODUCTS = {
     "many small groups": ("Conv", reals(1, 96, 30, 31), [reals(96, 4, 3, 3)], {"group": 24}),
     "transposed conv": (
         "ConvTranspose",
-        reals(1, 24, 19, 23),
+        reals(1, 24, 57, 69),
         [reals(24, 40, 3, 3)],
         {"strides": [2, 2]},
     ),
     "depthwise": (
         "Conv",
-        reals(2, 70, 21, 23),
+        reals(2, 70, 63, 69),
         [reals(70, 1, 3, 3)],
         {"group": 70, "pads": [1] * 4},
     ),
@@ -128,7 +128,7 @@ OTHERS = {
     ),
     "quantize last axis": (
         "QuantizeLinear",
-        [reals(900, 50)],
+        [reals(9000, 50)],
         [np.linspace(0.01, 0.1, 50, dtype=np.float32), np.arange(50, dtype=np.uint8)],
         {"axis": 1},
     ),
