@@ -242,16 +242,17 @@ void build_dropout(Planner& planner, const Node& node) {
 
 void run_float_part(void (*kernel)(int32_t, const BinaryArgs*), int32_t code, const Nest& nest,
                     const float* a, const float* b, float* y) {
+  const bool dense = rows_are_dense(nest);
   BinaryArgs args = {a,
                      b,
                      y,
-                     nest.size(1),
+                     dense ? nest.size(1) : 1,
                      nest.size(0),
                      nest.stride(1, 1),
                      nest.stride(1, 0),
                      nest.stride(2, 1),
                      nest.stride(2, 0)};
-  for_each_outer<3>(nest, 2, [&](const int64_t* at) {
+  for_each_outer<3>(nest, dense ? 2 : 1, [&](const int64_t* at) {
     args.y = y + at[0];
     args.a = a + at[1];
     args.b = b + at[2];

@@ -387,9 +387,10 @@ void build_qbinary(Planner& planner, const Node& node) {
            [=](Pointers t, uint8_t*) {
              parallel_parts<3>(nest, VECTOR_GRAIN, [&](const Nest& part, const int64_t* from) {
                QBinaryArgs now = args;
-               now.rows = part.size(1);
+               const bool dense = rows_are_dense(part);
+               now.rows = dense ? part.size(1) : 1;
                now.n = part.size(0);
-               for_each_outer<3>(part, 2, [&](const int64_t* at) {
+               for_each_outer<3>(part, dense ? 2 : 1, [&](const int64_t* at) {
                  now.y = t[y] + from[0] + at[0];
                  now.a = t[left] + from[1] + at[1];
                  now.b = t[right] + from[2] + at[2];

@@ -38,6 +38,10 @@ struct Nest {
   }
 };
 Nest make_nest(const Shape& shape, const std::vector<Strides>& strides);
+// Whether rows of operand 0 follow each other without a gap: not in a part that cuts them.
+inline bool rows_are_dense(const Nest& nest) {
+  return nest.size(1) == 1 || nest.stride(0, 1) == nest.size(0);
+}
 
 // Calls body(offsets) for every position of all but the `inner` innermost axes; offsets[k] is
 // operand k's.

@@ -115,6 +115,13 @@ OTHERS = {
     "binary": ("Add", [IMAGE, reals(2, 50, 61, 47)], [], {}),
     "broadcast rows": ("Mul", [reals(700, 301), reals(301)], [], {}),
     "broadcast columns": ("Sub", [reals(700, 301), reals(700, 1)], [], {}),
+    "broadcast few long rows": ("Add", [reals(12, 128, 128), reals(1, 128, 128)], [], {}),
+    "qadd of few long rows": (
+        "QAdd",
+        [codes(12, 128, 128), codes(1, 128, 128)],
+        [],
+        {"a_scale": 0.1, "b_scale": 0.07, "b_zero_point": 3} | SIDE,
+    ),
     "broadcast outer": ("Add", [reals(1, 50, 61, 47), reals(8, 1, 61, 1)], [], {}),
     "integers": ("Add", [RNG.integers(-9, 9, (300, 401)), RNG.integers(-9, 9, (401,))], [], {}),
     "where": ("Where", [reals(300, 401) > 0, reals(300, 401), reals(1, 401)], [], {}),
