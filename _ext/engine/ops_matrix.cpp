@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "engine/product.h"
+#include "engine/views.h"
 #include "matrix_args.h"
 
 namespace lp {
@@ -323,25 +324,8 @@ void matrix_dynamic(Planner& p, const Node& node) {
   step->beta = node.real("beta", 1.0f);
   const Shape a_batch(a.begin(), a.end() - 2), b_batch(b.begin(), b.end() - 2);
   Shape batch = broadcast(a_batch, b_batch, "MatMul");
-  const auto starts = [&](const Shape& own, int64_t matrix) {
-    std::vector<int64_t> result;
-    const Shape strides = row_major_strides(own);
-    for (int64_t i = 0; i < count(batch); ++i) {
-      int64_t rest = i, start = 0;
-      for (size_t d = batch.size(); d-- > 0;) {
-        const int64_t index = rest % batch[d];
-        rest /= batch[d];
-        if (d + own.size() >= batch.size()) {
-          const size_t axis = d + own.size() - batch.size();
-          if (own[axis] != 1) start += index * strides[axis];
-        }
-      }
-      result.push_back(start * matrix);
-    }
-    return result;
-  };
-  step->a_at = starts(a_batch, step->m * step->k);
-  step->b_at = starts(b_batch, step->k * step->n);
+  step->a_at = batch_starts(batch, a_batch, step->m * step->k);
+  step->b_at = batch_starts(batch, b_batch, step->k * step->n);
   step->product = p.kernels().product_f32;
   step->ops = chain_of(node, "chain_");
   step->in = {a_id, b_id};

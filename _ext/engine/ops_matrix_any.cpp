@@ -20,24 +20,6 @@ struct MatrixShape {
   double alpha = 1.0, beta = 1.0;
 };
 
-// Starts of the matrices of an operand whose batch axes are broadcast to `batch`.
-std::vector<int64_t> starts_of(const Shape& own, const Shape& batch, int64_t matrix) {
-  const Shape strides = row_major_strides(own);
-  std::vector<int64_t> result;
-  for (int64_t i = 0; i < count(batch); ++i) {
-    int64_t rest = i, start = 0;
-    for (size_t d = batch.size(); d-- > 0;) {
-      const int64_t index = rest % batch[d];
-      rest /= batch[d];
-      if (d + own.size() < batch.size()) continue;
-      const size_t axis = d + own.size() - batch.size();
-      if (own[axis] != 1) start += index * strides[axis];
-    }
-    result.push_back(start * matrix);
-  }
-  return result;
-}
-
 template <class T>
 void multiply(const MatrixShape& s, const T* a, const T* b, T* y, int64_t begin, int64_t end) {
   using U = std::conditional_t<std::is_integral_v<T>, uint64_t, T>;
@@ -111,8 +93,8 @@ void matrix_any(Planner& p, const Node& node) {
   s.beta = static_cast<double>(node.real("beta", 1.0f));
   const Shape a_batch(a.begin(), a.end() - 2), b_batch(b.begin(), b.end() - 2);
   const Shape batch = broadcast(a_batch, b_batch, "MatMul");
-  s.a_at = starts_of(a_batch, batch, s.m * s.k);
-  s.b_at = starts_of(b_batch, batch, s.k * s.n);
+  s.a_at = batch_starts(batch, a_batch, s.m * s.k);
+  s.b_at = batch_starts(batch, b_batch, s.k * s.n);
   Shape result = batch;
   if (!row) result.push_back(s.m);
   if (!column) result.push_back(s.n);

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "engine/product.h"
+#include "engine/views.h"
 #include "matrix_args.h"
 
 namespace lp {
@@ -94,24 +95,6 @@ class DynamicBf16Step : public Step {
   }
 };
 
-// Where each matrix of a batch starts, `own` broadcast to `batch`.
-std::vector<int64_t> starts_of(const Shape& batch, const Shape& own, int64_t matrix) {
-  std::vector<int64_t> result;
-  const Shape strides = row_major_strides(own);
-  for (int64_t i = 0; i < count(batch); ++i) {
-    int64_t rest = i, start = 0;
-    for (size_t d = batch.size(); d-- > 0;) {
-      const int64_t index = rest % batch[d];
-      rest /= batch[d];
-      if (d + own.size() < batch.size()) continue;
-      const size_t axis = d + own.size() - batch.size();
-      if (own[axis] != 1) start += index * strides[axis];
-    }
-    result.push_back(start * matrix);
-  }
-  return result;
-}
-
 }  // namespace
 
 const char* refuse_dynamic_bf16(Planner& p, const Node& node) {
@@ -143,8 +126,8 @@ void matrix_dynamic_bf16(Planner& p, const Node& node) {
   step->b = flip ? WeightStrides{step->k, 0, 1} : WeightStrides{1, 0, step->n};
   const Shape a_batch(a.begin(), a.end() - 2), b_batch(b.begin(), b.end() - 2);
   const Shape batch = broadcast(a_batch, b_batch, "MatMul");
-  step->a_at = starts_of(batch, a_batch, step->m * step->k);
-  step->b_at = starts_of(batch, b_batch, step->k * step->n);
+  step->a_at = batch_starts(batch, a_batch, step->m * step->k);
+  step->b_at = batch_starts(batch, b_batch, step->k * step->n);
   step->product = p.kernels().product_bf16;
   step->output = output_of(node, DType::BF16);
   step->in = {a_id, b_id};

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "engine/product.h"
+#include "engine/views.h"
 #include "matrix_args.h"
 
 namespace lp {
@@ -77,24 +78,6 @@ class MatrixCodesStep : public Step {
 
 bool is_code(DType dtype) { return dtype == DType::U8 || dtype == DType::S8; }
 
-// Where the matrices of one operand start, for each entry of the batch.
-std::vector<int64_t> starts_of(const Shape& batch, const Shape& own, int64_t matrix) {
-  std::vector<int64_t> result;
-  const Shape strides = row_major_strides(own);
-  for (int64_t i = 0; i < count(batch); ++i) {
-    int64_t rest = i, start = 0;
-    for (size_t d = batch.size(); d-- > 0;) {
-      const int64_t index = rest % batch[d];
-      rest /= batch[d];
-      if (d + own.size() < batch.size()) continue;
-      const size_t axis = d + own.size() - batch.size();
-      if (own[axis] != 1) start += index * strides[axis];
-    }
-    result.push_back(start * matrix);
-  }
-  return result;
-}
-
 }  // namespace
 
 const char* refuse_matrix_codes(Planner& p, const Node& node) {
@@ -126,8 +109,8 @@ void matrix_codes(Planner& p, const Node& node) {
   if (step->k > INT32_MAX / (255 * 255)) throw Unsupported("MatMul: its sums could pass 2^31");
   const Shape a_batch(a.begin(), a.end() - 2), b_batch(b.begin(), b.end() - 2);
   const Shape batch = broadcast(a_batch, b_batch, "MatMul");
-  step->a_at = starts_of(batch, a_batch, step->m * step->k);
-  step->b_at = starts_of(batch, b_batch, step->k * step->n);
+  step->a_at = batch_starts(batch, a_batch, step->m * step->k);
+  step->b_at = batch_starts(batch, b_batch, step->k * step->n);
   if (count(b_batch) == 1 && count(a_batch) == count(batch)) {  // all rows meet the same matrix
     step->m *= count(batch);
     step->a_at.assign(1, 0);

@@ -84,6 +84,23 @@ bool reshape_strides(const Shape& from, const Strides& strides, const Shape& to,
   return true;
 }
 
+std::vector<int64_t> batch_starts(const Shape& batch, const Shape& own, int64_t matrix) {
+  std::vector<int64_t> result;
+  const Shape strides = row_major_strides(own);
+  for (int64_t i = 0; i < count(batch); ++i) {
+    int64_t rest = i, start = 0;
+    for (size_t d = batch.size(); d-- > 0;) {
+      const int64_t index = rest % batch[d];
+      rest /= batch[d];
+      if (d + own.size() < batch.size()) continue;
+      const size_t axis = d + own.size() - batch.size();
+      if (own[axis] != 1) start += index * strides[axis];
+    }
+    result.push_back(start * matrix);
+  }
+  return result;
+}
+
 Nest make_nest(const Shape& shape, const std::vector<Strides>& strides) {
   Nest nest;
   nest.strides.resize(strides.size());

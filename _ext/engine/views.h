@@ -38,6 +38,8 @@ struct Nest {
   }
 };
 Nest make_nest(const Shape& shape, const std::vector<Strides>& strides);
+// Where each matrix of a batch starts, in elements: the batch axes `own` broadcast to `batch`.
+std::vector<int64_t> batch_starts(const Shape& batch, const Shape& own, int64_t matrix);
 // Whether rows of operand 0 follow each other without a gap: not in a part that cuts them.
 inline bool rows_are_dense(const Nest& nest) {
   return nest.size(1) == 1 || nest.stride(0, 1) == nest.size(0);
