@@ -206,7 +206,7 @@ def quantize_captured(
     from lowprec.graph import load as load_graph
     from lowprec.models import REPORT_KEY, CompiledModel, QuantizedModel
     from lowprec.plugins import active_plugins
-    from lowprec.quantization import equalize_channels, quantize_graph, tensors_to_calibrate
+    from lowprec.quantization import prepare, quantize_graph, refine, tensors_to_calibrate
 
     if config.precision == "bf16":
         return _use_bf16(captured, calibration_data, config)
@@ -220,9 +220,7 @@ def quantize_captured(
         rules = active_plugins().observers()
         feeds = _keeping(batches, kept)
         first = list(itertools.islice(feeds, min(FEEDS_KEPT, config.calibration.samples)))
-        equalized = equalize_channels(hub, first, config)
-        if equalized:
-            notes.append(f"channels equalised before {equalized} depthwise convolutions")
+        notes += [str(outcome) for outcome in prepare(hub, first, config) if outcome.changed]
         feeds = itertools.chain(first, feeds)
         calibration = calibrate(hub, names, feeds, config, progress, rules=rules)
         notes += getattr(batches, "notes", ())
@@ -232,6 +230,8 @@ def quantize_captured(
         config,
         input_shapes=calibration.input_shapes if calibration else None,
     )
+    if kept:
+        notes += [str(outcome) for outcome in refine(hub, result, kept, config) if outcome.changed]
     if result.note:
         notes.append(result.note)
         if REPORT_KEY in result.model.metadata_props:  # our own work: its report is still true

@@ -1,6 +1,6 @@
 """Float hub, ranges and configuration in; QDQ or bf16 hub and an account of every operator out."""
 
-from lowprec.quantization.equalize import equalize_channels
+from lowprec.quantization.algorithms import Outcome, prepare, refine
 from lowprec.quantization.quantize import (
     QuantizationResult,
     quantize_graph,
@@ -11,9 +11,11 @@ from lowprec.report import LayerRecord
 
 __all__ = [
     "LayerRecord",
+    "Outcome",
     "QuantizationResult",
     "convert_to_bf16",
-    "equalize_channels",
+    "prepare",
     "quantize_graph",
+    "refine",
     "tensors_to_calibrate",
 ]

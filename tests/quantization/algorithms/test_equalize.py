@@ -9,8 +9,8 @@ from small_models import build, run, values_of
 
 from lowprec.calibration.ranges import Range
 from lowprec.config import Config
-from lowprec.quantization import equalize_channels, quantize_graph, tensors_to_calibrate
-from lowprec.quantization.equalize import stretch_of
+from lowprec.quantization import prepare, quantize_graph, tensors_to_calibrate
+from lowprec.quantization.algorithms.equalize import stretch_of
 
 rng = np.random.default_rng(17)
 SPREAD = 10.0 ** np.linspace(-3, 0, 8, dtype=np.float32)
@@ -34,6 +34,10 @@ def model(between: str = "h = Relu(a)", *, groups: int = 8, extra: str = "") -> 
     )
 
 
+def equalize(hub: ir.Model, feeds: list, config: Config) -> int:
+    return sum(outcome.changed for outcome in prepare(hub, feeds, config))
+
+
 def signal_to_noise(hub: ir.Model) -> float:
     names = tensors_to_calibrate(hub, Config())
     seen = values_of(hub, names, FEED)
@@ -47,7 +51,7 @@ def signal_to_noise(hub: ir.Model) -> float:
 def test_the_float_result_keeps_its_bits(between: str) -> None:
     hub = model(between)
     before = run(hub, FEED)
-    changed = equalize_channels(hub, [FEED], Config())
+    changed = equalize(hub, [FEED], Config())
     assert changed == (0 if "Neg" in between else 1)
     for expected, actual in zip(before, run(hub, FEED), strict=True):
         np.testing.assert_array_equal(expected, actual)
@@ -55,13 +59,13 @@ def test_the_float_result_keeps_its_bits(between: str) -> None:
 
 def test_int8_gets_better() -> None:
     plain, equalized = model(), model()
-    equalize_channels(equalized, [FEED], Config())
+    equalize(equalized, [FEED], Config())
     assert signal_to_noise(equalized) > signal_to_noise(plain) + 10
 
 
 def test_equalised_channels_have_the_same_range_up_to_a_power_of_two() -> None:
     hub = model()
-    equalize_channels(hub, [FEED], Config())
+    equalize(hub, [FEED], Config())
     (h,) = values_of(hub, ["h"], FEED).values()
     largest = h.max(axis=(0, 2, 3))
     assert largest.max() / largest.min() <= 2 * 2**0.5
@@ -77,15 +81,15 @@ def test_equalised_channels_have_the_same_range_up_to_a_power_of_two() -> None:
     ],
 )
 def test_other_surroundings_are_left_alone(hub) -> None:
-    assert equalize_channels(hub(), [FEED], Config()) == 0
+    assert equalize(hub(), [FEED], Config()) == 0
 
 
 def test_the_config_turns_it_off() -> None:
     off = Config.of({"algorithms": {"equalization": False}})
     excluded = Config.of({"layers": [{"op_type": "Conv", "precision": "f32"}]})
-    assert equalize_channels(model(), [FEED], off) == 0
-    assert equalize_channels(model(), [FEED], excluded) == 0
-    assert equalize_channels(model(), [], Config()) == 0
+    assert equalize(model(), [FEED], off) == 0
+    assert equalize(model(), [FEED], excluded) == 0
+    assert equalize(model(), [], Config()) == 0
 
 
 def test_the_stretch_is_a_bounded_power_of_two() -> None:

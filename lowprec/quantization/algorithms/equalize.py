@@ -27,8 +27,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from lowprec.engine import compile_model
 from lowprec.passes.layers import Layer, find_layer, set_bias, set_weights
 from lowprec.passes.matching import NameSource, add_constant, is_operator, sole_consumer
+from lowprec.quantization.algorithms.outcome import Outcome
 from lowprec.quantization.placement import is_depthwise
-from lowprec.quantization.recognition import find_quantized_operator
 
 if TYPE_CHECKING:
     from lowprec.config import Config
@@ -48,22 +48,19 @@ class _Pair:
     between: ir.Value  # what the second one reads
 
 
-def equalize_channels(
+def equalize(
     model: ir.Model, feeds: Sequence[Mapping[str, NDArray[Any]]], config: Config
-) -> int:
-    """Equalise, in place, what depthwise convolutions read; return how many were changed.
+) -> Outcome:
+    """Equalise, in place, what depthwise convolutions read.
 
     Args:
         model: Simplified float hub, before calibration: ranges change.
         feeds: A few typical feeds by input name; a handful is enough, ratios matter.
-        config: `algorithms.equalization: false` turns this off; layers that it keeps in float are
-            left as they are.
+        config: Layers that it keeps in float are left as they are.
     """
-    if config.algorithms.equalization is False or not feeds or find_quantized_operator(model):
-        return 0
     pairs = [pair for pair in _find_pairs(model) if _is_wanted(pair, config)]
     if not pairs:
-        return 0
+        return Outcome("equalization", 0, None, "no depthwise convolution follows a layer directly")
     names = NameSource(model)
     changed = 0
     for pair, largest in zip(pairs, _channel_ranges(model, pairs, feeds), strict=True):
@@ -77,7 +74,8 @@ def equalize_channels(
         repeats = pair.second.channels // len(factor)
         set_weights(pair.second, pair.second.scale_channels(np.repeat(factor, repeats)), names)
         changed += 1
-    return changed
+    note = f"channels equalised before {changed} depthwise convolutions"
+    return Outcome("equalization", changed, None, note)
 
 
 def stretch_of(largest: NDArray[np.float32]) -> NDArray[np.float64]:

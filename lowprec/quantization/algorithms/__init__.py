@@ -1,0 +1,6 @@
+"""What makes eight bits lose less: before calibration (`prepare`) and after rounding (`refine`)."""
+
+from lowprec.quantization.algorithms.outcome import Outcome
+from lowprec.quantization.algorithms.sequence import prepare, refine
+
+__all__ = ["Outcome", "prepare", "refine"]
