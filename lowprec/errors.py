@@ -4,19 +4,17 @@ Every error that lowprec raises on purpose is a LowprecError. Its message is one
 offending thing, the accepted values and the remedy.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class LowprecError(Exception):
     """The base of every error raised on purpose by lowprec."""
 
     def __str__(self) -> str:
         """Return the message on one printable line: names come from files that nobody checked."""
-        message = super().__str__()
-        if message.isprintable():
-            return message
-        return "".join(
-            letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
-            for letter in message
-        )
+        return _printable(super().__str__())
 
 
 class ModelError(LowprecError):
@@ -28,7 +26,17 @@ class DataError(LowprecError):
 
 
 class ConfigError(LowprecError):
-    """A configuration with an unknown key or a value out of range."""
+    """A configuration with unknown keys or values out of range; all of them at once.
+
+    Attributes:
+        headline: What has how many mistakes; the whole message when there is only one.
+        details: One line for each of several mistakes.
+    """
+
+    def __init__(self, headline: str, details: Sequence[str] = ()) -> None:
+        super().__init__(f"{headline}: {'; '.join(details)}" if details else headline)
+        self.headline = _printable(headline)
+        self.details = tuple(_printable(line) for line in details)
 
 
 class InputError(LowprecError):
@@ -53,3 +61,12 @@ class IsaError(LowprecError):
 
 class ThreadsError(LowprecError):
     """LOWPREC_NUM_THREADS, or what set_num_threads was given, is not a number of threads."""
+
+
+def _printable(message: str) -> str:
+    if message.isprintable():
+        return message
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in message
+    )

@@ -13,7 +13,7 @@ from lowprec.cli.doctor import doctor
 from lowprec.cli.inspect import inspect
 from lowprec.cli.quantize import quantize
 from lowprec.cli.run import run as run_command
-from lowprec.errors import LowprecError
+from lowprec.errors import ConfigError, LowprecError
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -60,6 +60,8 @@ def run(arguments: Sequence[str]) -> int:
     except LowprecError as error:
         if debug:
             raise
+        if isinstance(error, ConfigError) and error.details:
+            return _fail(error.headline, error.details)
         return _fail(str(error))
     except MemoryError as error:
         if debug:
@@ -73,6 +75,8 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, details: Sequence[str] = ()) -> int:
     click.echo(f"error: {' '.join(message.split())}", err=True)
+    for line in details:
+        click.echo(f"  {line}", err=True)
     return BAD_INPUT
