@@ -1,11 +1,10 @@
 """quantize(), load() and compile(): the order of calls, no arithmetic.
 
-capture ─► simplify ─► calibrate ─► quantize_graph ─► QuantizedModel ─► rebuild
+capture ─► Workbench ─► QuantizedModel ─► rebuild
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,17 +18,14 @@ from lowprec.errors import ConfigError, DataError, ModelError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from lowprec.calibration import CalibrationResult
     from lowprec.config import Config
     from lowprec.hookspecs import Captured
     from lowprec.models import CompiledModel, QuantizedModel
     from lowprec.report import Report
+    from lowprec.workbench import Workbench
 
 Feed = dict[str, NDArray[np.generic]]
 Evaluate = Callable[[Any], float]
-
-LOW_SQNR = 10.0  # dB of an output: below, the report says so in a note
-FEEDS_KEPT = 8  # calibration feeds on which float and int8 outputs are compared for the report
 
 
 def quantize(
@@ -82,8 +78,9 @@ def quantize(
     settings = _with_precision(Config.of(config), precision)
     settings.check_supported()
     captured = capture(model, example_inputs=example_inputs)
+    workbench = open_workbench(captured, calibration_data, settings)
     with _progress(progress) as report_progress:
-        quantized = quantize_captured(captured, calibration_data, settings, report_progress)
+        quantized = workbench.quantize(settings, report_progress)
     rebuilt = active_plugins().hook.lowprec_rebuild(quantized=quantized, captured=captured)
     if rebuilt is None:
         rebuilt = quantized
@@ -188,89 +185,30 @@ def compile_captured(captured: Captured) -> CompiledModel:
     return CompiledModel(_simplified(captured.graph))
 
 
-def quantize_captured(
-    captured: Captured,
-    calibration_data: object,
-    config: Config,
-    progress: Callable[[int, int], None] | None = None,
-) -> QuantizedModel:
-    """Return the captured graph quantised, as a session on NumPy arrays, with its report.
+def open_workbench(captured: Captured, calibration_data: object, config: Config) -> Workbench:
+    """Return the captured model with its data, ready to be quantised; nothing is read yet.
 
     Args:
         captured: From `capture`.
-        calibration_data: As for `quantize`; consumed no further than needed.
-        config: Checked: `Config.check_supported` has been called.
-        progress: Called as progress(done, total).
+        calibration_data: As for `quantize`.
+        config: Unused data beyond `calibration.samples` is never asked for.
+
+    Raises:
+        DataError: no adapter takes the data.
     """
-    from lowprec.calibration import calibrate
-    from lowprec.graph import load as load_graph
-    from lowprec.models import REPORT_KEY, CompiledModel, QuantizedModel
     from lowprec.plugins import active_plugins
-    from lowprec.quantization import prepare, quantize_graph, refine, tensors_to_calibrate
+    from lowprec.workbench import Workbench
 
-    if config.precision == "bf16":
-        return _use_bf16(captured, calibration_data, config)
-    hub = _simplified(captured.graph)
-    names = tensors_to_calibrate(hub, config)
-    kept: list[Feed] = []
-    notes: list[str] = []
-    calibration: CalibrationResult | None = None
-    if names:
-        batches = _batches(calibration_data, captured)
-        rules = active_plugins().observers()
-        feeds = _keeping(batches, kept)
-        first = list(itertools.islice(feeds, min(FEEDS_KEPT, config.calibration.samples)))
-        notes += [str(outcome) for outcome in prepare(hub, first, config) if outcome.changed]
-        feeds = itertools.chain(first, feeds)
-        calibration = calibrate(hub, names, feeds, config, progress, rules=rules)
-        notes += getattr(batches, "notes", ())
-    result = quantize_graph(
-        hub,
-        calibration.ranges if calibration else {},
-        config,
-        input_shapes=calibration.input_shapes if calibration else None,
+    source = captured.source
+    name = os.path.basename(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else ""
+    batches = None if calibration_data is None else _batches(calibration_data, captured)
+    return Workbench(
+        captured.graph,
+        batches,
+        name=name,
+        kind=captured.kind,
+        rules=active_plugins().observers(),
     )
-    if kept:
-        notes += [str(outcome) for outcome in refine(hub, result, kept, config) if outcome.changed]
-    if result.note:
-        notes.append(result.note)
-        if REPORT_KEY in result.model.metadata_props:  # our own work: its report is still true
-            earlier = QuantizedModel.from_hub(load_graph(result.model), captured.kind)
-            earlier.report.notes += [note for note in notes if note not in earlier.report.notes]
-            return earlier
-    report = _report(captured, config, calibration, notes)
-    report.layers = result.layers
-    report.int8_macs, report.total_macs = result.int8_macs, result.total_macs
-    report.float_bytes, report.int8_bytes = _constant_bytes(hub), _constant_bytes(result.model)
-    # What is returned went through the same door as what is loaded from a file: the same bits.
-    quantized = QuantizedModel(load_graph(result.model), config, report)
-    if kept:
-        _measure(CompiledModel(hub), quantized, kept, report)
-    return quantized
-
-
-def _use_bf16(captured: Captured, data: object, config: Config) -> QuantizedModel:
-    """Return the captured graph with bf16 layers; `data`, where given, is only compared on."""
-    from lowprec.graph import load as load_graph
-    from lowprec.models import CompiledModel, QuantizedModel
-    from lowprec.quantization import convert_to_bf16
-
-    hub = _simplified(captured.graph)
-    kept: list[Feed] = []
-    if data is not None:
-        wanted = min(FEEDS_KEPT, config.calibration.samples)
-        batches = itertools.islice(iter(_batches(data, captured)), wanted)
-        kept = [{name: array.copy() for name, array in feed.items()} for feed in batches]
-    shapes = {name: array.shape for name, array in kept[0].items()} if kept else None
-    result = convert_to_bf16(hub, config, input_shapes=shapes)
-    report = _report(captured, config, None, [result.note] if result.note else [])
-    report.samples = len(kept)
-    report.layers, report.total_macs = result.layers, result.total_macs
-    report.float_bytes, report.int8_bytes = _constant_bytes(hub), _constant_bytes(result.model)
-    quantized = QuantizedModel(load_graph(result.model), config, report)
-    if kept:
-        _measure(CompiledModel(hub), quantized, kept, report)
-    return quantized
 
 
 def _simplified(hub: ir.Model) -> ir.Model:
@@ -284,82 +222,12 @@ def _simplified(hub: ir.Model) -> ir.Model:
 def _batches(data: object, captured: Captured) -> Iterable[Feed]:
     from lowprec.plugins import active_plugins
 
-    if data is None:
-        raise DataError(
-            "no calibration data was given; give an iterable of feeds, a function that returns "
-            "one, an .npz file or a folder of them: a hundred typical samples are enough"
-        )
     batches: Iterable[Feed] | None = active_plugins().hook.lowprec_batches(
         data=data, captured=captured
     )
     if batches is None:
         raise DataError(f"no adapter takes calibration data of type {type(data).__name__}")
     return batches
-
-
-def _keeping(batches: Iterable[Feed], kept: list[Feed]) -> Iterator[Feed]:
-    """Yield the feeds, the first few as copies that are kept: the source may reuse its arrays."""
-    iterator = iter(batches)
-    for feed in itertools.islice(iterator, FEEDS_KEPT):
-        kept.append({name: array.copy() for name, array in feed.items()})
-        yield kept[-1]
-    yield from iterator
-
-
-def _report(
-    captured: Captured, config: Config, calibration: CalibrationResult | None, notes: list[str]
-) -> Report:
-    from importlib.metadata import version
-
-    from lowprec.report import Report
-
-    source = captured.source
-    name = os.path.basename(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else ""
-    return Report(
-        model=name or captured.graph.graph.name or captured.kind,
-        config=config.to_dict(),
-        samples=calibration.samples if calibration else 0,
-        versions={package: version(package) for package in ("lowprec", "onnx", "onnx_ir", "numpy")},
-        notes=notes,
-    )
-
-
-def _constant_bytes(model: ir.Model) -> int:
-    from lowprec.graph import constant_bytes
-
-    return constant_bytes(model)
-
-
-def _measure(
-    original: CompiledModel, quantized: QuantizedModel, feeds: list[Feed], report: Report
-) -> None:
-    """Compare both models' outputs and latency on a few feeds, into the report."""
-    from lowprec.agreement import AgreementSum
-    from lowprec.timing import median_times
-
-    sums = [AgreementSum(info.name) for info in original.outputs]
-    for feed in feeds:
-        results = zip(sums, original.run(feed), quantized.run(feed), strict=True)
-        for total, expected, actual in results:
-            total.update(expected, actual)
-    agreements = [total.result() for total in sums]
-    report.agreement = [agreement.to_dict() for agreement in agreements]
-    report.notes += [
-        f"output '{agreement.name}': only {agreement.sqnr:.1f} dB of the float output are left on "
-        f"{agreement.samples} calibration samples; check it with your own measure, and keep layers "
-        "in float with the configuration's `layers` where it matters"
-        for agreement in agreements
-        if agreement.sqnr < LOW_SQNR
-    ]
-    feed = feeds[0]
-    times = median_times(
-        {"float": lambda: original.run(feed), report.precision: lambda: quantized.run(feed)},
-        seconds=0.2,
-        least=3,
-    )
-    report.speed["latency of the first sample, ms"] = {
-        name: 1e3 * seconds for name, seconds in times.items()
-    }
 
 
 def _evaluate(

@@ -8,6 +8,9 @@
     algorithms: {equalization: auto, bias_correction: auto, smoothing: auto, rounding: nearest}
     layers: [{match: "head.*", precision: f32}, {op_type: Softmax, precision: f32}]
     tuning: {strategy: basic, accuracy: {relative: 0.01, higher_is_better: true}, seed: 0}
+    model: model.onnx
+    data: {calibration: samples.npz, evaluation: {dataset: {ImageFolder: {root: photos}}}}
+    evaluation: {metric: {topk: {k: 1}}}
 
 Every key is optional. What a later version will do is accepted here, so that a configuration file
 can be shared between versions, and refused at use by `check_supported`, never silently ignored.
@@ -27,11 +30,24 @@ from msgspec import Meta
 from lowprec.config_text import Source, convert, parse_yaml, word, words
 from lowprec.errors import ConfigError, UnsupportedError
 
-Precision = Literal["int8", "int8-dynamic", "int8-weight-only", "bf16", "auto"]
-LayerPrecision = Literal["int8", "int8-dynamic", "int8-weight-only", "bf16", "f32"]
+Precision = Literal["int8", "int8-dynamic", "int8-weight-only", "bf16", "f16-weight-only", "auto"]
+LayerPrecision = Literal[
+    "int8", "int8-dynamic", "int8-weight-only", "bf16", "f16-weight-only", "f32"
+]
+Scheme = Literal["asymmetric", "symmetric", "auto"]
+Granularity = Literal["per_channel", "per_tensor"]
+Objective = Literal["latency", "size"]
 METHODS = ("auto", "minmax", "moving-average", "percentile", "entropy", "mse", "l2")
 LATER_METHODS = ("entropy", "mse", "l2")
 Switch = Union[Literal["auto"], bool]  # noqa: UP007 (msgspec reads it at run time on 3.10)
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS and "." not in method:
+        raise ValueError(
+            f".method is {word(method)}; accepted are {words(METHODS)}, or PLUGIN.NAME for a "
+            "plugin's method"
+        )
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -44,67 +60,121 @@ class Calibration(_Section, frozen=True, kw_only=True):
     Attributes:
         method: Rule that turns what was observed into a range; auto takes, tensor by tensor, the
             candidate with the least quantisation error. A plugin's rule is named PLUGIN.NAME.
+        preset: Another tool's settings for `method`: what it leaves open is as that tool has it.
         samples: Feeds to consume, at most.
         bins: Histogram resolution per tensor.
         percentile: Share of values that the percentile method keeps, in percent.
+        levels: Codes that the entropy method counts on; null: as many as the dtype has.
+        window: Narrowest candidate of the entropy method, in bins; null: as many as `levels`.
+        smoothing: Mass that the entropy method gives to empty bins.
+        momentum: Weight of the range so far in a moving average.
+        n_jobs: Workers that share the samples; -1: one per processor.
+        backend: joblib's backend for them, for example loky, threading or dask; null: joblib's own
+            choice.
     """
 
     method: str = "auto"
+    preset: Literal["ort", "tensorrt", "mxnet", "torch"] | None = None
     samples: Annotated[int, Meta(ge=1)] = 128
     bins: Annotated[int, Meta(ge=512, le=65536)] = 2048
     percentile: Annotated[float, Meta(gt=50, le=100)] = 99.99
+    levels: Annotated[int, Meta(ge=2, le=256)] | None = None
+    window: Annotated[int, Meta(ge=1)] | None = None
+    smoothing: Annotated[float, Meta(ge=0, lt=1)] = 1e-4
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.99
+    n_jobs: int = 1
+    backend: str | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS and "." not in self.method:
-            raise ValueError(
-                f".method is {word(self.method)}; accepted are {words(METHODS)}, or PLUGIN.NAME "
-                "for a plugin's method"
-            )
+        _check_method(self.method)
 
 
 class Activations(_Section, frozen=True, kw_only=True):
-    """The integer form of activations."""
+    """The integer form of activations.
+
+    Attributes:
+        dtype: Of the codes.
+        scheme: Whether the zero point is the middle of the codes; auto: what has the smaller
+            expected error, tensor by tensor.
+        granularity: One scale for a tensor.
+        reduce_range: Use seven of the eight bits.
+    """
 
     dtype: Literal["u8", "s8"] = "u8"
-    scheme: Literal["asymmetric", "symmetric"] = "asymmetric"
+    scheme: Scheme = "asymmetric"
     granularity: Literal["per_tensor"] = "per_tensor"
+    reduce_range: bool = False
 
 
 class Weights(_Section, frozen=True, kw_only=True):
-    """The integer form of weights."""
+    """The integer form of weights.
+
+    Attributes:
+        dtype: Of the codes.
+        scheme: Their zero point is 0.
+        granularity: One scale per output channel, or one for all.
+        reduce_range: Use seven of the eight bits.
+    """
 
     dtype: Literal["s8"] = "s8"
     scheme: Literal["symmetric"] = "symmetric"
-    granularity: Literal["per_channel", "per_tensor"] = "per_channel"
+    granularity: Granularity = "per_channel"
+    reduce_range: bool = False
 
 
 class Algorithms(_Section, frozen=True, kw_only=True):
-    """Corrections applied before rounding; auto means: where it is expected to help."""
+    """Corrections around the rounding; auto means: where it is cheap and expected to help.
+
+    Attributes:
+        equalization: Channels get equal ranges, at the cost of the layer before.
+        bias_absorption: Large biases before a Relu move into the next layer.
+        smoothing: Ranges of channels move from activations into the weights that they meet.
+        bias_correction: The mean error of each output channel is taken off its bias.
+        rounding: Of weights: to the nearest code, or to the code that keeps the layer's output.
+        first_layer: Precision of the layers that read an input; null: as any other's.
+        last_layer: Precision of the layers that make an output; null: as any other's.
+    """
 
     equalization: Switch = "auto"
-    bias_correction: Switch = "auto"
+    bias_absorption: Switch = "auto"
     smoothing: Switch = "auto"
-    rounding: Literal["nearest", "adaptive"] = "nearest"
+    bias_correction: Switch = "auto"
+    rounding: Literal["nearest", "adaptive", "auto"] = "nearest"
+    first_layer: LayerPrecision | None = None
+    last_layer: LayerPrecision | None = None
 
 
 class LayerRule(_Section, frozen=True, kw_only=True):
-    """The precision of the layers that it matches; of several matching rules the last one wins.
+    """What the layers that it matches use; of several matching rules the last one wins.
 
     Attributes:
         match: Pattern on the node's name, in the shell's manner (`*`, `?`, `[a-z]`).
         op_type: ONNX operator name, for example Softmax.
-        precision: What matching layers use.
+        precision: Of matching layers; null leaves it to other rules.
+        method: Calibration method of what matching layers read; null: `calibration.method`.
+        scheme: The same for `activations.scheme`.
+        granularity: The same for `weights.granularity`.
     """
 
-    precision: LayerPrecision
     match: str | None = None
     op_type: str | None = None
+    precision: LayerPrecision | None = None
+    method: str | None = None
+    scheme: Scheme | None = None
+    granularity: Granularity | None = None
 
     def __post_init__(self) -> None:
         if self.match is None and self.op_type is None:
             raise ValueError(
                 " matches nothing in particular; give match (a pattern on layer names) or op_type"
             )
+        if all(value is None for value in (self.precision, *self._settings())):
+            raise ValueError(" asks for nothing; give precision, method, scheme or granularity")
+        if self.method is not None:
+            _check_method(self.method)
+
+    def _settings(self) -> tuple[str | None, ...]:
+        return (self.method, self.scheme, self.granularity)
 
     def applies_to(self, name: str, op_type: str) -> bool:
         """Return whether the node `name` of type `op_type` is meant: every given condition "
@@ -140,15 +210,76 @@ class Accuracy(_Section, frozen=True, kw_only=True):
         return f"tuning.accuracy.relative {self.relative:g}"
 
 
+class MetricGoal(_Section, frozen=True, kw_only=True):
+    """What one of several metrics has to keep; what is left open is as in `tuning.accuracy`.
+
+    Attributes:
+        weight: Share in the weighted mean; when no metric has one, each must hold by itself.
+        relative: As in `Accuracy`.
+        absolute: As in `Accuracy`.
+        higher_is_better: As in `Accuracy`.
+    """
+
+    weight: Annotated[float, Meta(ge=0)] | None = None
+    relative: Annotated[float, Meta(ge=0)] | None = None
+    absolute: Annotated[float, Meta(ge=0)] | None = None
+    higher_is_better: bool | None = None
+
+
 class Tuning(_Section, frozen=True, kw_only=True):
-    """The search for a configuration that keeps the accuracy (a later version runs it)."""
+    """The search for a configuration that keeps the accuracy; runs when there is a metric.
+
+    Attributes:
+        strategy: Order in which configurations are tried; a plugin's is named PLUGIN.NAME.
+        accuracy: What must be kept.
+        metrics: Different goals by name of the metric.
+        objective: What to make small among the configurations that keep it; a list: all of the
+            best compromises are reported.
+        max_trials: Configurations to try, at most.
+        timeout: Seconds after which no new trial starts.
+        seed: Of the random strategies.
+        stop: first: at the first configuration that keeps the accuracy; exhausted: when the
+            strategy has no more.
+        n_jobs: Trials at a time; -1: one per processor.
+        backend: joblib's backend for them; null: joblib's own choice.
+        log: File that every trial is written to, and from which a search that was stopped goes on.
+        options: What else the strategy takes.
+    """
 
     strategy: str = "basic"
     accuracy: Accuracy = Accuracy()
-    objective: Literal["latency", "size"] = "latency"
+    metrics: dict[str, MetricGoal] = {}
+    objective: Objective | tuple[Objective, ...] = "latency"
     max_trials: Annotated[int, Meta(ge=1)] = 100
     timeout: Annotated[float, Meta(gt=0)] | None = None
     seed: int = 0
+    stop: Literal["first", "exhausted"] = "first"
+    n_jobs: int = 1
+    backend: str | None = None
+    log: str | None = None
+    options: dict[str, Any] = {}
+
+
+class Data(_Section, frozen=True, kw_only=True):
+    """Where samples come from when a whole run is described in one file.
+
+    Attributes:
+        calibration: A path, module:function, or a mapping {dataset, transform, batch_size, ...}.
+        evaluation: The same, with labels.
+    """
+
+    calibration: str | dict[str, Any] | None = None
+    evaluation: str | dict[str, Any] | None = None
+
+
+class Evaluation(_Section, frozen=True, kw_only=True):
+    """How a model is scored on `data.evaluation`.
+
+    Attributes:
+        metric: Name of a metric, {name: options}, several of them, or module:function.
+    """
+
+    metric: str | dict[str, Any] | tuple[str, ...] | None = None
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -167,6 +298,9 @@ class Config(_Section, frozen=True, kw_only=True):
     algorithms: Algorithms = Algorithms()
     layers: tuple[LayerRule, ...] = ()
     tuning: Tuning = Tuning()
+    model: str | None = None
+    data: Data = Data()
+    evaluation: Evaluation = Evaluation()
 
     @classmethod
     def of(cls, config: Config | Mapping[str, Any] | str | os.PathLike[str] | None) -> Config:
@@ -241,9 +375,26 @@ class Config(_Section, frozen=True, kw_only=True):
 
     def layer_precision(self, name: str, op_type: str) -> LayerPrecision | None:
         """Return what the last matching layer rule asks for, or None when no rule matches."""
+        precision: LayerPrecision | None = self._last_rule("precision", name, op_type)
+        return precision
+
+    def layer_granularity(self, name: str, op_type: str) -> Granularity:
+        """Return the granularity of a layer's weights."""
+        return self._last_rule("granularity", name, op_type) or self.weights.granularity
+
+    def layer_method(self, name: str, op_type: str) -> str:
+        """Return the calibration method for what a layer reads."""
+        return self._last_rule("method", name, op_type) or self.calibration.method
+
+    def layer_scheme(self, name: str, op_type: str) -> Scheme:
+        """Return the scheme of the codes that a layer reads."""
+        return self._last_rule("scheme", name, op_type) or self.activations.scheme
+
+    def _last_rule(self, key: str, name: str, op_type: str) -> Any:
         for rule in reversed(self.layers):
-            if rule.applies_to(name, op_type):
-                return rule.precision
+            value = getattr(rule, key)
+            if value is not None and rule.applies_to(name, op_type):
+                return value
         return None
 
     def check_supported(self) -> None:
@@ -264,7 +415,7 @@ class Config(_Section, frozen=True, kw_only=True):
         ]
         for number, rule in enumerate(self.layers):
             key = f"layers[{number}].precision"
-            checks.append((key, rule.precision, (self.precision, "f32")))
+            checks.append((key, rule.precision, (None, self.precision, "f32")))
         for key, value, supported in checks:
             if value not in supported:
                 _refuse(key, value, supported)

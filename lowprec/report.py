@@ -73,6 +73,8 @@ class Report:
         notes: What concerns the whole model, one sentence each.
         agreement: Per output, how close int8 or bf16 comes to float on a few calibration samples:
             `lowprec.agreement.Agreement.to_dict()`.
+        algorithms: What each algorithm did: {"name", "changed", "gain" in dB or None, "note"}.
+        trials: What a search tried, in order, best configuration included.
         accuracy: Metric -> {"float": ..., "int8" or "bf16": ...}, where it was measured.
         speed: The same for times, in memory only.
     """
@@ -88,6 +90,8 @@ class Report:
     int8_bytes: int | None = None
     notes: list[str] = field(default_factory=list)
     agreement: list[dict[str, Any]] = field(default_factory=list)
+    algorithms: list[dict[str, Any]] = field(default_factory=list)
+    trials: list[dict[str, Any]] = field(default_factory=list)
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
     speed: dict[str, dict[str, float]] = field(default_factory=dict)
 

@@ -1,6 +1,7 @@
 """Float hub, ranges and configuration in; QDQ or bf16 hub and an account of every operator out."""
 
 from lowprec.quantization.algorithms import Outcome, prepare, refine
+from lowprec.quantization.precisions import apply_precisions
 from lowprec.quantization.quantize import (
     QuantizationResult,
     quantize_graph,
@@ -13,6 +14,7 @@ __all__ = [
     "LayerRecord",
     "Outcome",
     "QuantizationResult",
+    "apply_precisions",
     "convert_to_bf16",
     "prepare",
     "quantize_graph",

@@ -58,7 +58,7 @@ def test_configs_are_values():
         ("precision: int8\ncalibraton: {samples: 3}\n", ["line 2", "calibraton", "'calibration'"]),
         (
             "calibration:\n  method: auto\n  sample: 3\n",
-            ["line 3", "calibration.sample", "'samples'", "method, samples, bins, percentile"],
+            ["line 3", "calibration.sample", "'samples'", "method, preset, samples, bins"],
         ),
         (
             "layers:\n- {match: a, precision: f32}\n- match: b\n  precison: f32\n",
@@ -83,7 +83,7 @@ def test_unknown_keys_are_named_with_their_line(text, words):
         ("calibration: {percentile: 101}", ["percentile is 101", "> 50 and <= 100"]),
         ("calibration: 3", ["calibration is 3", "mapping", "samples"]),
         ("layers: {match: a}", ["layers", "a list"]),
-        ("layers: [{match: a}]", ["layers[0]", "no 'precision'"]),
+        ("layers: [{match: a}]", ["layers[0]", "asks for nothing", "precision"]),
         (
             "calibration:\n  samples: 3\n  method: entropi\n",
             ["line 3", "calibration.method is 'entropi'", "moving-average", "PLUGIN.NAME"],
