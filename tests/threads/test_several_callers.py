@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median
 
 import numpy as np
 import onnx
@@ -94,7 +93,8 @@ def test_explain_says_how_many_threads():
 
 
 def test_callers_at_once_are_not_slower_than_one_after_the_other():
-    # The same work on the same machine, in turns: what others do to it hits both.
+    # The same work in turns, the fastest turn of each: what others do to the machine comes and goes,
+    # a pool in which callers hold each other up is slow every time.
     def elapsed(callers: int) -> float:
         start = time.perf_counter()
         with ThreadPoolExecutor(callers) as pool:
@@ -103,5 +103,6 @@ def test_callers_at_once_are_not_slower_than_one_after_the_other():
 
     with threads(2):
         elapsed(1)
-        ratio = median(elapsed(CALLERS) / elapsed(1) for _ in range(9))
-    assert ratio < 2.0
+        turns = [(elapsed(CALLERS), elapsed(1)) for _ in range(9)]
+    together, alone = (min(times) for times in zip(*turns, strict=True))
+    assert together < 2.0 * alone
