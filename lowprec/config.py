@@ -404,7 +404,7 @@ class Config(_Section, frozen=True, kw_only=True):
             _refuse("calibration.method", self.calibration.method, methods)
         corrections = ("auto", False)
         checks: list[tuple[str, object, tuple[object, ...]]] = [
-            ("precision", self.precision, ("int8", "bf16")),
+            ("precision", self.precision, ("int8", "int8-weight-only", "bf16")),
             ("activations.dtype", self.activations.dtype, ("u8",)),
             ("activations.scheme", self.activations.scheme, ("asymmetric",)),
             ("weights.granularity", self.weights.granularity, ("per_channel",)),
@@ -413,9 +413,11 @@ class Config(_Section, frozen=True, kw_only=True):
             ("algorithms.smoothing", self.algorithms.smoothing, corrections),
             ("algorithms.rounding", self.algorithms.rounding, ("nearest",)),
         ]
+        later = ("int8-dynamic", "f16-weight-only")
         for number, rule in enumerate(self.layers):
-            key = f"layers[{number}].precision"
-            checks.append((key, rule.precision, (None, self.precision, "f32")))
+            if rule.precision in later:
+                accepted = ("int8", "int8-weight-only", "bf16", "f32")
+                checks.append((f"layers[{number}].precision", rule.precision, accepted))
         for key, value, supported in checks:
             if value not in supported:
                 _refuse(key, value, supported)

@@ -1,13 +1,12 @@
-"""Float hub, ranges and configuration in; QDQ or bf16 hub and an account of every operator out."""
+"""Float hub, ranges and configuration in; a hub of mixed precision and its account out."""
 
 from lowprec.quantization.algorithms import Outcome, prepare, refine
-from lowprec.quantization.precisions import apply_precisions
+from lowprec.quantization.precisions import apply_precisions, convert_to_bf16
 from lowprec.quantization.quantize import (
     QuantizationResult,
     quantize_graph,
     tensors_to_calibrate,
 )
-from lowprec.quantization.use_bf16 import convert_to_bf16
 from lowprec.report import LayerRecord
 
 __all__ = [

@@ -202,10 +202,18 @@ def _plan_recurrent(
 
 def excluded_by(node: ir.Node, config: Config) -> str | None:
     """Return the reason when a rule of the config keeps `node` in float, else None."""
-    precision = config.layer_precision(node.name or "", node.op_type)
-    if precision is None or precision == "int8":
-        return None
-    return f"excluded by the config: {precision}"
+    precision = wanted_precision(node, config)
+    return None if precision == "int8" else f"excluded by the config: {precision}"
+
+
+def wanted_precision(node: ir.Node, config: Config) -> str:
+    """Return what the last matching rule, or else the whole configuration, asks for.
+
+    "auto", before anybody has decided, counts as int8: that form needs the most to be known.
+    """
+    rule = config.layer_precision(node.name or "", node.op_type)
+    precision = rule if rule is not None else config.precision
+    return "int8" if precision == "auto" else precision
 
 
 def why_not_worth_it(layer: Layer, macs: int | None, total: int) -> str | None:

@@ -1,18 +1,48 @@
-"""Give every layer of a float hub the precision that the configuration asks for."""
+"""Every precision in one graph: each layer gets the one that the configuration asks for.
+
+    int8              Q/DQ pairs with ranges from calibration    `quantize`, `placement`
+    int8-dynamic      DynamicQuantizeLinear in every run         `dynamic`
+    int8-weight-only  codes in the file, float products          `weight_only`
+    bf16              Casts; products of bf16, sums in f32       `use_bf16`
+    f16-weight-only   f16 in the file, float products            `storage_f16`
+    f32               as it is
+
+What a layer cannot have it does not get, and its record says why and what it has instead. Static
+int8 is placed first, on the float graph; the others change only layers that it left alone. Codes
+are made of unrounded tensors, also where a bf16 layer reads the same tensor rounded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lowprec.quantization.quantize import QuantizationResult, quantize_graph
-from lowprec.quantization.use_bf16 import convert_to_bf16
+import msgspec
+import onnx_ir as ir
+
+from lowprec.calibration.ranges import Range
+from lowprec.passes.fuse_integer_recurrent import RECURRENT_TYPES
+from lowprec.passes.layers import LAYER_TYPES
+from lowprec.passes.matching import NameSource, is_operator
+from lowprec.quantization.macs import concrete_shapes
+from lowprec.quantization.placement import wanted_precision
+from lowprec.quantization.quantize import QuantizationResult, finish, infer_types, quantize_one
+from lowprec.quantization.recognition import find_quantized_operator
+from lowprec.quantization.use_bf16 import READS_MUCH, use_bf16, why_not_bf16
+from lowprec.quantization.weight_only import is_table, store_codes, why_not_weight_only
+from lowprec.report import LayerRecord
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from lowprec.calibration.ranges import Range
     from lowprec.config import Config
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What a node gets, and why it is not what was asked for (empty: it is)."""
+
+    precision: str
+    reason: str
 
 
 def apply_precisions(
@@ -22,15 +52,105 @@ def apply_precisions(
     *,
     input_shapes: Mapping[str, Iterable[int]] | None = None,
 ) -> QuantizationResult:
-    """Return a copy of `model` with the precisions of `config`, and the account of every operator.
+    """Return a copy of `model` in which each layer has its precision.
+
+    A model that is quantised already comes back as it is.
 
     Args:
         model: Simplified float hub.
-        ranges: By value name, for the layers in static int8.
-        config: `precision` for all layers, `layers` for those that differ.
-        input_shapes: Shapes of the inputs as fed in calibration, by name; decides how many
-            multiply-adds each layer has.
+        ranges: By value name, for the layers in static int8 (`tensors_to_calibrate` names them);
+            one whose input has none stays float.
+        config: `precision`, and `layers`, whose last matching rule wins. "auto" has been resolved;
+            it counts as int8.
+        input_shapes: Shapes of the inputs as fed, by name; decides how many multiply-adds each
+            layer has. Without them declared shapes count.
+
+    Raises:
+        QuantizationError: a weight that becomes codes is not finite, or a range is not.
     """
-    if config.precision == "bf16":
-        return convert_to_bf16(model, config, input_shapes=input_shapes)
-    return quantize_graph(model, ranges, config, input_shapes=input_shapes)
+    found = find_quantized_operator(model)
+    if found is not None:
+        note = f"already quantised: node {found.name!r} is a {found.op_type}"
+        return QuantizationResult(model.clone(), note=note)
+    is_bf16 = any(v.dtype == ir.DataType.BFLOAT16 for v in model.graph.initializers.values())
+    if config.precision == "bf16" and is_bf16:
+        return QuantizationResult(model.clone(), note="its weights are bf16 already")
+
+    result = QuantizationResult(model.clone())
+    infer_types(result.model)
+    shapes = concrete_shapes(model, input_shapes)
+    names: NameSource | None = None
+    for graph in list(result.model.graphs()):
+        records = quantize_one(result, graph, ranges, config, shapes)
+        result.layers += records.values()
+        choices = {
+            node: choice
+            for node, record in records.items()
+            if record.precision != "int8" and (choice := _choose(node, config)) is not None
+        }
+        for node, choice in choices.items():
+            records[node].precision, records[node].reason = choice.precision, choice.reason
+        if any(choice.precision != "f32" for choice in choices.values()):
+            names = NameSource(result.model)
+            _rewrite(result, graph, records, choices, config, names)
+    finish(result.model)
+    return result
+
+
+def convert_to_bf16(
+    model: ir.Model, config: Config, *, input_shapes: Mapping[str, Iterable[int]] | None = None
+) -> QuantizationResult:
+    """Return `apply_precisions` of `config` with `precision: bf16`: no ranges are needed."""
+    wanted = msgspec.structs.replace(config, precision="bf16")
+    return apply_precisions(model, {}, wanted, input_shapes=input_shapes)
+
+
+def _choose(node: ir.Node, config: Config) -> _Choice | None:
+    """Return what `node` gets; None: what static quantisation said of it stands."""
+    wanted = wanted_precision(node, config)
+    rule = config.layer_precision(node.name or "", node.op_type)
+    if wanted == "int8":
+        # There is no integer form of a lookup, but a rule may mean its table.
+        if rule == "int8" and is_table(node):
+            reason = why_not_weight_only(node)
+            return _Choice("f32", reason) if reason else _Choice("int8-weight-only", "a table")
+        return None
+    if wanted == "f32":
+        return None
+    if wanted == "bf16":
+        return _result(wanted, why_not_bf16(node))
+    return _result(wanted, why_not_weight_only(node))
+
+
+def _result(wanted: str, why_not: str | None) -> _Choice:
+    if why_not is None:
+        return _Choice("f32", "computes in f32")
+    return _Choice("f32", why_not) if why_not else _Choice(wanted, "")
+
+
+def _rewrite(
+    result: QuantizationResult,
+    graph: ir.Graph,
+    records: Mapping[ir.Node, LayerRecord],
+    choices: Mapping[ir.Node, _Choice],
+    config: Config,
+    names: NameSource,
+) -> None:
+    """Write the chosen forms into `graph`, one precision after the other."""
+    bf16 = {node: None for node, choice in choices.items() if choice.precision == "bf16"}
+    pools = {
+        node
+        for node in choices
+        if is_operator(node, *READS_MUCH) and wanted_precision(node, config) == "bf16"
+    }
+    if bf16 or pools:
+        unrounded = {
+            node
+            for node in records
+            if node not in bf16 and is_operator(node, *LAYER_TYPES, *RECURRENT_TYPES)
+        }
+        use_bf16(graph, bf16.keys(), pools, unrounded, names)
+    known: dict[object, ir.Value] = {}
+    for node, choice in choices.items():
+        if choice.precision == "int8-weight-only":
+            records[node].weight_sqnr = store_codes(node, config, names, known)

@@ -40,7 +40,8 @@ class QuantizationResult:
     Attributes:
         model: QDQ hub; the model that came in is unchanged.
         layers: One record per operator that computes with floats or codes, in graph order.
-        int8_macs: Multiply-adds of the int8 layers, for the shapes seen in calibration.
+        int8_macs: Multiply-adds of the layers that multiply codes (static and dynamic), for the
+            shapes seen in calibration.
         total_macs: Multiply-adds of all operators.
         note: Why nothing was quantised, where that holds for the whole model; else empty.
     """
@@ -107,24 +108,38 @@ def quantize_graph(
         return QuantizationResult(model.clone(), note=note)
 
     result = QuantizationResult(model.clone())
-    with silent_onnx_ir():  # element types tell shape arithmetic from computing
-        ShapeInferencePass(check_type=False, strict_mode=False)(result.model)
+    infer_types(result.model)
     shapes = concrete_shapes(model, input_shapes)
     for graph in list(result.model.graphs()):
-        _quantize_one(result, graph, ranges, config, shapes)
-    eliminate_dead_nodes(result.model)
-    _forget_types(result.model)
+        records = quantize_one(result, graph, ranges, config, shapes)
+        result.layers += records.values()
+    finish(result.model)
     return result
 
 
-def _quantize_one(
+def infer_types(model: ir.Model) -> None:
+    """Find the element types of all values: they tell shape arithmetic from computing."""
+    with silent_onnx_ir():
+        ShapeInferencePass(check_type=False, strict_mode=False)(model)
+
+
+def finish(model: ir.Model) -> None:
+    """Remove what nobody reads any more, and what was inferred."""
+    eliminate_dead_nodes(model)
+    _forget_types(model)
+
+
+def quantize_one(
     result: QuantizationResult,
     graph: ir.Graph,
     ranges: Mapping[str, Range],
     config: Config,
     shapes: Mapping[str, Shape],
-) -> None:
-    """Quantise the main graph or one body, and add to the account."""
+) -> dict[ir.Node, LayerRecord]:
+    """Quantise the main graph or one body of `result.model`; return its records, in graph order.
+
+    The sums of multiply-adds are added to `result`, the records are not. Types must be known.
+    """
     plan = plan_placement(graph, config, shapes=shapes, ranges=ranges)
     chosen = {value: _group_range(value, plan, ranges) for value in plan.tensors}
     parameters = {value: _activation_parameters(value, r, config) for value, r in chosen.items()}
@@ -172,7 +187,7 @@ def _quantize_one(
     result.total_macs += sum(macs or 0 for macs in plan.macs.values())
     int8 = (*plan.layers, *plan.recurrent)
     result.int8_macs += sum(plan.macs[node] or 0 for node in int8)
-    result.layers += records.values()
+    return records
 
 
 def _forget_types(model: ir.Model) -> None:

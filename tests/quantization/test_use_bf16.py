@@ -155,7 +155,7 @@ def test_layers_that_are_kept_in_f32(network, feed):
     model = lowprec.quantize(network, precision="bf16", config=config)
     record = {layer.name: layer for layer in model.report.layers}
     assert record["point"].precision == record["dense"].precision == "f32"
-    assert record["point"].reason == "the configuration keeps it in f32"
+    assert record["point"].reason == "excluded by the config: f32"
     assert record["first"].precision == "bf16"
     model.run(feed)
     assert "conv f32" in [step.kernel for step in model.explain().steps]
