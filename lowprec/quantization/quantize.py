@@ -65,7 +65,7 @@ def tensors_to_calibrate(model: ir.Model, config: Config) -> list[str]:
         model: Simplified float hub.
         config: Layers that it keeps in float need no ranges.
     """
-    if config.precision == "bf16" or find_quantized_operator(model) is not None:
+    if find_quantized_operator(model) is not None:
         return []
     names: list[str | None] = []
     for graph in model.graphs():

@@ -155,13 +155,11 @@ def test_the_last_matching_rule_wins():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"precision": "int8-dynamic"}, ["precision", "'int8-dynamic'", "int8, bf16"]),
         ({"precision": "auto"}, ["'auto'"]),
         ({"calibration": {"method": "entropy"}}, ["calibration.method", "'entropy'", "percentile"]),
         ({"calibration": {"method": "mse"}}, ["'mse'"]),
         ({"calibration": {"method": "l2"}}, ["'l2'"]),
         ({"algorithms": {"smoothing": True}}, ["algorithms.smoothing", "true", "auto, false"]),
-        ({"layers": [{"match": "a", "precision": "bf16"}]}, ["layers[0].precision", "f32"]),
     ],
 )
 def test_what_a_later_version_does_is_refused_at_use(values, words):

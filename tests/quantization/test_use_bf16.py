@@ -11,7 +11,7 @@ from onnx_models import make_model, run_reference, value
 
 import lowprec
 from lowprec import numerics
-from lowprec.errors import ConfigError, UnsupportedError
+from lowprec.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(8)
 
@@ -176,11 +176,12 @@ def test_a_converted_model_stays_as_it_is(model):
     assert "bf16 already" in " ".join(again.report.notes)
 
 
-def test_rules_must_fit_the_precision(network):
-    with pytest.raises(UnsupportedError, match=r"layers\[0\].precision"):
-        lowprec.quantize(
-            network, precision="bf16", config={"layers": [{"match": "*", "precision": "int8"}]}
-        )
+def test_rules_may_ask_for_what_needs_data(network, feed):
+    config = {"layers": [{"match": "point", "precision": "int8"}]}
+    with pytest.raises(DataError, match="no calibration data"):
+        lowprec.quantize(network, precision="bf16", config=config)
+    model = lowprec.quantize(network, [feed], precision="bf16", config=config)
+    assert {layer.precision for layer in model.report.layers if layer.macs} == {"bf16", "int8"}
     with pytest.raises(ConfigError):
         lowprec.quantize(network, precision="bf16", config={"precision": "auto"})
 
