@@ -22,7 +22,7 @@ import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, get_args
 
 import msgspec
 from msgspec import Meta
@@ -404,7 +404,7 @@ class Config(_Section, frozen=True, kw_only=True):
             _refuse("calibration.method", self.calibration.method, methods)
         corrections = ("auto", False)
         checks: list[tuple[str, object, tuple[object, ...]]] = [
-            ("precision", self.precision, ("int8", "int8-weight-only", "bf16")),
+            ("precision", self.precision, tuple(p for p in get_args(Precision) if p != "auto")),
             ("activations.dtype", self.activations.dtype, ("u8",)),
             ("activations.scheme", self.activations.scheme, ("asymmetric",)),
             ("weights.granularity", self.weights.granularity, ("per_channel",)),
@@ -413,11 +413,6 @@ class Config(_Section, frozen=True, kw_only=True):
             ("algorithms.smoothing", self.algorithms.smoothing, corrections),
             ("algorithms.rounding", self.algorithms.rounding, ("nearest",)),
         ]
-        later = ("int8-dynamic", "f16-weight-only")
-        for number, rule in enumerate(self.layers):
-            if rule.precision in later:
-                accepted = ("int8", "int8-weight-only", "bf16", "f32")
-                checks.append((f"layers[{number}].precision", rule.precision, accepted))
         for key, value, supported in checks:
             if value not in supported:
                 _refuse(key, value, supported)

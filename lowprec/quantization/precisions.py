@@ -25,10 +25,12 @@ from lowprec.calibration.ranges import Range
 from lowprec.passes.fuse_integer_recurrent import RECURRENT_TYPES
 from lowprec.passes.layers import LAYER_TYPES
 from lowprec.passes.matching import NameSource, is_operator
+from lowprec.quantization.dynamic import DynamicLayers, why_not_dynamic
 from lowprec.quantization.macs import concrete_shapes
 from lowprec.quantization.placement import wanted_precision
 from lowprec.quantization.quantize import QuantizationResult, finish, infer_types, quantize_one
 from lowprec.quantization.recognition import find_quantized_operator
+from lowprec.quantization.storage_f16 import store_f16, why_not_f16
 from lowprec.quantization.use_bf16 import READS_MUCH, use_bf16, why_not_bf16
 from lowprec.quantization.weight_only import is_table, store_codes, why_not_weight_only
 from lowprec.report import LayerRecord
@@ -79,20 +81,20 @@ def apply_precisions(
     result = QuantizationResult(model.clone())
     infer_types(result.model)
     shapes = concrete_shapes(model, input_shapes)
-    names: NameSource | None = None
     for graph in list(result.model.graphs()):
         records = quantize_one(result, graph, ranges, config, shapes)
         result.layers += records.values()
+        total = sum(record.macs or 0 for record in records.values())
         choices = {
             node: choice
             for node, record in records.items()
-            if record.precision != "int8" and (choice := _choose(node, config)) is not None
+            if record.precision != "int8"
+            and (choice := _choose(node, config, record.macs, total)) is not None
         }
         for node, choice in choices.items():
             records[node].precision, records[node].reason = choice.precision, choice.reason
         if any(choice.precision != "f32" for choice in choices.values()):
-            names = NameSource(result.model)
-            _rewrite(result, graph, records, choices, config, names)
+            _rewrite(result, graph, records, choices, config)
     finish(result.model)
     return result
 
@@ -105,27 +107,34 @@ def convert_to_bf16(
     return apply_precisions(model, {}, wanted, input_shapes=input_shapes)
 
 
-def _choose(node: ir.Node, config: Config) -> _Choice | None:
+def _choose(node: ir.Node, config: Config, macs: int | None, total: int) -> _Choice | None:
     """Return what `node` gets; None: what static quantisation said of it stands."""
     wanted = wanted_precision(node, config)
     rule = config.layer_precision(node.name or "", node.op_type)
-    if wanted == "int8":
-        # There is no integer form of a lookup, but a rule may mean its table.
-        if rule == "int8" and is_table(node):
-            reason = why_not_weight_only(node)
-            return _Choice("f32", reason) if reason else _Choice("int8-weight-only", "a table")
-        return None
-    if wanted == "f32":
-        return None
+    if is_table(node) and (wanted == "int8-dynamic" or rule == "int8"):
+        return _or_f32("int8-weight-only", why_not_weight_only(node), "a table has no products")
     if wanted == "bf16":
-        return _result(wanted, why_not_bf16(node))
-    return _result(wanted, why_not_weight_only(node))
+        return _or_f32(wanted, why_not_bf16(node))
+    if wanted == "int8-weight-only":
+        return _or_f32(wanted, why_not_weight_only(node))
+    if wanted == "f16-weight-only":
+        return _or_f32(wanted, why_not_f16(node))
+    if wanted == "int8-dynamic":
+        reason = why_not_dynamic(node, macs, total, asked_for=rule is not None)
+        if is_operator(node, *RECURRENT_TYPES):
+            reason = "ONNX has no dynamic form of recurrent layers"
+        without_form = is_operator(node, "ConvTranspose", *RECURRENT_TYPES)
+        if reason and without_form and why_not_weight_only(node) == "":
+            return _Choice("int8-weight-only", f"{reason}: weights only")
+        return _or_f32(wanted, reason)
+    return None
 
 
-def _result(wanted: str, why_not: str | None) -> _Choice:
+def _or_f32(precision: str, why_not: str | None, remark: str = "") -> _Choice:
+    """Return `precision`, or f32 with the reason; None: there is nothing to change."""
     if why_not is None:
         return _Choice("f32", "computes in f32")
-    return _Choice("f32", why_not) if why_not else _Choice(wanted, "")
+    return _Choice("f32", why_not) if why_not else _Choice(precision, remark)
 
 
 def _rewrite(
@@ -134,9 +143,9 @@ def _rewrite(
     records: Mapping[ir.Node, LayerRecord],
     choices: Mapping[ir.Node, _Choice],
     config: Config,
-    names: NameSource,
 ) -> None:
     """Write the chosen forms into `graph`, one precision after the other."""
+    names = NameSource(result.model)
     bf16 = {node: None for node, choice in choices.items() if choice.precision == "bf16"}
     pools = {
         node
@@ -150,7 +159,17 @@ def _rewrite(
             if node not in bf16 and is_operator(node, *LAYER_TYPES, *RECURRENT_TYPES)
         }
         use_bf16(graph, bf16.keys(), pools, unrounded, names)
-    known: dict[object, ir.Value] = {}
+    codes: dict[object, ir.Value] = {}
+    halves: dict[object, ir.Value] = {}
+    dynamic = DynamicLayers(names)
     for node, choice in choices.items():
+        record = records[node]
         if choice.precision == "int8-weight-only":
-            records[node].weight_sqnr = store_codes(node, config, names, known)
+            record.weight_sqnr = store_codes(node, config, names, codes)
+        elif choice.precision == "f16-weight-only":
+            record.weight_sqnr = store_f16(node, names, halves)
+        elif choice.precision == "int8-dynamic":
+            source = node.inputs[0]
+            record.tensor, record.method = None if source is None else source.name, "in each run"
+            record.weight_sqnr = dynamic.rewrite(node, config)
+            result.int8_macs += record.macs or 0
