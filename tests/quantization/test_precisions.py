@@ -57,7 +57,9 @@ RULES = [
 
 
 @pytest.mark.parametrize("network", [mobile, transformer])
-@pytest.mark.parametrize("precision", ["int8", "bf16", "int8-weight-only"])
+@pytest.mark.parametrize(
+    "precision", ["int8", "int8-dynamic", "int8-weight-only", "bf16", "f16-weight-only"]
+)
 def test_each_layer_has_what_its_rule_says(network, precision):
     proto, feeds = network()
     original, result, _ = apply(proto, feeds, {"precision": precision, "layers": RULES})
@@ -88,5 +90,5 @@ def test_only_static_layers_need_ranges():
     rules = [{"match": "Conv_4", "precision": "int8"}]
     _, _, names = apply(proto, feeds, {"precision": "bf16", "layers": rules})
     assert len(names) == 1
-    for precision in ("bf16", "int8-weight-only"):
+    for precision in ("bf16", "int8-dynamic", "int8-weight-only", "f16-weight-only"):
         assert apply(proto, feeds, {"precision": precision})[2] == []
