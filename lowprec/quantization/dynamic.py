@@ -186,4 +186,5 @@ def _bias(layer: Layer) -> NDArray[np.float32] | None:
     if not layer.has_bias_input or layer.bias is None:
         return None
     beta = np.float32(layer.node.attributes.get_float("beta", 1.0))
-    return (layer.bias_array() * beta).astype(np.float32)
+    bias: NDArray[np.float32] = (layer.bias_array() * beta).astype(np.float32)
+    return bias
