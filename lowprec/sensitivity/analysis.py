@@ -1,36 +1,41 @@
-"""Which layers cost the accuracy: every layer of a quantised model measured alone and in company.
+"""Every layer of a quantised model measured alone and in company.
 
     isolated     only this layer is quantised: dB of the model's outputs against float
     accumulated  the whole model is quantised: dB of this layer's own output against float
     gain         the whole model is quantised but for this layer: dB that its outputs win
 
 SQNR = 10 log10(sum of squared float values / sum of squared differences). Of several outputs the
-noise-to-signal ratios are averaged, so that the worst one decides. Every number is measured on the
-kernels that will run, on the calibration's first feeds.
+noise-to-signal ratios are averaged, so that the worst one decides. What comes out of a Softmax or
+a Sigmoid is compared before it: probabilities near 0 and 1 hide noise, and a near tie that falls
+the other way drowns it. Everything is measured on the kernels that will run, on the calibration's
+first feeds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from glob import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lowprec.errors import ConfigError, DataError
+from lowprec.layer_times import layer_times
 from lowprec.passes.fuse_integer_recurrent import RECURRENT_TYPES
 from lowprec.passes.layers import LAYER_TYPES
+from lowprec.passes.matching import is_operator
+from lowprec.quantization import apply_precisions
+from lowprec.sensitivity.switchboard import Switchboard
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from lowprec.config import Config
     from lowprec.engine import Session
     from lowprec.report import LayerRecord, Report
-    from lowprec.workbench import Workbench
+    from lowprec.workbench import Prepared, Workbench
 
 Array = NDArray[Any]
 Feed = Mapping[str, Array]
@@ -38,7 +43,7 @@ Progress = Callable[[int, int], None]
 
 LARGEST_WATCH = 128 << 20
 """Bytes of layer outputs that are held at once, of float and quantised model together."""
-PROFILE_REPEATS = 5
+SATURATING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid")
 
 
 @dataclass(frozen=True)
@@ -114,34 +119,51 @@ def analyse(
     if not records:
         return []
     samples = _samples(workbench, feeds)
-    expected = [workbench.original.run(feed) for feed in samples]
-
-    def measure(candidate: Config) -> float:
-        model = workbench.quantize(candidate, prepared=prepared, measure=False)
-        return output_sqnr(expected, (model.run(feed) for feed in samples))
-
-    whole = output_sqnr(expected, (quantized.run(feed) for feed in samples))
-    accumulated = layer_sqnr(
-        prepared.hub, quantized.hub, [record.name for record in records], samples
-    )
+    names = [record.name for record in records]
+    outputs = observable_outputs(prepared.hub, quantized.hub)
+    expected = _results(_watching(prepared.hub, outputs, keep=False), samples)
+    accumulated = layer_sqnr(prepared.hub, quantized.hub, names, samples)
     float_ms, int8_ms = layer_times(
         quantized.report.layers, workbench.original.session, quantized.session, samples[0]
     )
+    restored_hub = (
+        prepared.hub
+        if restore == "f32"
+        else _applied(prepared, with_rules(config, {}, others=restore), samples[0])
+    )
+    # Alone: float, and one layer switched. Restored: quantised, and one layer switched.
+    alone = Switchboard(prepared.hub, quantized.hub, names, outputs)
+    restored = Switchboard(quantized.hub, restored_hub, names, outputs)
+
+    def measure(board: Switchboard, switched: Collection[str]) -> float:
+        return output_sqnr(expected, (board.run(feed, switched) for feed in samples))
+
+    def measure_rules(rules: Mapping[str, str], others: str | None) -> float:
+        hub = _applied(prepared, with_rules(config, rules, others=others), samples[0])
+        return output_sqnr(expected, _results(_watching(hub, outputs, keep=False), samples))
+
+    whole = measure(restored, ())
     found = []
     for number, record in enumerate(records):
-        restored = measure(with_rules(config, {record.name: restore}))
-        alone = measure(with_rules(config, {record.name: record.precision}, others="f32"))
+        name = record.name
         found.append(
             LayerSensitivity(
-                name=record.name,
+                name=name,
                 op_type=record.op_type,
                 precision=record.precision,
                 macs=record.macs,
-                isolated=alone,
-                accumulated=accumulated.get(record.name),
-                gain=_difference(restored, whole),
-                float_ms=float_ms.get(record.name),
-                int8_ms=int8_ms.get(record.name),
+                isolated=measure(alone, (name,))
+                if name in alone.layers
+                else measure_rules({name: record.precision}, "f32"),
+                accumulated=accumulated.get(name),
+                gain=_difference(
+                    measure(restored, (name,))
+                    if name in restored.layers
+                    else measure_rules({name: restore}, None),
+                    whole,
+                ),
+                float_ms=float_ms.get(name),
+                int8_ms=int8_ms.get(name),
             )
         )
         if progress is not None:
@@ -202,9 +224,8 @@ def layer_sqnr(
         layers: Names of nodes of the main graph.
         feeds: What is run.
     """
-    values = {
-        node.name: node.outputs[0].name for node in original.graph if node.name in set(layers)
-    }
+    wanted = set(layers)
+    values = {node.name: node.outputs[0].name for node in original.graph if node.name in wanted}
     there = {value.name for node in quantized.graph for value in node.outputs}
     watched = {layer: str(name) for layer, name in values.items() if layer and name in there}
     sums = {layer: np.zeros(2) for layer in watched}
@@ -215,7 +236,7 @@ def layer_sqnr(
         names = [watched[layer] for layer in group]
         before, after = (_watching(model, names) for model in (original, quantized))
         for number, feed in enumerate(feeds):
-            first, second = _last(before, feed, len(names)), _last(after, feed, len(names))
+            first, second = (session.run(feed)[-len(names) :] for session in (before, after))
             if not number and len(group) > 1:
                 size = sum(array.nbytes for array in (*first, *second))
                 if size > LARGEST_WATCH:
@@ -227,18 +248,40 @@ def layer_sqnr(
     return {layer: _decibels(*total) for layer, total in sums.items()}
 
 
-def _watching(model: ir.Model, names: Sequence[str]) -> Session:
-    """Return a session of `model` with the values named as outputs after its own."""
+def observable_outputs(original: ir.Model, quantized: ir.Model) -> list[str]:
+    """Return what to compare of two models: their outputs, or what a saturating function reads.
+
+    Args:
+        original: Float hub.
+        quantized: Its quantised form: names that it does not have are not taken.
+    """
+    there = {value.name for node in quantized.graph for value in node.outputs}
+    names = []
+    for value in original.graph.outputs:
+        node = value.producer()
+        name = value.name
+        if node is not None and is_operator(node, *SATURATING) and node.inputs[0] is not None:
+            before = node.inputs[0].name
+            name = before if before in there else name
+        if name in there:
+            names.append(str(name))
+    return list(dict.fromkeys(names))
+
+
+def _watching(model: ir.Model, names: Sequence[str], *, keep: bool = True) -> Session:
+    """Return a session of `model` with the values named as outputs, after its own if kept."""
     from lowprec.engine import compile_model
 
     copy = model.clone()
     values = {value.name: value for node in copy.graph for value in node.outputs}
+    if not keep:
+        copy.graph.outputs.clear()
     copy.graph.outputs.extend(values[name] for name in names)
     return compile_model(copy)
 
 
-def _last(session: Session, feed: Feed, count: int) -> list[Array]:
-    return session.run(feed)[-count:]
+def _results(session: Session, feeds: Sequence[Feed]) -> list[list[Array]]:
+    return [session.run(feed) for feed in feeds]
 
 
 def _signal_and_noise(expected: Array, actual: Array) -> tuple[float, float]:
@@ -259,54 +302,19 @@ def _difference(after: float, before: float) -> float:
     return 0.0 if after == before else after - before  # inf - inf is not a number
 
 
-# ---- Times ---------------------------------------------------------------------------------------
+# ---- Choosing ------------------------------------------------------------------------------------
 
 
-def layer_times(
-    layers: Sequence[LayerRecord],
-    original: Session,
-    quantized: Session,
-    feed: Feed,
-    *,
-    repeats: int = PROFILE_REPEATS,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return milliseconds by layer name, of the float and of the quantised model.
-
-    Operators that run in the epilogue of a layer count as the layer's; what quantises a tensor, or
-    the other way round, as that of the first layer that reads it.
-
-    Args:
-        layers: Of the quantised model's report.
-        original: Float model.
-        quantized: Quantised model.
-        feed: What is run.
-        repeats: Runs of which the median counts.
-    """
-    names = {record.name for record in layers}
-    readers: dict[str, str] = {}
-    for record in layers:
-        if record.tensor:
-            readers.setdefault(record.tensor, record.name)
-    both = []
-    for session in (original, quantized):
-        times: dict[str, float] = {}
-        for step in session.profile(feed, repeats=repeats):
-            owner = step.row.name if step.row.name in names else _owner(step.row.name, readers)
-            if owner is not None:
-                times[owner] = times.get(owner, 0.0) + 1e3 * step.seconds
-        both.append(times)
-    return both[0], both[1]
-
-
-def _owner(step: str, readers: Mapping[str, str]) -> str | None:
-    """Return the layer that reads what a quantising step makes; its name is the tensor's."""
-    for suffix in ("_quantized", "_dequantized", "_bf16", "_rounded"):
-        if step.endswith(suffix):
-            return readers.get(step[: -len(suffix)])
-    return None
-
-
-# ---- Choosing layers -----------------------------------------------------------------------------
+def _applied(prepared: Prepared, config: Config, feed: Feed) -> ir.Model:
+    """Return the prepared graph with the precisions of `config`, not refined."""
+    calibration = prepared.calibration
+    shapes: Mapping[str, tuple[int, ...]] = (
+        {name: array.shape for name, array in feed.items()}
+        if calibration is None
+        else calibration.input_shapes
+    )
+    ranges = {} if calibration is None else calibration.ranges
+    return apply_precisions(prepared.hub, ranges, config, input_shapes=shapes).model
 
 
 def _samples(workbench: Workbench, count: int) -> list[dict[str, Array]]:
