@@ -12,6 +12,7 @@ The order matters, and each pass states what it expects of the earlier ones:
     7 fuse_integer_layers      Dequantize'd Conv / MatMul ..         -> QConv / QMatMul ..
       fuse_integer_recurrent   Dequantize'd LSTM / GRU / RNN         -> QLSTM / QGRU / QRNN
     8 fuse_bf16_layers         Cast'ed Conv / MatMul ..              -> bf16 products
+      widen_weights            other Dequantize'd or Cast'ed weights -> f32 constants
     9 fuse_epilogues           bias, chain, Quantize or Cast         -> into the product before them
       fuse_residuals           product + another tensor, chain, Quantize -> the same
    10 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
@@ -47,6 +48,7 @@ from lowprec.passes.own import remove_dead_nodes
 from lowprec.passes.quantize_before_moving import quantize_before_moving
 from lowprec.passes.recover_channel_shuffle import recover_channel_shuffle
 from lowprec.passes.unsign_codes import unsign_codes
+from lowprec.passes.widen_weights import widen_weights
 
 
 def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
@@ -70,6 +72,7 @@ def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
     fuse_integer_layers(model, keep)
     fuse_integer_recurrent(model, keep)
     fuse_bf16_layers(model, keep)
+    widen_weights(model)
     fuse_epilogues(model, keep)
     fuse_residuals(model, keep)
     fuse_integer_elementwise(model, keep)

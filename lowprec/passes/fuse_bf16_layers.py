@@ -7,19 +7,16 @@
 The own operator has the name of the standard one and `y_dtype`: it multiplies bf16, sums in f32 as
 docs/numerics.md says, and adds the f32 bias. fuse_epilogues lets a Cast to bf16 that follows choose
 what is stored. MatMul may have two operands that change. A layer that looks different stays; bf16
-constants that others read are widened here, once.
+constants that others read are widened by widen_weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
 
-import numpy as np
 import onnx_ir as ir
 
 from lowprec.passes.matching import (
-    NameSource,
-    add_constant,
     constant_array,
     constant_floats,
     graph_of,
@@ -49,7 +46,7 @@ def fuse_bf16_layers(model: ir.Model, keep: Container[str]) -> bool:
     for node in list(model.graph):
         if is_operator(node, *BF16_LAYERS):
             changed |= _fuse(node)
-    return _widen_constants(model) or changed
+    return changed
 
 
 def is_bf16_layer(node: ir.Node | None) -> bool:
@@ -108,24 +105,3 @@ def _refuse_convolution(node: ir.Node, weights: ir.Value) -> bool:
         return False
     automatic = node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME")
     return automatic or "output_shape" in node.attributes
-
-
-def _widen_constants(model: ir.Model) -> bool:
-    """Replace casts of bf16 constants that no layer took by f32 constants."""
-    names: NameSource | None = None
-    changed = False
-    for node in list(model.graph):
-        if not is_operator(node, "Cast"):
-            continue
-        narrow = widened(node.outputs[0])
-        array = constant_array(narrow)
-        if narrow is None or array is None or node.outputs[0].is_graph_output():
-            continue
-        names = names or NameSource(model)
-        constant = add_constant(
-            graph_of(node), names.fresh(f"{narrow.name}_f32"), array.astype(np.float32)
-        )
-        node.outputs[0].replace_all_uses_with(constant)
-        graph_of(node).remove(node, safe=True)
-        changed = True
-    return changed

@@ -81,6 +81,7 @@ def apply_precisions(
     result = QuantizationResult(model.clone())
     infer_types(result.model)
     shapes = concrete_shapes(model, input_shapes)
+    are_known = _are_known(model, input_shapes)
     for graph in list(result.model.graphs()):
         records = quantize_one(result, graph, ranges, config, shapes)
         result.layers += records.values()
@@ -89,7 +90,8 @@ def apply_precisions(
             node: choice
             for node, record in records.items()
             if record.precision != "int8"
-            and (choice := _choose(node, config, record.macs, total)) is not None
+            and (choice := _choose(node, config, record.macs if are_known else None, total))
+            is not None
         }
         for node, choice in choices.items():
             records[node].precision, records[node].reason = choice.precision, choice.reason
@@ -105,6 +107,15 @@ def convert_to_bf16(
     """Return `apply_precisions` of `config` with `precision: bf16`: no ranges are needed."""
     wanted = msgspec.structs.replace(config, precision="bf16")
     return apply_precisions(model, {}, wanted, input_shapes=input_shapes)
+
+
+def _are_known(model: ir.Model, fed: Mapping[str, Iterable[int]] | None) -> bool:
+    """Return whether the shapes of all inputs are: unknown dimensions count as 1 in macs."""
+    return all(
+        (fed is not None and value.name in fed)
+        or (value.shape is not None and value.shape.is_static())
+        for value in model.graph.inputs
+    )
 
 
 def _choose(node: ir.Node, config: Config, macs: int | None, total: int) -> _Choice | None:

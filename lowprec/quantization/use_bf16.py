@@ -9,7 +9,8 @@ passes/fuse_bf16_layers.py) recognises them. A tensor is rounded once, where it 
 readers see the rounded one, so that it need only be stored in bf16. What moves elements (Reshape,
 MaxPool, Concat) follows the rounding, which changes nothing.
 
-Layers in f32 or on codes read unrounded tensors where there are any.
+Layers in f32 or on codes read unrounded tensors where there are any; a tensor that is needed in f32
+for them is read in f32 by all who do not multiply it.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def use_bf16(
         unrounded: Nodes that go on reading the f32 tensor where one is rounded for somebody else.
         names: Of the whole model.
     """
-    for value in _rounded_values(graph, layers, pools):
-        _round(graph, value, unrounded, names)
+    for value, wanted in _rounded_uses(graph, layers, pools).items():
+        if not _is_moved(value, graph):
+            _round(graph, value, wanted, unrounded, names)
     _store_weights(graph, layers, names)
 
 
@@ -77,11 +79,14 @@ def _is_float(value: ir.Value | None) -> bool:
     return value is not None and value.dtype == ir.DataType.FLOAT
 
 
-def _rounded_values(
+def _rounded_uses(
     graph: ir.Graph, layers: Collection[ir.Node], pools: Collection[ir.Node]
-) -> list[ir.Value]:
-    """Return the values to round, in graph order: what is wanted in bf16 and made, not moved."""
-    wanted: dict[ir.Value, None] = {}
+) -> dict[ir.Value, set[tuple[ir.Node, int]]]:
+    """Return which values are wanted in bf16, and by whom: whoever multiplies, or moves to those.
+
+    What a body reads from outside comes first, then the graph's own values in its order.
+    """
+    wanted: dict[ir.Value, set[tuple[ir.Node, int]]] = {}
     for node in reversed(graph):
         moved = moved_inputs(node) or []
         for position, value in enumerate(node.inputs):
@@ -90,12 +95,12 @@ def _rounded_values(
             reads = node in layers and position < 2
             follows = position in moved and any(output in wanted for output in node.outputs)
             if reads or follows or (position == 0 and node in pools):
-                wanted[value] = None
+                wanted.setdefault(value, set()).add((node, position))
     own = [*graph.inputs, *(value for node in graph for value in node.outputs)]
     known = set(own)
-    outside = [value for value in reversed(wanted) if value not in known]
-    values = [*outside, *(value for value in own if value in wanted)]
-    return [value for value in values if not _is_moved(value, graph)]
+    order = [value for value in reversed(wanted) if value not in known]
+    order += [value for value in own if value in wanted]
+    return {value: wanted[value] for value in order}
 
 
 def _is_moved(value: ir.Value, graph: ir.Graph) -> bool:
@@ -108,15 +113,24 @@ def _is_moved(value: ir.Value, graph: ir.Graph) -> bool:
 
 
 def _round(
-    graph: ir.Graph, value: ir.Value, unrounded: Collection[ir.Node], names: NameSource
+    graph: ir.Graph,
+    value: ir.Value,
+    wanted: Collection[tuple[ir.Node, int]],
+    unrounded: Collection[ir.Node],
+    names: NameSource,
 ) -> None:
-    uses = [
+    """Insert the rounding of `value`, and let its readers see it.
+
+    Where somebody needs the f32 tensor all the same, only those that want bf16 read the rounded
+    one; otherwise all do, and the f32 tensor need not be stored.
+    """
+    readers = [
         use
         for use in value.uses()
-        if use.node.graph is graph
-        and not is_operator(use.node, "Shape", "Size", *_QUANTIZING)
-        and use.node not in unrounded
+        if use.node.graph is graph and not is_operator(use.node, "Shape", "Size")
     ]
+    is_stored = any(use.node in unrounded or is_operator(use.node, *_QUANTIZING) for use in readers)
+    uses = [use for use in readers if not is_stored or (use.node, use.idx) in wanted]
     narrow = _cast(value, ir.DataType.BFLOAT16, names.fresh(f"{value.name}_bf16"))
     wide = _cast(narrow.outputs[0], ir.DataType.FLOAT, names.fresh(f"{value.name}_rounded"))
     for cast in (narrow, wide):
