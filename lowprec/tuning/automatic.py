@@ -1,0 +1,221 @@
+"""Precision auto: each layer the lowest precision that keeps the accuracy and wins time here.
+
+    measure ─► costs per layer ─► allocate within a budget of noise ─► trial ─► another budget ─► ...
+
+What each layer costs in int8, bf16 and f32 is measured once: its time on this machine, and the noise
+that it alone brings into the outputs (`lowprec.sensitivity`). Noise powers of single layers do not
+quite add up to that of the whole model, and nobody knows how much noise a metric bears, so the
+budget is searched: the fastest model first, then half the noise again and again until the criterion
+holds, then back towards the last budget that failed.
+
+Without `evaluate` the criterion is the error of the outputs on calibration samples: at most
+LARGEST_ERROR per cent of their root mean square, which is 20 dB.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lowprec.config import Accuracy
+from lowprec.sensitivity import analyse, layer_times, output_sqnr, with_rules
+from lowprec.tuning.allocation import LayerCost, allocate, total_noise, why
+from lowprec.tuning.problem import Problem, runs_to_its_end
+from lowprec.tuning.result import TuningResult
+from lowprec.tuning.search import tune
+
+if TYPE_CHECKING:
+    from lowprec.calibration.feeds import Feed
+    from lowprec.config import Config
+    from lowprec.models import CompiledModel
+    from lowprec.tuning.trial import Trial
+    from lowprec.workbench import Workbench
+
+LARGEST_ERROR = 10.0
+"""Per cent of the outputs' root mean square; `tuning.options: {output_error: ...}` overrides it."""
+FEEDS = 32  # calibration feeds on which the error of the outputs is measured
+HALVINGS = 8  # a budget of 1/256 of the noise: then everything that matters is float
+REFINEMENTS = 4  # trials between the budget that failed and the one that passed
+STRATEGY = "auto"
+METRIC = "output error, %"
+
+
+def choose_precisions(
+    workbench: Workbench,
+    config: Config,
+    evaluate: Mapping[str, Callable[[Any], float]] | Callable[[Any], float] | None = None,
+    *,
+    rebuild: Callable[[Any], Any] | None = None,
+    original: object = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> TuningResult:
+    """Return the model in which each layer has the precision that measurements chose.
+
+    Args:
+        workbench: The model and its data.
+        config: `precision` is auto; what its `layers` fix stays fixed.
+        evaluate: As for `tune`; None measures the error of the outputs on calibration samples.
+        rebuild: As for `tune`.
+        original: As for `tune`.
+        progress: Called as progress(trials done, trials at most).
+
+    Returns:
+        As `tune`; the model's configuration is the int8 one with a rule for each layer that is not
+        int8, so that it gives the same model again without a search.
+    """
+    start = msgspec.structs.replace(config, precision="int8")
+    tuning = msgspec.structs.replace(config.tuning, strategy=STRATEGY)
+    if evaluate is None:
+        largest = float(config.tuning.options.get("output_error", LARGEST_ERROR))
+        goal = Accuracy(absolute=largest, higher_is_better=False)
+        tuning = msgspec.structs.replace(tuning, accuracy=goal, metrics={})
+        samples = min(FEEDS, config.calibration.samples)
+        feeds = [] if workbench.feeds is None else workbench.feeds.first(samples)
+        evaluate = {METRIC: OutputError(workbench.original, feeds)}
+        rebuild = None
+    start = msgspec.structs.replace(start, tuning=tuning)
+    kept: dict[str, LayerCost] = {}
+
+    @runs_to_its_end
+    def strategy(problem: Problem) -> Generator[Config, Trial, None]:
+        rows = problem.remember(
+            "costs of layers", lambda: [to_row(c) for c in measure_costs(workbench, start)]
+        )
+        costs = [from_row(row) for row in rows]
+        kept.update({cost.name: cost for cost in costs})
+        yield from search_budget(start, costs)
+
+    result = tune(
+        workbench,
+        start,
+        evaluate,
+        rebuild=rebuild,
+        original=original,
+        strategies={STRATEGY: strategy},
+        progress=progress,
+    )
+    for record in result.model.report.layers:
+        cost = kept.get(record.name)
+        if cost is not None and record.precision in cost.seconds:
+            record.reason = why(cost, record.precision) or record.reason
+    return result
+
+
+def search_budget(start: Config, costs: Sequence[LayerCost]) -> Generator[Config, Trial, None]:
+    """Yield configurations: the fastest, then quieter ones until one holds, then louder again."""
+
+    def configured(budget: float) -> Config:
+        chosen = allocate(costs, budget)
+        return with_rules(start, {name: p for name, p in chosen.items() if p != "int8"})
+
+    fastest = allocate(costs, math.inf)
+    trial = yield configured(math.inf)
+    if trial.met:
+        return
+    failed = total_noise(costs, fastest)
+    quietest = total_noise(costs, allocate(costs, 0.0))
+    passed = None
+    budget = failed
+    for _ in range(HALVINGS):
+        budget = max(budget / 2, quietest)
+        trial = yield configured(budget)
+        if trial.met:
+            passed = budget
+            break
+        failed = budget
+        if budget <= quietest:
+            return
+    if passed is None:
+        trial = yield configured(quietest)
+        if not trial.met:
+            return
+        passed = quietest
+    for _ in range(REFINEMENTS):
+        budget = math.sqrt(passed * failed) if passed > 0 else failed / 2
+        trial = yield configured(budget)
+        if trial.met:
+            passed = budget
+        else:
+            failed = budget
+
+
+def measure_costs(workbench: Workbench, config: Config) -> list[LayerCost]:
+    """Return what each layer costs by precision.
+
+    Args:
+        workbench: The model and its data.
+        config: Precision int8. A layer whose precision its `layers` fix is left out, and so is one
+            that has one precision only.
+    """
+    feed = workbench.feeds.first(1)[0] if workbench.feeds is not None else {}
+    bf16_model = workbench.quantize(
+        msgspec.structs.replace(config, precision="bf16"), measure=False
+    )
+    float_ms, bf16_ms = layer_times(
+        bf16_model.report.layers, workbench.original.session, bf16_model.session, feed
+    )
+    bf16_layers = {
+        record.name: record for record in bf16_model.report.layers if record.precision == "bf16"
+    }
+    # bf16 keeps eight bits of every number: what little it loses is taken as the same everywhere.
+    feeds = workbench.kept_feeds(config)
+    lost = output_sqnr(
+        [workbench.original.run(feed) for feed in feeds], (bf16_model.run(feed) for feed in feeds)
+    )
+    bf16_noise = _share(lost) / max(1, len(bf16_layers))
+
+    costs = []
+    seen = set()
+    for layer in analyse(workbench, config):
+        seen.add(layer.name)
+        if layer.float_ms is None or layer.int8_ms is None:
+            continue
+        seconds = {"int8": 1e-3 * layer.int8_ms, "f32": 1e-3 * layer.float_ms}
+        noise = {"int8": _share(layer.isolated)}
+        if layer.name in bf16_layers and layer.name in bf16_ms:
+            seconds["bf16"] = 1e-3 * bf16_ms[layer.name]
+            noise["bf16"] = bf16_noise
+        costs.append(LayerCost(layer.name, layer.op_type, layer.macs, seconds, noise))
+    for name, record in bf16_layers.items():
+        if name not in seen and name in bf16_ms and name in float_ms:
+            seconds = {"bf16": 1e-3 * bf16_ms[name], "f32": 1e-3 * float_ms[name]}
+            costs.append(
+                LayerCost(name, record.op_type, record.macs, seconds, {"bf16": bf16_noise})
+            )
+    return [
+        cost for cost in costs if config.layer_precision(cost.name, cost.op_type) is None
+    ]
+
+
+class OutputError:
+    """Error of a model's outputs on a few feeds, in per cent of their root mean square.
+
+    Of several outputs the mean of the noise-to-signal ratios counts.
+    """
+
+    def __init__(self, original: CompiledModel, feeds: Iterable[Feed]) -> None:
+        self._feeds = list(feeds)
+        self._expected = [original.run(feed) for feed in self._feeds]
+
+    def __call__(self, model: Any) -> float:
+        """Return the error of `model`: 10 stands for 20 dB."""
+        decibels = output_sqnr(self._expected, (model.run(feed) for feed in self._feeds))
+        return 100 * math.sqrt(_share(decibels))
+
+
+def _share(decibels: float) -> float:
+    """Return noise as a share of the signal's power."""
+    return 0.0 if decibels == math.inf else 10 ** (-decibels / 10)
+
+
+def to_row(cost: LayerCost) -> list[Any]:
+    """Return `cost` as plain data for the log."""
+    return [cost.name, cost.op_type, cost.macs, dict(cost.seconds), dict(cost.noise)]
+
+
+def from_row(row: Sequence[Any]) -> LayerCost:
+    """Return what `to_row` described."""
+    return LayerCost(*row)
