@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lowprec.config import Config
     from lowprec.hookspecs import Captured
     from lowprec.models import CompiledModel, QuantizedModel
-    from lowprec.report import Report
+    from lowprec.tuning import TuningResult
     from lowprec.workbench import Workbench
 
 Feed = dict[str, NDArray[np.generic]]
@@ -38,7 +38,7 @@ def quantize(
     example_inputs: object = None,
     progress: Callable[..., None] | bool | None = None,
 ) -> Any:
-    """Return an int8 or bf16 model of the same kind as `model`, with a report of what was done.
+    """Return a low-precision model of the same kind as `model`, with a report of what was done.
 
     Layers that gain nothing from int8 stay in float; `report` names each with its reason.
 
@@ -49,15 +49,16 @@ def quantize(
             an iterable is one complete feed: a dict by input name, a tuple in input order, or an
             array for a single input; a function that returns such an iterable, an .npz file and a
             folder of them work too. It is read once.
-        precision: "int8", or "bf16": layers multiply bf16 numbers and sum in f32.
+        precision: "int8" (ranges from data), "int8-dynamic" (ranges in every run),
+            "int8-weight-only", "bf16", "f16-weight-only", or "auto": each layer the lowest
+            precision that keeps the accuracy and wins time on this machine.
         config: A Config, a dict, or the path of a YAML file.
-        evaluate: A function from a model to a score, or several by name. It is called with the
-            float and with the int8 model, and the report says whether the configuration's
-            criterion `tuning.accuracy` holds. A search for a configuration that meets it comes in
-            a later version.
+        evaluate: A function from a model to a score, or several by name. Given, a search tries
+            configurations until one meets the criterion `tuning.accuracy`, and the best one found
+            is returned, whether it does or not; the report says which, and lists the trials.
         example_inputs: For adapters that trace models.
-        progress: Called as progress(done, total) while samples are consumed; True shows a bar on
-            stderr.
+        progress: Called as progress(done, total) while samples are consumed, or for each trial of
+            a search; True shows a bar on stderr.
 
     Returns:
         A QuantizedModel for ONNX; for other kinds what their adapter makes of it.
@@ -73,22 +74,17 @@ def quantize(
         >>> y = q(x)  # doctest: +SKIP
     """
     from lowprec.config import Config
-    from lowprec.plugins import active_plugins
 
     settings = _with_precision(Config.of(config), precision)
     settings.check_supported()
     captured = capture(model, example_inputs=example_inputs)
     workbench = open_workbench(captured, calibration_data, settings)
     with _progress(progress) as report_progress:
-        quantized = workbench.quantize(settings, report_progress)
-    rebuilt = active_plugins().hook.lowprec_rebuild(quantized=quantized, captured=captured)
-    if rebuilt is None:
-        rebuilt = quantized
-    if evaluate is not None:
-        is_ours = rebuilt is quantized
-        original = compile_captured(captured) if is_ours else captured.source
-        _evaluate(evaluate, original, rebuilt, settings, quantized.report)
-    return rebuilt
+        if evaluate is None and settings.precision != "auto":
+            quantized = workbench.quantize(settings, report_progress)
+        else:
+            quantized = search(workbench, captured, settings, evaluate, report_progress).model
+    return rebuild(quantized, captured)
 
 
 def load(path: str | os.PathLike[str]) -> QuantizedModel:
@@ -148,8 +144,7 @@ def compile(model: object, *, example_inputs: object = None) -> Any:
         kept = keeper.open(_simplified)
         compiled = compiled if kept is None else CompiledModel(kept.session)
     compiled.session.prepare()
-    rebuilt = active_plugins().hook.lowprec_rebuild(quantized=compiled, captured=captured)
-    return compiled if rebuilt is None else rebuilt
+    return rebuild(compiled, captured)
 
 
 # ---- The steps -----------------------------------------------------------------------------------
@@ -183,6 +178,56 @@ def compile_captured(captured: Captured) -> CompiledModel:
     from lowprec.models import CompiledModel
 
     return CompiledModel(_simplified(captured.graph))
+
+
+def rebuild(quantized: CompiledModel, captured: Captured) -> Any:
+    """Return `quantized` as its adapter makes it: of the kind that was captured."""
+    from lowprec.plugins import active_plugins
+
+    rebuilt = active_plugins().hook.lowprec_rebuild(quantized=quantized, captured=captured)
+    return quantized if rebuilt is None else rebuilt
+
+
+def search(
+    workbench: Workbench,
+    captured: Captured,
+    config: Config,
+    evaluate: Evaluate | Mapping[str, Evaluate] | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> TuningResult:
+    """Return the best model that a search finds, with all its trials.
+
+    Args:
+        workbench: Of `captured`, with the calibration data.
+        captured: What `evaluate` scores is of its kind.
+        config: `precision: auto` chooses precisions layer by layer; otherwise `tuning.strategy`
+            says how to search.
+        evaluate: As for `quantize`; None only with `precision: auto`.
+        progress: Called as progress(trials done, trials at most).
+    """
+    from lowprec.plugins import active_plugins
+    from lowprec.tuning import choose_precisions, tune
+
+    # An ONNX model's own kind is ours: a CompiledModel.
+    original = None if captured.kind == "onnx" else captured.source
+
+    def made(model: CompiledModel) -> Any:
+        return rebuild(model, captured)
+
+    if config.precision == "auto":
+        return choose_precisions(
+            workbench, config, evaluate, rebuild=made, original=original, progress=progress
+        )
+    assert evaluate is not None
+    return tune(
+        workbench,
+        config,
+        evaluate,
+        rebuild=made,
+        original=original,
+        strategies=active_plugins().strategies(),
+        progress=progress,
+    )
 
 
 def open_workbench(captured: Captured, calibration_data: object, config: Config) -> Workbench:
@@ -228,26 +273,6 @@ def _batches(data: object, captured: Captured) -> Iterable[Feed]:
     if batches is None:
         raise DataError(f"no adapter takes calibration data of type {type(data).__name__}")
     return batches
-
-
-def _evaluate(
-    evaluate: Evaluate | Mapping[str, Evaluate],
-    original: object,
-    quantized: object,
-    config: Config,
-    report: Report,
-) -> None:
-    """Score both models, into the report; a missed criterion is noted."""
-    functions = evaluate if isinstance(evaluate, Mapping) else {"score": evaluate}
-    criterion = config.tuning.accuracy
-    for name, function in functions.items():
-        before, after = float(function(original)), float(function(quantized))
-        report.accuracy[name] = {"float": before, report.precision: after}
-        if not criterion.is_met(before, after):
-            report.notes.append(
-                f"{name} fell from {before:.6g} to {after:.6g}: more than {criterion.describe()} "
-                "allows; keep layers in float with the configuration's `layers`"
-            )
 
 
 def _with_precision(config: Config, precision: str) -> Config:

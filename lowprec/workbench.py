@@ -30,6 +30,7 @@ from lowprec.models import REPORT_KEY, CompiledModel, QuantizedModel
 from lowprec.passes import simplify
 from lowprec.quantization import (
     Outcome,
+    QuantizationResult,
     apply_precisions,
     prepare,
     refine,
@@ -49,7 +50,7 @@ LOW_SQNR = 10.0  # dB of an output: below, the report says so in a note
 FEEDS_KEPT = (
     8  # calibration feeds for what looks at a few: algorithms, and the comparison at the end
 )
-PREPARED_KEPT = 8  # settings whose graphs and histograms are remembered
+KEPT = 8  # settings whose graphs and histograms are remembered
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Workbench:
         self._batches = batches
         self._rules = dict(rules or {})
         self._prepared: dict[str, Prepared] = {}
+        self._calibrations: dict[str, CalibrationResult] = {}
         self._original: CompiledModel | None = None
         self._lock = threading.RLock()
 
@@ -140,8 +142,7 @@ class Workbench:
             settings = _settings_before_rounding(config)
             found = self._prepared.pop(settings, None) or self._prepare(config, progress)
             self._prepared[settings] = found  # the last one used stands last
-            while len(self._prepared) > PREPARED_KEPT:
-                del self._prepared[next(iter(self._prepared))]
+            _forget_oldest(self._prepared)
             return found
 
     def quantize(
@@ -176,15 +177,8 @@ class Workbench:
             return earlier
         if prepared is None:
             prepared = self.prepared(config, progress)
-        calibration = prepared.calibration
-        feeds = self.kept_feeds(config)
-        shapes = calibration.input_shapes if calibration else _shapes_of(feeds)
-        result = apply_precisions(
-            prepared.hub, calibration.ranges if calibration else {}, config, input_shapes=shapes
-        )
-        outcomes = list(prepared.outcomes)
-        if not result.note:
-            outcomes += refine(prepared.hub, result, feeds, config)
+        result, outcomes = self.rewrite(config, prepared)
+        calibration, feeds = prepared.calibration, self.kept_feeds(config)
         report = Report(
             model=self.name,
             config=config.to_dict(),
@@ -209,6 +203,28 @@ class Workbench:
             measure_latency(self.original, quantized, feeds[0], report)
         return quantized
 
+    def rewrite(
+        self, config: Config, prepared: Prepared
+    ) -> tuple[QuantizationResult, list[Outcome]]:
+        """Return the quantised graph, which nothing has compiled yet, and what algorithms did.
+
+        Args:
+            config: As for `quantize`.
+            prepared: As for `quantize`.
+        """
+        calibration = prepared.calibration
+        feeds = self.kept_feeds(config)
+        result = apply_precisions(
+            prepared.hub,
+            calibration.ranges if calibration else {},
+            config,
+            input_shapes=calibration.input_shapes if calibration else _shapes_of(feeds),
+        )
+        outcomes = list(prepared.outcomes)
+        if not result.note:
+            outcomes += refine(prepared.hub, result, feeds, config)
+        return result, outcomes
+
     def _prepare(self, config: Config, progress: Progress | None) -> Prepared:
         hub = self.hub.clone()
         if not tensors_to_calibrate(hub, config):
@@ -219,15 +235,32 @@ class Workbench:
                 "one, an .npz file or a folder of them: a hundred typical samples are enough"
             )
         outcomes = prepare(hub, self.kept_feeds(config), config)
-        calibration = calibrate(
-            hub,
-            tensors_to_calibrate(hub, config),
-            islice(self.feeds, config.calibration.samples),
-            config,
-            progress,
-            rules=self._rules,
-        )
+        calibration = self._calibrate(hub, config, progress)
         return Prepared(hub, calibration, tuple(outcomes))
+
+    def _calibrate(
+        self, hub: ir.Model, config: Config, progress: Progress | None
+    ) -> CalibrationResult:
+        """Return the ranges that `config` asks for; those of an equal graph are used again.
+
+        A search takes layer after layer out of int8: then fewer ranges are needed than before.
+        """
+        assert self.feeds is not None
+        names = tensors_to_calibrate(hub, config)
+        key = f"{model_digest(hub)} {_settings_of_ranges(config)}"
+        known = self._calibrations.pop(key, None)
+        if known is None or not known.observers.keys() >= set(names):
+            known = calibrate(
+                hub,
+                names,
+                islice(self.feeds, config.calibration.samples),
+                config,
+                progress,
+                rules=self._rules,
+            )
+        self._calibrations[key] = known
+        _forget_oldest(self._calibrations)
+        return known
 
 
 def compare_outputs(
@@ -267,8 +300,24 @@ def measure_latency(
 def _settings_before_rounding(config: Config) -> str:
     """Return the part of `config` that the prepared graph and the ranges depend on."""
     values: dict[str, Any] = config.to_dict()
-    wanted = ("precision", "calibration", "activations", "algorithms", "layers")
+    wanted = ("precision", "calibration", "activations", "weights", "algorithms", "layers")
     return json.dumps({key: values[key] for key in wanted}, sort_keys=True)
+
+
+def _settings_of_ranges(config: Config) -> str:
+    """Return the part of `config` that the ranges of a given graph depend on."""
+    values: dict[str, Any] = config.to_dict()
+    rules = [
+        {key: value for key, value in rule.items() if key != "precision"}
+        for rule in values["layers"]
+        if rule.get("method") or rule.get("scheme")
+    ]
+    return json.dumps([values["calibration"], values["activations"], rules], sort_keys=True)
+
+
+def _forget_oldest(remembered: dict[str, Any]) -> None:
+    while len(remembered) > KEPT:
+        del remembered[next(iter(remembered))]
 
 
 def _shapes_of(feeds: list[Feed]) -> dict[str, tuple[int, ...]] | None:

@@ -1,13 +1,12 @@
 """Which layer gets which precision: the least time within a budget of noise.
 
-Layer by layer, each precision costs time and adds noise to the outputs. Rounding errors of different
-layers are nearly independent, so their powers add up: the choice is a knapsack,
+Layer by layer, each precision costs time and adds noise to the outputs. Rounding errors of
+different layers are nearly independent, so their powers add up, and the choice is a knapsack:
 
-    minimise  sum_l seconds[l][p_l]    subject to    sum_l noise[l][p_l] <= budget,
+    minimise  sum_l seconds[l][p_l]    subject to    sum_l noise[l][p_l] <= budget
 
-and its Lagrangian form gives every point of the lower convex hull: for a price of noise, each layer
-takes the precision with the least seconds + price * noise (Everett 1963, "Generalized Lagrange
-multiplier method", section 2). Points between two hull points are filled greedily.
+It is solved greedily, by the time that a unit of noise costs; the tests compare with the best of
+all choices.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class LayerCost:
         return self.noise.get(precision, 0.0)
 
     def fastest(self) -> str:
-        """Return the precision with the least time; of nearly equal ones that with the least noise."""
+        """Return the precision with the least time; of nearly equal ones the quietest."""
         least = min(self.seconds.values())
         near = [p for p, seconds in self.seconds.items() if seconds <= CLOSE * least]
         return min(near, key=lambda p: (self.noise_of(p), self.seconds[p]))
@@ -52,9 +51,9 @@ class LayerCost:
 def allocate(layers: Sequence[LayerCost], budget: float) -> dict[str, str]:
     """Return a precision by layer name: little time, total noise within `budget`.
 
-    Every layer starts with its fastest precision. While there is too much noise, the step that costs
-    the least time for the noise it takes away is made; then steps that turned out not to be needed
-    are taken back, the most rewarding first.
+    Every layer starts with its fastest precision. While there is too much noise, the step that
+    costs the least time for the noise it takes away is made; then steps that turned out not to be
+    needed are taken back, the most rewarding first.
 
     Args:
         layers: Their costs; names are unique.

@@ -1,12 +1,12 @@
 """Precision auto: each layer the lowest precision that keeps the accuracy and wins time here.
 
-    measure ─► costs per layer ─► allocate within a budget of noise ─► trial ─► another budget ─► ...
+    measure ─► costs per layer ─► allocate within a budget of noise ─► trial ─► another budget ─► ..
 
-What each layer costs in int8, bf16 and f32 is measured once: its time on this machine, and the noise
-that it alone brings into the outputs (`lowprec.sensitivity`). Noise powers of single layers do not
-quite add up to that of the whole model, and nobody knows how much noise a metric bears, so the
-budget is searched: the fastest model first, then half the noise again and again until the criterion
-holds, then back towards the last budget that failed.
+What each layer costs in int8, bf16 and f32 is measured once: its time on this machine, and the
+noise that it alone brings into the outputs (`lowprec.sensitivity`). Noise powers of single layers
+do not quite add up to that of the whole model, and nobody knows how much noise a metric bears, so
+the budget is searched: the fastest model first, then half the noise again and again until the
+criterion holds, then back towards the last budget that failed.
 
 Without `evaluate` the criterion is the error of the outputs on calibration samples: at most
 LARGEST_ERROR per cent of their root mean square, which is 20 dB.
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lowprec.config import Accuracy
-from lowprec.sensitivity import analyse, layer_times, output_sqnr, with_rules
+from lowprec.layer_times import layer_times
+from lowprec.sensitivity import analyse, output_sqnr, with_rules
 from lowprec.tuning.allocation import LayerCost, allocate, total_noise, why
 from lowprec.tuning.problem import Problem, runs_to_its_end
 from lowprec.tuning.result import TuningResult
@@ -185,9 +186,7 @@ def measure_costs(workbench: Workbench, config: Config) -> list[LayerCost]:
             costs.append(
                 LayerCost(name, record.op_type, record.macs, seconds, {"bf16": bf16_noise})
             )
-    return [
-        cost for cost in costs if config.layer_precision(cost.name, cost.op_type) is None
-    ]
+    return [cost for cost in costs if config.layer_precision(cost.name, cost.op_type) is None]
 
 
 class OutputError:

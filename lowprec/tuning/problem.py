@@ -88,6 +88,8 @@ class Problem:
         config: What the user gave: the first configuration to try.
         seed: `tuning.seed`.
         options: `tuning.options`: the strategy's own.
+        remember: remember(name, compute) gives what the log has under `name`, or logs what
+            compute() gives: plain data, for what a strategy measures itself.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class Problem:
         self.seed = config.tuning.seed
         self.options: Mapping[str, Any] = config.tuning.options
         self._workbench = workbench
-        self._remember = remember
+        self.remember = remember
         self._wins = wins
 
     def random(self) -> random.Random:
@@ -119,7 +121,7 @@ class Problem:
 
     def layers(self) -> list[Layer]:
         """Return the layers that `config` makes low precision, from the input to the output."""
-        rows = self._remember("layers", self._find_layers)
+        rows = self.remember("layers", self._find_layers)
         return [Layer(*row) for row in rows]
 
     def sensitivities(self) -> dict[str, Sensitivity]:
@@ -127,7 +129,7 @@ class Problem:
 
         A workbench of a kind that lowprec.sensitivity does not know gives {}: rank by `Layer.sqnr`.
         """
-        rows = self._remember("sensitivities", self._analyse)
+        rows = self.remember("sensitivities", self._analyse)
         return {
             name: Sensitivity(*(None if value is None else float(value) for value in values))
             for name, *values in rows
@@ -141,7 +143,7 @@ class Problem:
             names = [layer.name for layer in self.layers()]
             return self._wins(with_layers(self.config, names, "bf16"))
 
-        return bool(self._remember("bf16 wins", measure))
+        return bool(self.remember("bf16 wins", measure))
 
     def _find_layers(self) -> list[list[Any]]:
         records = self._workbench.quantize(self.config, measure=False).report.layers

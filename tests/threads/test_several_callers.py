@@ -93,8 +93,8 @@ def test_explain_says_how_many_threads():
 
 
 def test_callers_at_once_are_not_slower_than_one_after_the_other():
-    # The same work in turns, the fastest turn of each: what others do to the machine comes and goes,
-    # a pool in which callers hold each other up is slow every time.
+    # The same work in turns, the fastest turn of each: what others do to the machine comes and
+    # goes, a pool in which callers hold each other up is slow every time.
     def elapsed(callers: int) -> float:
         start = time.perf_counter()
         with ThreadPoolExecutor(callers) as pool:

@@ -71,9 +71,7 @@ def test_little_is_lost_against_the_best_of_all_choices(seed):
         for precisions in product(("int8", "bf16", "f32"), repeat=len(layers))
     )
     best = min(
-        total_seconds(layers, choice)
-        for choice in choices
-        if total_noise(layers, choice) <= budget
+        total_seconds(layers, choice) for choice in choices if total_noise(layers, choice) <= budget
     )
     assert total_seconds(layers, chosen) <= 1.25 * best
 
