@@ -136,7 +136,6 @@ def compile(model: object, *, example_inputs: object = None) -> Any:
     if kept is not None:
         kept.session.prepare()
         return CompiledModel(kept.session)
-    from lowprec.plugins import active_plugins
 
     captured = capture(model, example_inputs=example_inputs)
     compiled = compile_captured(captured)

@@ -22,7 +22,7 @@ import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args
+from typing import Annotated, Any, Literal, Union
 
 import msgspec
 from msgspec import Meta
@@ -196,18 +196,6 @@ class Accuracy(_Section, frozen=True, kw_only=True):
     relative: Annotated[float, Meta(ge=0)] = 0.01
     absolute: Annotated[float, Meta(ge=0)] | None = None
     higher_is_better: bool = True
-
-    def is_met(self, original: float, quantized: float) -> bool:
-        """Return whether the score `quantized` is close enough to the score `original`."""
-        loss = original - quantized if self.higher_is_better else quantized - original
-        allowed = self.relative * abs(original) if self.absolute is None else self.absolute
-        return loss <= allowed
-
-    def describe(self) -> str:
-        """Return the key that sets the limit and its value."""
-        if self.absolute is not None:
-            return f"tuning.accuracy.absolute {self.absolute:g}"
-        return f"tuning.accuracy.relative {self.relative:g}"
 
 
 class MetricGoal(_Section, frozen=True, kw_only=True):
@@ -404,7 +392,6 @@ class Config(_Section, frozen=True, kw_only=True):
             _refuse("calibration.method", self.calibration.method, methods)
         corrections = ("auto", False)
         checks: list[tuple[str, object, tuple[object, ...]]] = [
-            ("precision", self.precision, tuple(p for p in get_args(Precision) if p != "auto")),
             ("activations.dtype", self.activations.dtype, ("u8",)),
             ("activations.scheme", self.activations.scheme, ("asymmetric",)),
             ("weights.granularity", self.weights.granularity, ("per_channel",)),

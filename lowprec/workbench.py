@@ -22,7 +22,7 @@ import onnx_ir as ir
 from lowprec.agreement import AgreementSum
 from lowprec.calibration import CalibrationResult, calibrate
 from lowprec.calibration.feeds import Feed, Feeds
-from lowprec.errors import DataError
+from lowprec.errors import ConfigError, DataError
 from lowprec.graph import constant_bytes
 from lowprec.graph import load as load_graph
 from lowprec.graph.digest import model_digest
@@ -167,6 +167,11 @@ class Workbench:
             ConfigError: the configuration cannot be applied.
         """
         config.check_supported()
+        if config.precision == "auto":
+            raise ConfigError(
+                "precision auto is a search: lowprec.quantize() runs it; a workbench "
+                "one model: int8, int8-dynamic, int8-weight-only, bf16 or f16-weight-only"
+            )
         found = find_quantized_operator(self.hub)
         if found is not None and REPORT_KEY in self.hub.metadata_props:
             # Our own work: its report is still true.

@@ -155,7 +155,6 @@ def test_the_last_matching_rule_wins():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"precision": "auto"}, ["'auto'"]),
         ({"calibration": {"method": "entropy"}}, ["calibration.method", "'entropy'", "percentile"]),
         ({"calibration": {"method": "mse"}}, ["'mse'"]),
         ({"calibration": {"method": "l2"}}, ["'l2'"]),
