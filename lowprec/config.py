@@ -19,15 +19,24 @@ can be shared between versions, and refused at use by `check_supported`, never s
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import msgspec
 from msgspec import Meta
 
-from lowprec.config_text import Source, convert, parse_yaml, word, words
+from lowprec.config_text import (
+    CHECK,
+    Mistakes,
+    Path,
+    Source,
+    convert,
+    parse_yaml,
+    word,
+    words,
+)
 from lowprec.errors import ConfigError, UnsupportedError
 
 Precision = Literal["int8", "int8-dynamic", "int8-weight-only", "bf16", "f16-weight-only", "auto"]
@@ -248,6 +257,22 @@ class Tuning(_Section, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
 
 
+def _check_data(value: object, path: Path, mistakes: Mistakes) -> object:
+    if value is None or isinstance(value, str):
+        return value
+    from lowprec.data import check_data
+
+    return check_data(value, path, mistakes)
+
+
+def _check_metric(value: object, path: Path, mistakes: Mistakes) -> object:
+    if value is None:
+        return None
+    from lowprec.metrics import check_metric
+
+    return check_metric(value, path, mistakes)
+
+
 class Data(_Section, frozen=True, kw_only=True):
     """Where samples come from when a whole run is described in one file.
 
@@ -256,8 +281,8 @@ class Data(_Section, frozen=True, kw_only=True):
         evaluation: The same, with labels.
     """
 
-    calibration: str | dict[str, Any] | None = None
-    evaluation: str | dict[str, Any] | None = None
+    calibration: Annotated[Any, Meta(extra={CHECK: _check_data})] = None
+    evaluation: Annotated[Any, Meta(extra={CHECK: _check_data})] = None
 
 
 class Evaluation(_Section, frozen=True, kw_only=True):
@@ -267,7 +292,7 @@ class Evaluation(_Section, frozen=True, kw_only=True):
         metric: Name of a metric, {name: options}, several of them, or module:function.
     """
 
-    metric: str | dict[str, Any] | tuple[str, ...] | None = None
+    metric: Annotated[Any, Meta(extra={CHECK: _check_metric})] = None
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -332,7 +357,7 @@ class Config(_Section, frozen=True, kw_only=True):
         """
         if isinstance(source, str) and _is_yaml_text(source):
             return parse_yaml(source, "config", cls)
-        path = Path(source)
+        path = pathlib.Path(source)
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:

@@ -245,6 +245,50 @@ def _convert_struct(value: object, kind: Any, path: Path, mistakes: Mistakes) ->
         return None
 
 
+def named(
+    value: object, kinds: Mapping[str, Any], what: str, path: Path, mistakes: Mistakes
+) -> list[tuple[str, Any]]:
+    """Return (NAME, struct) for each NAME or {NAME: options} in `value`, in order.
+
+    Options may be one plain value where the struct says with `shorthand` which field it is.
+
+    Args:
+        value: A name, a mapping of names to options, or a list of either.
+        kinds: Struct by name; names are compared without regard to case.
+        what: What they are, with an article.
+        path: Where `value` stands.
+        mistakes: What is wrong is noted here.
+    """
+    items: list[tuple[str, object, Path]] = []
+    for number, part in enumerate(value if isinstance(value, (list, tuple)) else [value]):
+        place = (*path, number) if isinstance(value, (list, tuple)) else path
+        if isinstance(part, str):
+            items.append((part, {}, place))
+        elif isinstance(part, Mapping):
+            items += [(str(key), options, (*place, str(key))) for key, options in part.items()]
+        else:
+            mistakes.add(
+                place, f"{dotted(place)} is {word(part)}; give the name of {what}, or NAME: options"
+            )
+    found = []
+    by_lower = {name.lower(): kind for name, kind in kinds.items()}
+    for name, options, place in items:
+        kind = by_lower.get(name.lower())
+        if kind is None:
+            mistakes.add(
+                place,
+                f"{dotted(path)}: '{name}' is not the name of {what}; {did_you_mean(name, kinds)}"
+                f"accepted are {', '.join(kinds)}",
+            )
+            continue
+        shorthand = getattr(kind, "shorthand", None)
+        if shorthand and options is not None and not isinstance(options, Mapping):
+            options = {shorthand: options}
+        struct = convert_value({} if options is None else options, kind, place, mistakes)
+        found.append((name, struct))
+    return found
+
+
 def _is_struct(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 

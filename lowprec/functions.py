@@ -1,0 +1,47 @@
+"""Find what `module:name` names: a user's function or class, from the command line or a config."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from lowprec.errors import DataError
+
+
+def is_function_name(text: str) -> bool:
+    """Return whether `text` has the form module:name."""
+    module, separator, name = text.rpartition(":")
+    return (
+        bool(separator)
+        and name.isidentifier()
+        and all(part.isidentifier() for part in module.split("."))
+    )
+
+
+def find_function(text: str, what: str) -> Callable[..., Any]:
+    """Return what `module:name` names, from the working directory or the environment.
+
+    Args:
+        text: module:name.
+        what: What asked for it, for messages: '--calibration'.
+
+    Raises:
+        DataError: the module cannot be imported, has no such name, or it cannot be called.
+    """
+    module_name, _, name = text.rpartition(":")
+    sys.path.insert(0, "")  # a module in the working directory, as `python -m` finds it
+    try:
+        function = getattr(import_module(module_name), name)
+    except ImportError as error:
+        raise DataError(
+            f"{what} {text}: module '{module_name}' cannot be imported: {error}"
+        ) from None
+    except AttributeError:
+        raise DataError(f"{what} {text}: module '{module_name}' has no '{name}'") from None
+    finally:
+        sys.path.remove("")
+    if not callable(function):
+        raise DataError(f"{what} {text}: it is not a function")
+    return function  # type: ignore[no-any-return]
