@@ -75,16 +75,17 @@ def _widened(node: ir.Node) -> NDArray[np.float32] | None:
     if zero_point is not None and (zeros is None or zeros.shape != scale.shape):
         return None
     axis, size = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
-    parameters = [scale, *([] if zeros is None else [zeros.astype(np.float32)])]
-    spread = [_spread(parameter, array.shape, axis, size) for parameter in parameters]
-    if any(parameter is None for parameter in spread):
-        return None
+    steps: NDArray[np.float32] = array.astype(np.float32)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        # The difference of two 16-bit codes is exact in f32.
-        steps = array.astype(np.float32)
-        if len(spread) > 1:
-            steps -= spread[1]
-        steps *= spread[0]
+        if zeros is not None:
+            spread = _spread(zeros.astype(np.float32), array.shape, axis, size)
+            if spread is None:
+                return None
+            steps -= spread  # the difference of two 16-bit codes is exact
+        spread = _spread(scale, array.shape, axis, size)
+        if spread is None:
+            return None
+        steps *= spread
     return steps
 
 
