@@ -196,7 +196,7 @@ class ConvStep : public Step {
       args.epilogue = output.epilogue;
       args.epilogue.ops = output.ops.data();
       args.epilogue.n_ops = static_cast<int32_t>(output.ops.size());
-      args.epilogue.fast = output.ops.empty() ? packed->fast : output.bounded;
+      args.epilogue.fast = output.ops.empty() ? packed->fast && !run_time.any() : output.bounded;
       args.tap_offset = offsets.data();
       args.taps = static_cast<int64_t>(offsets.size());
       args.channels = g.channels;

@@ -85,7 +85,7 @@ const char* not_constant(Planner& p, const Node& node);  // a reason to refuse, 
 // The node is the product's (attributes chain_*, y_*) with one more operand, of the result's shape:
 // f32, bf16, or codes with residual_scale and residual_zero_point. What follows the sum: sum_codes,
 // sum_a, sum_b (unary operators), then sum_dtype, sum_scale, sum_zero_point.
-constexpr size_t RESIDUAL = 6;  // the operand; not beside 4 and 5, which RunTimeScale has
+constexpr size_t RESIDUAL = 6;  // the operand, after those of RunTimeScale
 inline bool has_residual(const Node& node) { return node.has_input(RESIDUAL); }
 // The output of the whole node from that of its product.
 void extend_output(const Node& node, Output& output);

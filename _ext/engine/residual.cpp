@@ -106,7 +106,7 @@ int residual_operand(Planner& p, const Node& node, Layout layout, Output& output
 bool is_bounded(const Node& node, const Packed& packed, const Output& output) {
   constexpr double LIMIT = 1073741824.0;
   if (!packed.fast || output.dtype == DType::F32 || !node.has("residual_scale") ||
-      node.has_input(3)) {
+      node.has_input(3) || node.has_input(5)) {  // a scale of the run bounds nothing
     return false;
   }
   const double own = output.multiplies_to_codes

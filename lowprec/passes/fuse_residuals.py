@@ -119,8 +119,8 @@ def _is_product(node: ir.Node) -> bool:
     is_float = is_operator(node, *_FLOAT) or is_own(node, *_FLOAT)
     if not is_float and not is_own(node, *_INTEGER):
         return False
-    if constant_array(node.inputs[1]) is None or any(node.inputs[4:]):
-        return False  # both operands vary, or a scale does: no epilogue for this
+    if constant_array(node.inputs[1]) is None:
+        return False  # both operands vary: no epilogue for this
     return not is_float or node.outputs[0].dtype == ir.DataType.FLOAT
 
 

@@ -41,7 +41,7 @@ def widen_weights(model: ir.Model) -> bool:
         made = node.outputs[0]
         is_cast = is_operator(node, "Cast")
         # Constant codes beside a tensor of codes (QAdd) are better left as they are.
-        uses = [use for use in made.uses() if is_cast or _is_weight(use)]
+        uses = [use for use in made.uses() if is_cast or _is_weight(use.node, use.idx)]
         array = _widened(node) if uses else None
         if array is None:
             continue
@@ -54,9 +54,9 @@ def widen_weights(model: ir.Model) -> bool:
     return changed
 
 
-def _is_weight(use: ir.Usage) -> bool:
-    """Return whether a layer that computes with floats reads a value as its weights."""
-    return use.idx > 0 and is_operator(use.node, *LAYER_TYPES, *RECURRENT_TYPES)
+def _is_weight(reader: ir.Node, index: int) -> bool:
+    """Return whether a layer that computes with floats reads its input `index` as weights."""
+    return index > 0 and is_operator(reader, *LAYER_TYPES, *RECURRENT_TYPES)
 
 
 def _widened(node: ir.Node) -> NDArray[np.float32] | None:

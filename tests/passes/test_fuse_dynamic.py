@@ -164,3 +164,57 @@ def test_a_depthwise_layer_with_a_scale_for_each_channel_it_reads(dtype, one_zer
     x_real = RNG.standard_normal((2, 20, 7, 6)).astype("f")
     (result,) = compile_model(graph.load(proto)).run({"x": x_real})
     np.testing.assert_allclose(result, onnxruntime_result(proto, x_real), rtol=1e-5, atol=1e-5)
+
+
+def layer_model(kind: str, *, quantized: bool, residual: bool) -> onnx.ModelProto:
+    """A dynamic layer, its bias, perhaps a tensor that is added, and a static Quantize."""
+    b = Builder()
+    b.nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]))
+    shape = (2, 8, 6, 7) if kind != "matrix" else (3, 5, 8)
+    if kind == "matrix":
+        codes = RNG.integers(-127, 128, (8, 8)).astype(np.int8)
+        acc = b.node("MatMulInteger", "xq", b.constant(codes), "xz")
+        channels: tuple[int, ...] = (8,)
+    else:
+        groups = 8 if kind == "depthwise" else 1
+        codes = RNG.integers(-127, 128, (8, 8 // groups, 3, 3)).astype(np.int8)
+        attributes = {"group": groups, "pads": [1] * 4}
+        acc = b.node("ConvInteger", "xq", b.constant(codes), "xz", **attributes)
+        channels = (8, 1, 1)
+    scale = b.constant((RNG.random(channels) * 0.1 + 0.01).astype("f"))
+    y = b.node("Mul", b.node("Cast", acc, to=TensorProto.FLOAT), b.node("Mul", "xs", scale))
+    if residual:
+        y = b.node("Add", y, b.floats(channels))
+        y = b.node("Relu", b.node("Add", y, "x"))
+    if quantized:
+        y = b.quantized(y, 0.5, 100)
+    return b.model(y, shape)
+
+
+@pytest.mark.parametrize("kind", ["matrix", "conv", "depthwise"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_dynamic_layer_adds_another_tensor_in_its_epilogue(kind, quantized):
+    proto = layer_model(kind, quantized=quantized, residual=True)
+    own = "QMatMul" if kind == "matrix" else "QConv"
+    rest = ["DequantizeLinear"] if quantized else []
+    assert operators(proto) == ["DynamicQuantizeLinear", own, *rest]
+    shape = [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim]
+    x = RNG.standard_normal(shape).astype("f") * 7 + 1
+    (fused,) = compile_model(graph.load(proto)).run({"x": x})
+    (plain,) = compile_model(graph.load(proto), fused=False).run({"x": x})
+    assert fused.tobytes() == plain.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["matrix", "conv", "depthwise"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_scale_of_the_run_may_send_sums_beyond_the_codes(kind, residual):
+    """The multiplier is not known when the proof is made that rounding cannot wrap."""
+    proto = layer_model(kind, quantized=True, residual=residual)
+    shape = [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim]
+    for size in (1e6, 1e12, 1e30):
+        x = (RNG.standard_normal(shape) * size).astype("f")
+        (fused,) = compile_model(graph.load(proto)).run({"x": x})
+        (plain,) = compile_model(graph.load(proto), fused=False).run({"x": x})
+        assert fused.tobytes() == plain.tobytes()
+        low = 0.0 if residual else -50.0  # Relu
+        assert {float(fused.min()), float(fused.max())} == {low, 77.5}
