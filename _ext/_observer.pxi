@@ -49,6 +49,12 @@ cdef cnp.ndarray native_floats(x):
     return np.ascontiguousarray(x, np.float32)
 
 
+cdef whole_number(limbs):
+    """The number that ExactSum::limbs wrote, in units of 2**LOWEST."""
+    low = int.from_bytes(limbs[:LIMBS - 1].astype("<u4").tobytes(), "little")
+    return low + (int(limbs[LIMBS - 1]) << 32 * (LIMBS - 1))
+
+
 cdef class TensorObserver:
     """Extremes, counts and a histogram of one float tensor, fed inside a run; see observer.h.
 
@@ -58,6 +64,7 @@ cdef class TensorObserver:
 
     MIN_BINS = 16
     MAX_BINS = 65536
+    OPERATOR = "Observe"
 
     cdef CTensorObserver* observer
     cdef readonly str isa
@@ -178,12 +185,7 @@ cdef class TensorObserver:
         limbs = np.empty((2, LIMBS), np.int64)
         cdef int64_t* target = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>limbs)
         self.observer.sums(target, target + LIMBS)
-        total, squares = (
-            int.from_bytes(limb[:-1].astype("<u4").tobytes(), "little")
-            + (int(limb[-1]) << 32 * (LIMBS - 1))
-            for limb in limbs
-        )
-        return total, squares
+        return whole_number(limbs[0]), whole_number(limbs[1])
 
     LOWEST = C_LOWEST
 
@@ -225,3 +227,133 @@ def observe_channels(list observers, cnp.ndarray first, int64_t step):
     cdef const int64_t* strides = <const int64_t*>cnp.PyArray_STRIDES(first)
     with nogil:
         c_observe_channels(all_of_them, kind, data, step, item, ndim, shape, strides)
+
+
+cdef extern from "channel_observer.h" namespace "lp" nogil:
+    cdef cppclass CChannelObserver "lp::ChannelObserver":
+        CChannelObserver(int64_t, int64_t, const Kernels*) except +
+        bint observe(const float*, int64_t, int64_t, int64_t) except +
+        bint merge(const CChannelObserver&) except +
+        void reset()
+        int64_t axis()
+        int64_t bins()
+        int64_t channels()
+        int64_t count()
+        int64_t nonfinite()
+        void extremes(float*, float*)
+        void sums(int64_t, int64_t*, int64_t*)
+        const CTensorObserver* histogram(int64_t)
+
+
+cdef class ChannelObserver:
+    """Extremes, sums and, with `bins`, a histogram of every channel of one float tensor.
+
+    Fed inside a run as TensorObserver is; see channel_observer.h. Memory does
+    not depend on the data; observers of parts merge into the observer of all of them, bit for bit.
+    """
+
+    OPERATOR = "ObserveChannels"
+
+    cdef CChannelObserver* observer
+
+    def __cinit__(self, int64_t axis, *, int64_t bins=0, isa=None):
+        if bins != 0 and not 16 <= bins <= 65536:
+            raise ValueError(f"bins is {bins}; expected 0, or 16 to 65536")
+        self.observer = new CChannelObserver(axis, bins, kernels_for(isa))
+
+    def __dealloc__(self):
+        del self.observer
+
+    @property
+    def engine_address(self):
+        """Where the C++ object lives: what a program's node is given (Program.add_node)."""
+        return <uintptr_t>self.observer
+
+    def update(self, x):
+        """Count the values of a float array that has the channel axis."""
+        cdef cnp.ndarray array = np.ascontiguousarray(x, np.float32)
+        cdef int64_t axis = self.observer.axis()
+        axis = axis + array.ndim if axis < 0 else axis
+        if not 0 <= axis < array.ndim:
+            raise ValueError(f"the array has {array.ndim} axes; axis {axis} is none of them")
+        cdef int64_t outer = 1, channels = array.shape[axis], inner = 1
+        cdef int i
+        for i in range(array.ndim):
+            if i < axis:
+                outer *= array.shape[i]
+            elif i > axis:
+                inner *= array.shape[i]
+        cdef const float* data = <const float*>cnp.PyArray_DATA(array)
+        cdef bint fits
+        with nogil:
+            fits = self.observer.observe(data, outer, channels, inner)
+        if not fits:
+            raise ValueError(
+                f"the array has {channels} channels; expected {self.observer.channels()}"
+            )
+
+    def merge(self, ChannelObserver other not None):
+        """Count what `other`, of the same axis and bins, has counted."""
+        if other is self or (other.axis, other.bins) != (self.axis, self.bins):
+            raise ValueError("the other observer has another axis or other bins, or is this one")
+        cdef bint fits
+        with nogil:
+            fits = self.observer.merge(other.observer[0])
+        if not fits:
+            raise ValueError(
+                f"the other observer has {other.channels} channels; expected {self.channels}"
+            )
+
+    def reset(self):
+        """Forget everything, the number of channels too."""
+        self.observer.reset()
+
+    @property
+    def axis(self):
+        """The channel axis, as it was given."""
+        return self.observer.axis()
+
+    @property
+    def bins(self):
+        """Number of bins of each channel's histogram; 0 without histograms."""
+        return self.observer.bins()
+
+    @property
+    def channels(self):
+        """Number of channels; 0 before the first array."""
+        return self.observer.channels()
+
+    @property
+    def count(self):
+        """Number of values per channel, those that are not finite too."""
+        return self.observer.count()
+
+    @property
+    def nonfinite(self):
+        """Number of NaN and infinite values in all channels."""
+        return self.observer.nonfinite()
+
+    def extremes(self):
+        """Return the smallest and the largest finite value of each channel, float32 (channels,)."""
+        bounds = np.empty((2, self.observer.channels()), np.float32)
+        cdef float* target = <float*>cnp.PyArray_DATA(<cnp.ndarray>bounds)
+        self.observer.extremes(target, target + self.observer.channels())
+        return bounds[0], bounds[1]
+
+    def sums(self, int64_t channel):
+        """Return the sums of the channel's finite values and of their squares, as TensorObserver."""
+        if not 0 <= channel < self.observer.channels():
+            raise ValueError(f"channel {channel} is none of {self.observer.channels()}")
+        limbs = np.empty((2, LIMBS), np.int64)
+        cdef int64_t* target = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>limbs)
+        self.observer.sums(channel, target, target + LIMBS)
+        return whole_number(limbs[0]), whole_number(limbs[1])
+
+    def histogram(self, int64_t channel):
+        """Return (counts, first, width) of one channel, as TensorObserver does."""
+        if not 0 <= channel < self.observer.channels() or not self.observer.bins():
+            raise ValueError("there is no such channel, or there are no histograms")
+        cdef const CTensorObserver* one = self.observer.histogram(channel)
+        counts = np.empty(one.bins(), np.int64)
+        one.counts(<int64_t*>cnp.PyArray_DATA(<cnp.ndarray>counts))
+        return counts, one.origin(), 2.0 ** one.exponent()

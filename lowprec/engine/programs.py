@@ -45,7 +45,9 @@ def form_of(segment: NativeSegment, observers: Mapping[str, Any]) -> ProgramForm
             observer = observers.get(value.name or "")
             if observer is not None and value.name in ids:
                 tap, seen = {"observer": observer}, [ids[value.name]]
-                form.nodes.append(NodeForm("Observe", f"observe {value.name}", seen, [], tap))
+                form.nodes.append(
+                    NodeForm(observer.OPERATOR, f"observe {value.name}", seen, [], tap)
+                )
     form.results = [ids[name] for name in segment.outputs]
     return form
 

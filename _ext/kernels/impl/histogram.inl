@@ -16,15 +16,45 @@ namespace {
 
 LP_INLINE VM is_finite(VF x) { return vset_s32(0x7F800000) > (as_s32(x) & vset_s32(0x7FFFFFFF)); }
 
+// Widens [low, high] by n values (a multiple of W) and returns true, or changes nothing: one of
+// them is NaN or infinite.
+LP_INLINE bool all_finite(const float* x, int64_t n, VF* low, VF* high) {
+  VF lowest = *low, highest = *high, zero = vset(0.0f);
+  for (int64_t i = 0; i < n; i += W) {
+    const VF value = vload(x + i);
+    lowest = vmin(value, lowest);
+    highest = vmax(value, highest);
+    zero = fma(value, vset(0.0f), zero);  // NaN as soon as one is not finite
+  }
+  if (mask_bits(is_nan(zero)) != 0) return false;
+  *low = lowest;
+  *high = highest;
+  return true;
+}
+
+// Widens [low, high] by x where that is finite; returns whether it is.
+LP_INLINE bool one_by_one(float x, VF* low, VF* high) {
+  if (!(x - x == 0.0f)) return false;
+  *low = vmin(vset(x), *low);
+  *high = vmax(vset(x), *high);
+  return true;
+}
+
 void range(const float* x, int64_t n, float* minimum, float* maximum, int64_t* nonfinite) {
-  constexpr int64_t CHUNK = int64_t{1} << 24;  // so that a lane's s32 count cannot wrap
+  constexpr int64_t CHUNK = 65536;  // what is read again where a value is not finite
   const VF infinity = vset(__builtin_inff()), minus_infinity = vset(-__builtin_inff());
   VF low = infinity, high = minus_infinity;
   for (int64_t start = 0; start < n; start += CHUNK) {
     const int64_t size = n - start < CHUNK ? n - start : CHUNK;
-    VI bad = vset_s32(0);
     // Lanes past the end read as 0, which must not widen the range: the tail goes one by one.
     const int64_t whole = size - size % W;
+    if (all_finite(x + start, whole, &low, &high)) {
+      for (int64_t i = start + whole; i < start + size; ++i) {
+        if (!one_by_one(x[i], &low, &high)) ++*nonfinite;
+      }
+      continue;
+    }
+    VI bad = vset_s32(0);
     for (int64_t i = 0; i < whole; i += W) {
       const VF value = vload(x + start + i);
       const VM finite = is_finite(value);
@@ -36,11 +66,7 @@ void range(const float* x, int64_t n, float* minimum, float* maximum, int64_t* n
     vstore(counts, bad);
     for (int lane = 0; lane < W; ++lane) *nonfinite += counts[lane];
     for (int64_t i = start + whole; i < start + size; ++i) {
-      const VF value = vset(x[i]);
-      const VM finite = is_finite(value);
-      low = vmin(select(finite, value, infinity), low);
-      high = vmax(select(finite, value, minus_infinity), high);
-      *nonfinite += (mask_bits(finite) & 1) == 0;
+      if (!one_by_one(x[i], &low, &high)) ++*nonfinite;
     }
   }
   float lows[W], highs[W];
@@ -112,8 +138,66 @@ LP_INLINE void count(const float* x, int64_t n, int64_t bins, int64_t* counts, c
   }
 }
 
+#if defined(LP_ISA_AVX512)
+// As histogram(), for bins <= 2048. The indices of a block first, then the counting: 0.36 ns a
+// value on Zen 4 where both in one loop take 0.6. Zeros are counted by the mask and left out: after
+// a Relu they would all wait for one counter.
+void packed_histogram(const float* x, int64_t n, float inverse_width, int64_t origin, int64_t bins,
+                      int64_t* counts) {
+  constexpr int64_t MAX_BINS = 2048, BLOCK = 1024, CHUNK = 65536;
+  constexpr int DOWN = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+  uint16_t tables[4][MAX_BINS + 1], found[BLOCK + W];
+  const __m512 factor = _mm512_set1_ps(inverse_width), zero = _mm512_setzero_ps();
+  const __m512i first = _mm512_set1_epi32(static_cast<int32_t>(origin));
+  const __m512i none = _mm512_set1_epi32(static_cast<int32_t>(bins));
+  int64_t zeros = 0;
+  while (n > 0) {
+    const int64_t chunk = n < CHUNK ? n : CHUNK;  // a table gets a quarter of it: its counts fit
+    for (auto& table : tables) memset(table, 0, static_cast<size_t>(bins + 1) * sizeof(uint16_t));
+    for (int64_t start = 0; start < chunk; start += BLOCK) {
+      const int64_t size = chunk - start < BLOCK ? chunk - start : BLOCK;
+      int64_t kept = 0;
+      for (int64_t i = 0; i < size; i += W) {
+        const int lanes = size - i < W ? static_cast<int>(size - i) : W;
+        const __m512 value = vload_n(x + start + i, lanes).v;
+        // Rounded down, a negative product that underflows stays below 0. NaN, infinity and what is
+        // out of range become large numbers.
+        const __m512i bin = _mm512_sub_epi32(
+            _mm512_cvt_roundps_epi32(_mm512_mul_round_ps(value, factor, DOWN), DOWN), first);
+        const __mmask16 counted = _mm512_cmp_ps_mask(value, zero, _CMP_NEQ_UQ);
+        const __m512i packed = _mm512_maskz_compress_epi32(counted, _mm512_min_epu32(bin, none));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(found + kept),
+                            _mm512_cvtepi32_epi16(packed));
+        kept += __builtin_popcount(counted);
+      }
+      zeros += size - kept;
+      while (kept % 4 != 0) found[kept++] = static_cast<uint16_t>(bins);
+      for (int64_t i = 0; i < kept; i += 4) {
+        uint64_t four;
+        memcpy(&four, found + i, sizeof four);
+        ++tables[0][four & 0xFFFF];
+        ++tables[1][four >> 16 & 0xFFFF];
+        ++tables[2][four >> 32 & 0xFFFF];
+        ++tables[3][four >> 48];
+      }
+    }
+    for (int64_t bin = 0; bin < bins; ++bin) {
+      counts[bin] += tables[0][bin] + tables[1][bin] + tables[2][bin] + tables[3][bin];
+    }
+    x += chunk;
+    n -= chunk;
+  }
+  counts[-origin] += zeros;
+}
+#endif
+
 void histogram(const float* x, int64_t n, float inverse_width, int64_t origin, int64_t bins,
                int64_t* counts) {
+#if defined(LP_ISA_AVX512)
+  if (bins <= 2048 && n >= bins) {
+    return packed_histogram(x, n, inverse_width, origin, bins, counts);
+  }
+#endif
   const BinIndex index = {vset(inverse_width), vset(static_cast<float>(origin)),
                           vset(static_cast<float>(origin + bins - 1)),
                           vset(static_cast<float>(bins))};
