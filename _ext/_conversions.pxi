@@ -250,7 +250,7 @@ def count_bins(
 ):
     """Add to int64 `counts` (bins,): counts[floor(x * inverse_width) - origin] for every finite x.
 
-    `inverse_width` is a power of two; the bins hold 0 and every finite value.
+    `inverse_width` is a power of two. Values outside count in the first or the last bin.
     """
     cdef const Kernels* kernels = kernels_for(isa)
     cdef const float* source = <const float*> cnp.PyArray_DATA(x)

@@ -358,7 +358,7 @@ struct Kernels {
   // *minimum and *maximum, which the caller has initialised.
   void (*range)(const float* x, int64_t n, float* minimum, float* maximum, int64_t* nonfinite);
   // counts[floor(x * inverse_width) - origin] += 1 for every finite x; inverse_width is a power
-  // of 2, and the bins hold 0 and every finite x.
+  // of 2.
   void (*histogram)(const float* x, int64_t n, float inverse_width, int64_t origin, int64_t bins,
                     int64_t* counts);
   // counts[i] += 1 for every x in [edges[i], edges[i + 1]), the last bin with its end; finite
