@@ -40,6 +40,7 @@ LARGEST_ERROR = 10.0
 FEEDS = 32  # calibration feeds on which the error of the outputs is measured
 HALVINGS = 8  # a budget of 1/256 of the noise: then everything that matters is float
 REFINEMENTS = 4  # trials between the budget that failed and the one that passed
+REPEATS = 15  # runs of which a layer's median time counts
 STRATEGY = "auto"
 METRIC = "output error, %"
 
@@ -106,37 +107,36 @@ def choose_precisions(
 
 
 def search_budget(start: Config, costs: Sequence[LayerCost]) -> Generator[Config, Trial, None]:
-    """Yield configurations: the fastest, then quieter ones until one holds, then louder again."""
+    """Yield configurations: int8, the fastest mix, quieter ones until one holds, and back."""
 
-    def configured(budget: float) -> Config:
-        chosen = allocate(costs, budget)
+    def configured(chosen: Mapping[str, str]) -> Config:
         return with_rules(start, {name: p for name, p in chosen.items() if p != "int8"})
 
+    plain = yield start
     fastest = allocate(costs, math.inf)
-    trial = yield configured(math.inf)
-    if trial.met:
-        return
-    failed = total_noise(costs, fastest)
-    quietest = total_noise(costs, allocate(costs, 0.0))
-    passed = None
-    budget = failed
+    trial = yield configured(fastest)
+    if plain.met or trial.met:
+        return  # whichever is faster as a whole
+    failed, passed = total_noise(costs, fastest), None
     for _ in range(HALVINGS):
-        budget = max(budget / 2, quietest)
-        trial = yield configured(budget)
+        budget = failed / 2
+        trial = yield configured(allocate(costs, budget))
         if trial.met:
             passed = budget
             break
         failed = budget
-        if budget <= quietest:
-            return
     if passed is None:
-        trial = yield configured(quietest)
-        if not trial.met:
-            return
-        passed = quietest
+        for precision in ("bf16", "f32"):
+            chosen = {
+                cost.name: precision if precision in cost.seconds else "f32" for cost in costs
+            }
+            trial = yield configured(chosen)
+            if trial.met:
+                return
+        return
     for _ in range(REFINEMENTS):
-        budget = math.sqrt(passed * failed) if passed > 0 else failed / 2
-        trial = yield configured(budget)
+        budget = math.sqrt(passed * failed)
+        trial = yield configured(allocate(costs, budget))
         if trial.met:
             passed = budget
         else:
@@ -146,47 +146,36 @@ def search_budget(start: Config, costs: Sequence[LayerCost]) -> Generator[Config
 def measure_costs(workbench: Workbench, config: Config) -> list[LayerCost]:
     """Return what each layer costs by precision.
 
+    The noise of bf16, a hundredth or less of that of int8, counts as none: whether it matters,
+    trials show.
+
     Args:
         workbench: The model and its data.
         config: Precision int8. A layer whose precision its `layers` fix is left out, and so is one
-            that has one precision only.
+            that has no constant weights.
     """
     feed = workbench.feeds.first(1)[0] if workbench.feeds is not None else {}
-    bf16_model = workbench.quantize(
-        msgspec.structs.replace(config, precision="bf16"), measure=False
-    )
+    mixed = workbench.quantize(msgspec.structs.replace(config, precision="bf16"), measure=False)
+    records = {record.name: record for record in mixed.report.layers if record.precision == "bf16"}
     float_ms, bf16_ms = layer_times(
-        bf16_model.report.layers, workbench.original.session, bf16_model.session, feed
+        mixed.report.layers, workbench.original.session, mixed.session, feed, repeats=REPEATS
     )
-    bf16_layers = {
-        record.name: record for record in bf16_model.report.layers if record.precision == "bf16"
-    }
-    # bf16 keeps eight bits of every number: what little it loses is taken as the same everywhere.
-    feeds = workbench.kept_feeds(config)
-    lost = output_sqnr(
-        [workbench.original.run(feed) for feed in feeds], (bf16_model.run(feed) for feed in feeds)
-    )
-    bf16_noise = _share(lost) / max(1, len(bf16_layers))
-
-    costs = []
-    seen = set()
+    costs = {}
     for layer in analyse(workbench, config):
-        seen.add(layer.name)
         if layer.float_ms is None or layer.int8_ms is None:
             continue
         seconds = {"int8": 1e-3 * layer.int8_ms, "f32": 1e-3 * layer.float_ms}
-        noise = {"int8": _share(layer.isolated)}
-        if layer.name in bf16_layers and layer.name in bf16_ms:
+        if layer.name in records and layer.name in bf16_ms:
             seconds["bf16"] = 1e-3 * bf16_ms[layer.name]
-            noise["bf16"] = bf16_noise
-        costs.append(LayerCost(layer.name, layer.op_type, layer.macs, seconds, noise))
-    for name, record in bf16_layers.items():
-        if name not in seen and name in bf16_ms and name in float_ms:
+        noise = {"int8": _share(layer.isolated)}
+        costs[layer.name] = LayerCost(layer.name, layer.op_type, layer.macs, seconds, noise)
+    for name, record in records.items():
+        if name not in costs and name in bf16_ms and name in float_ms:
             seconds = {"bf16": 1e-3 * bf16_ms[name], "f32": 1e-3 * float_ms[name]}
-            costs.append(
-                LayerCost(name, record.op_type, record.macs, seconds, {"bf16": bf16_noise})
-            )
-    return [cost for cost in costs if config.layer_precision(cost.name, cost.op_type) is None]
+            costs[name] = LayerCost(name, record.op_type, record.macs, seconds)
+    return [
+        cost for cost in costs.values() if config.layer_precision(cost.name, cost.op_type) is None
+    ]
 
 
 class OutputError:

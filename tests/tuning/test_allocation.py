@@ -20,6 +20,12 @@ def test_without_pressure_every_layer_is_as_fast_as_it_can_be():
     assert allocate(layers, 1.0) == {"a": "int8", "b": "f32"}
 
 
+def test_int8_stays_unless_another_precision_wins_clearly():
+    close = layer("a", {"int8": 1.0, "bf16": 0.9, "f32": 2.0}, {"int8": 0.1})
+    clear = layer("b", {"int8": 1.0, "bf16": 0.7, "f32": 2.0}, {"int8": 0.1})
+    assert allocate([close, clear], 1.0) == {"a": "int8", "b": "bf16"}
+
+
 def test_the_cheapest_cure_comes_first():
     layers = [
         layer("loud", {"int8": 1.0, "f32": 2.0}, {"int8": 0.9}),
