@@ -1,6 +1,6 @@
 // ops_recurrent.cpp: RNN, GRU and LSTM, every attribute that ONNX has; QRNN, QGRU and QLSTM, whose
 // X, W and R are codes: with h_scale, h is quantised in each step, too, and H * R^T is a product of
-// codes. See recurrent.h.
+// codes. Zero point and scale of X are attributes, or operands that the run makes. See recurrent.h.
 #include <string.h>
 
 #include <algorithm>
@@ -23,7 +23,19 @@ constexpr int64_t ROWS_PER_TASK = 4;
 constexpr int32_t H_ZERO_POINT = 128;  // h is as likely negative as positive
 
 // Which operand of the node a plan tensor is; -1 in `in` where absent.
-enum Operand { X, W, R, B, LENGTHS, INITIAL_H, INITIAL_C, PEEPHOLES, OPERANDS };
+enum Operand {
+  X,
+  W,
+  R,
+  B,
+  LENGTHS,
+  INITIAL_H,
+  INITIAL_C,
+  PEEPHOLES,
+  X_ZERO_POINT,
+  X_SCALE,
+  OPERANDS
+};
 
 class RecurrentStep : public Step {
  public:
@@ -35,7 +47,7 @@ class RecurrentStep : public Step {
   int operand[OPERANDS];  // plan tensors, or -1
   int y = -1, y_h = -1, y_c = -1;
 
-  // X gates, h gates, h, c, reset: for all directions.
+  // X gates, h gates, h, c, reset, codes of h, multipliers of X: for all directions.
   void finish_setup() {
     const RecurrentShape& s = shape;
     const int64_t row = s.batch * s.gates();
@@ -49,6 +61,7 @@ class RecurrentStep : public Step {
     sizes_[1] = aligned(row);
     sizes_[2] = sizes_[3] = sizes_[4] = aligned(s.batch * s.hidden);
     sizes_[5] = aligned(s.batch * s.hidden / 4 + 2);  // codes, and 3 bytes that kernels may read
+    sizes_[6] = operand[X_SCALE] < 0 ? 0 : padded_channels(s.gates());
     per_direction_ = 0;
     for (int64_t size : sizes_) per_direction_ += size;
     scratch_bytes = s.directions * per_direction_ * 4;
@@ -96,12 +109,14 @@ class RecurrentStep : public Step {
     float* c(int64_t d) const { return part(d, 3); }
     float* reset(int64_t d) const { return part(d, 4); }
     uint8_t* codes(int64_t d) const { return reinterpret_cast<uint8_t*>(part(d, 5)); }
+    float* multiplier(int64_t d) const { return part(d, 6); }
 
     void all() {
       read_lengths();
       for (int64_t d = 0; d < s.directions; ++d) {
         start(INITIAL_H, d, h(d));
         start(INITIAL_C, d, c(d));
+        if (step.operand[X_SCALE] >= 0) scale_multipliers(d);
       }
       for (int64_t first = 0; first < s.steps; first += step.block_) {
         const int64_t last = std::min(s.steps, first + step.block_);
@@ -112,6 +127,13 @@ class RecurrentStep : public Step {
         finish(step.y_h, d, h(d));
         finish(step.y_c, d, c(d));
       }
+    }
+
+    void scale_multipliers(int64_t d) const {
+      const float scale = *step.reals(t, X_SCALE);
+      const std::vector<float>& of_weights =
+          weights.directions[static_cast<size_t>(d)].input.multiplier();
+      for (size_t i = 0; i < of_weights.size(); ++i) multiplier(d)[i] = scale * of_weights[i];
     }
 
     void read_lengths() {
@@ -170,6 +192,10 @@ class RecurrentStep : public Step {
       args.rows = outer;
       args.src_row = (s.batch_first ? s.steps : s.batch) * s.input;
       args.dst_row = inner * s.gates();
+      if (step.operand[X_SCALE] >= 0) {
+        args.zero_point = *t[step.operand[X_ZERO_POINT]];
+        args.epilogue.multiplier = multiplier(d);
+      }
       run_product(step.input_product, args);
     }
 
@@ -273,7 +299,7 @@ class RecurrentStep : public Step {
   };
 
   int64_t block_ = 0;  // steps whose X gates are made together
-  int64_t sizes_[6] = {0, 0, 0, 0, 0, 0}, per_direction_ = 0;  // floats
+  int64_t sizes_[7] = {0, 0, 0, 0, 0, 0, 0}, per_direction_ = 0;  // floats
 };
 
 void check_operand(Planner& p, const Node& node, Operand which, const Shape& wanted,
@@ -312,12 +338,15 @@ void build_recurrent(Planner& p, const Node& node) {
   bool constant = true;
   for (int i = 0; i < OPERANDS; ++i) {
     const size_t index = static_cast<size_t>(i);
-    const bool there = node.has_input(index) && (lstm || i < INITIAL_C);
+    const bool of_lstm = i == INITIAL_C || i == PEEPHOLES;
+    const bool there = node.has_input(index) && (lstm || !of_lstm);
     step->operand[i] = there ? p.operand(node, index) : -1;
     const bool is_weight = i == W || i == R || i == B || i == PEEPHOLES;
     if (there && is_weight) constant = constant && p.is_known(node, index);
   }
   const bool is_integer = node.op[0] == 'Q';
+  check_operand(p, node, X_ZERO_POINT, {}, "the zero point of X", DType::U8);
+  check_operand(p, node, X_SCALE, {}, "the scale of X");
   const DType x_dtype = p.dtype_of(node, X);
   step->input_product = !is_integer            ? p.kernels().product_f32
                         : x_dtype == DType::S8 ? p.kernels().product_s8s8
@@ -380,6 +409,9 @@ const char* refuse_integer(Planner& p, const Node& node) {
   for (size_t i : {W, R, B, PEEPHOLES}) {
     if (node.has_input(i) && !p.is_known(node, i)) return "the weights are not constant";
   }
+  const bool has_zero = node.has_input(X_ZERO_POINT), has_scale = node.has_input(X_SCALE);
+  if (has_zero != has_scale) return "only one of zero point and scale of X comes from the run";
+  if (has_zero && x != DType::U8) return "input of the run's own range is not u8";
   return nullptr;
 }
 

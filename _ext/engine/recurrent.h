@@ -58,6 +58,8 @@ class GateProduct {
               int32_t x_zero_point, const float* bias, int64_t n, int64_t k);
   bool is_integer() const { return !codes_.empty(); }
   bool is_empty() const { return n_ == 0; }
+  // What sums of codes are multiplied by, padded: x_scale * scale of each row.
+  const std::vector<float>& multiplier() const { return multiplier_; }
   // The product of m rows of floats or codes; strides in elements. The caller may change rows.
   ProductArgs args(const void* a, int64_t a_stride, float* y, int64_t y_stride, int64_t m) const;
 

@@ -9,6 +9,9 @@ cannot say is that the state h is quantised, too, inside of the node. `lowprec.q
 scale that it chose into the node's metadata, `HIDDEN_SCALE`; with it H * R^T is a product of u8
 codes (zero point 128) with s8 codes in every step, without it one of floats with R dequantised:
 what the file means. Other runtimes ignore the metadata.
+
+X may have the range of each run: DynamicQuantizeLinear before DequantizeLinear. Its zero point and
+scale are then operands 8 and 9 of the fused layer.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ HIDDEN_SCALE = "lowprec.hidden_scale"
 """Key of a node's metadata: real units per u8 code of h; a decimal number that is an f32."""
 SMALLEST_SCALE = 2.0**-60
 
+_ZERO_POINT = 8  # the operand's place; the scale is next to it
 MAX_DEPTH = 2**31 // (255 * 128)
 """Products of so many codes fit an s32 accumulator."""
 
@@ -49,15 +53,15 @@ def fuse_integer_recurrent(model: ir.Model, keep: Container[str]) -> bool:
 
 
 def _fuse(node: ir.Node) -> bool:
-    x = dequantized(node.inputs[0])
+    x, own_range = dequantized(node.inputs[0]), _own_range(node.inputs[0])
     weights, recurrence = (_codes(node.inputs[i]) for i in (1, 2))
-    if x is None or weights is None or recurrence is None:
+    if (x is None and own_range is None) or weights is None or recurrence is None:
         return False
     w, w_scale = weights
     r, r_scale = recurrence
     attributes: dict[str, AttributeValue] = {
-        "x_scale": x.scale,
-        "x_zero_point": x.zero_point,
+        "x_scale": 1.0 if x is None else x.scale,
+        "x_zero_point": 0 if x is None else x.zero_point,
         "w_scale": w_scale,
         "r_scale": r_scale,
         "h_scale": hidden_scale(node),
@@ -68,12 +72,34 @@ def _fuse(node: ir.Node) -> bool:
         else:
             attributes[name] = attribute.value
     readers = [value.producer() for value in node.inputs[:3] if value is not None]
-    inputs = [x.value, w, r, *node.inputs[3:]]
+    if own_range is not None:
+        codes, scale, zero_point = own_range
+        rest = [*node.inputs[3:], *[None] * (_ZERO_POINT - len(node.inputs))]
+        inputs = [codes, w, r, *rest, zero_point, scale]
+    else:
+        assert x is not None
+        inputs = [x.value, w, r, *node.inputs[3:]]
     insert_own(node, f"Q{node.op_type}", inputs, node.outputs, attributes)
     graph_of(node).remove(node, safe=True)
     for reader in readers:
         remove_if_unused(reader)
     return True
+
+
+def _own_range(value: ir.Value | None) -> tuple[ir.Value, ir.Value, ir.Value] | None:
+    """Return codes, scale and zero point behind `value` where each run finds them."""
+    node = None if value is None else value.producer()
+    if not is_operator(node, "DequantizeLinear") or node is None or len(node.inputs) != 3:
+        return None
+    codes, scale, zero_point = node.inputs
+    quantize = None if codes is None else codes.producer()
+    if not is_operator(quantize, "DynamicQuantizeLinear") or quantize is None:
+        return None
+    if codes is None or scale is None or zero_point is None:
+        return None
+    if (codes, scale, zero_point) != tuple(quantize.outputs):
+        return None
+    return codes, scale, zero_point
 
 
 def _codes(value: ir.Value | None) -> tuple[ir.Value, list[float]] | None:

@@ -5,8 +5,12 @@
 
     y = f32(sum((xq - z_x) * w)) * (s_x * s_w) + b
 
+    x ──► DynamicQuantizeLinear ──► DequantizeLinear ──► LSTM (W, R: s8 ──► DequantizeLinear)
+
 Standard ONNX; the engine makes one step of everything after the first operator (see
-passes/fuse_dynamic_layers.py). Layers that read the same tensor share its DynamicQuantizeLinear.
+passes/fuse_dynamic_layers.py and, for LSTM, GRU and RNN, fuse_integer_recurrent.py). The state of a
+recurrent layer has no range of its own to be seen in time: |h| <= 1 gives its scale, where the
+activations say so. Layers that read the same tensor share its DynamicQuantizeLinear.
 One range serves the whole tensor, so what else is in a batch has an influence on each result.
 """
 
@@ -20,6 +24,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lowprec.passes.fuse_integer_layers import kept_attributes
+from lowprec.passes.fuse_integer_recurrent import HIDDEN_SCALE, RECURRENT_TYPES
 from lowprec.passes.layers import LAYER_TYPES, Layer, find_layer
 from lowprec.passes.matching import (
     NameSource,
@@ -30,6 +35,8 @@ from lowprec.passes.matching import (
     is_operator,
 )
 from lowprec.quantization.placement import why_not_worth_it
+from lowprec.quantization.recurrent import choose_hidden_scale, describe_hidden
+from lowprec.quantization.weight_only import store_codes, why_not_weight_only
 from lowprec.quantization.weights import quantize_weights
 
 if TYPE_CHECKING:
@@ -53,10 +60,10 @@ def why_not_dynamic(node: ir.Node, macs: int | None, total: int, *, asked_for: b
         total: Those of the whole graph.
         asked_for: A rule names it: then it need not be worth it.
     """
-    if not is_operator(node, *LAYER_TYPES):
+    if not is_operator(node, *LAYER_TYPES, *RECURRENT_TYPES):
         return None
     layer = find_layer(node)
-    if isinstance(layer, str):
+    if is_operator(node, *LAYER_TYPES) and isinstance(layer, str):
         return layer
     if is_operator(node, "ConvTranspose"):
         return "ONNX has no integer ConvTranspose"
@@ -64,6 +71,8 @@ def why_not_dynamic(node: ir.Node, macs: int | None, total: int, *, asked_for: b
         return "a constant input"
     if node.inputs[0] is None or node.inputs[0].dtype not in (None, ir.DataType.FLOAT):
         return "its input is not float32"
+    if isinstance(layer, str):
+        return why_not_weight_only(node)
     depth = layer.weight_array.size // layer.channels
     if depth * _LARGEST_STEP > _LARGEST_SUM:
         return f"sums of {depth} products could pass 2^31"
@@ -91,6 +100,35 @@ class DynamicLayers:
         self._names = names
         self._codes: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]] = {}
         self._weights: dict[object, tuple[ir.Value, ir.Value]] = {}
+
+    def rewrite_recurrent(
+        self, node: ir.Node, config: Config, known: dict[object, ir.Value]
+    ) -> tuple[float | None, str]:
+        """Let a recurrent layer read codes; return the weights' SQNR in dB, and what runs how.
+
+        Args:
+            node: One of which `why_not_dynamic` says "".
+            config: `weights`.
+            known: What `store_codes` made for this graph.
+        """
+        source = node.inputs[0]
+        assert source is not None
+        codes = self._quantized(graph_of(node), source)
+        key = (source, "dequantized")
+        if key not in known:
+            known[key] = insert_operator(
+                node,
+                "DequantizeLinear",
+                list(codes),
+                like=source,
+                name=self._names.fresh(f"{source.name}_dequantized"),
+            )
+        sqnr = store_codes(node, config, self._names, known)
+        node.replace_input_with(0, known[key])
+        hidden = choose_hidden_scale(node, {})
+        if hidden is not None:
+            node.metadata_props[HIDDEN_SCALE] = repr(float(hidden))
+        return sqnr, describe_hidden(hidden)
 
     def rewrite(self, node: ir.Node, config: Config) -> float | None:
         """Replace `node`, of which `why_not_dynamic` says ""; return the weights' SQNR in dB.

@@ -132,10 +132,7 @@ def _choose(node: ir.Node, config: Config, macs: int | None, total: int) -> _Cho
         return _or_f32(wanted, why_not_f16(node))
     if wanted == "int8-dynamic":
         reason = why_not_dynamic(node, macs, total, asked_for=rule is not None)
-        if is_operator(node, *RECURRENT_TYPES):
-            reason = "ONNX has no dynamic form of recurrent layers"
-        without_form = is_operator(node, "ConvTranspose", *RECURRENT_TYPES)
-        if reason and without_form and why_not_weight_only(node) == "":
+        if is_operator(node, "ConvTranspose") and why_not_weight_only(node) == "":
             return _Choice("int8-weight-only", f"{reason}: weights only")
         return _or_f32(wanted, reason)
     return None
@@ -182,5 +179,9 @@ def _rewrite(
         elif choice.precision == "int8-dynamic":
             source = node.inputs[0]
             record.tensor, record.method = None if source is None else source.name, "in each run"
-            record.weight_sqnr = dynamic.rewrite(node, config)
+            if is_operator(node, *RECURRENT_TYPES):
+                found = dynamic.rewrite_recurrent(node, config, codes)
+                record.weight_sqnr, record.reason = found
+            else:
+                record.weight_sqnr = dynamic.rewrite(node, config)
             result.int8_macs += record.macs or 0

@@ -24,7 +24,7 @@ from lowprec.quantization.placement import (
     variable_inputs,
 )
 from lowprec.quantization.recognition import find_quantized_operator
-from lowprec.quantization.recurrent import choose_hidden_scale, quantize_gates
+from lowprec.quantization.recurrent import choose_hidden_scale, describe_hidden, quantize_gates
 from lowprec.quantization.rewrite import ActivationParameters, Rewriter
 from lowprec.quantization.weights import quantize_weights
 from lowprec.report import LayerRecord
@@ -182,7 +182,7 @@ def quantize_one(
             (quantized.sqnr for quantized in gates.values() if quantized.sqnr is not None),
             default=None,
         )
-        records[node].reason = _describe_hidden(hidden)
+        records[node].reason = describe_hidden(hidden)
 
     result.total_macs += sum(macs or 0 for macs in plan.macs.values())
     int8 = (*plan.layers, *plan.recurrent)
@@ -272,12 +272,6 @@ def _precision_of(node: ir.Node, plan: Placement) -> tuple[str, str]:
     if comes_from_codes(node.outputs[0], plan):
         return "f32", "runs on the f32 result of the int8 layer before it"
     return "f32", "no integer form, or float around it"
-
-
-def _describe_hidden(scale: np.float32 | None) -> str:
-    if scale is None:
-        return "X * W in int8; H * R in f32 with s8 weights: nothing bounds the state"
-    return f"X * W and H * R in int8; the state has steps of {float(scale):.3g}"
 
 
 def _may_be_float(value: ir.Value) -> bool:

@@ -104,6 +104,13 @@ def choose_hidden_scale(node: ir.Node, ranges: Mapping[str, Range]) -> np.float3
     return scale
 
 
+def describe_hidden(scale: np.float32 | None) -> str:
+    """Return what a recurrent layer in int8 computes how, for its record."""
+    if scale is None:
+        return "X * W in int8; H * R in f32 with s8 weights: nothing bounds the state"
+    return f"X * W and H * R in int8; the state has steps of {float(scale):.3g}"
+
+
 def _is_bounded(node: ir.Node) -> bool:
     """Return whether |h| <= 1 by the activations, for an initial state that is so, too."""
     attribute = node.attributes.get("activations")

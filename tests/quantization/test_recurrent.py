@@ -5,40 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
+from recurrent_models import FORMS, layer
 
 import lowprec
 from lowprec.passes.fuse_integer_recurrent import HIDDEN_SCALE
-
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-
-
-def layer(op, *, hidden=24, inputs=12, directions=1, outputs=("Y",), bias=True, **attributes):
-    """Return x (T, N, I) -> Relu -> a recurrent layer, weights of a sensible size."""
-    rng = np.random.default_rng(5)
-    gates = GATES[op] * hidden
-    constants = {
-        "W": rng.normal(size=(directions, gates, inputs)) * 0.4,
-        "R": rng.normal(size=(directions, gates, hidden)) * 0.3,
-        "B": rng.normal(size=(directions, 2 * gates)) * 0.1,
-    }
-    names = ["x", "W", "R", "B" if bias else ""]
-    nodes = [helper.make_node(op, names, list(outputs), "layer", hidden_size=hidden, **attributes)]
-    proto = helper.make_model(
-        helper.make_graph(
-            nodes,
-            "recurrent",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["T", "N", inputs])],
-            [
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-                for name in filter(None, outputs)
-            ],
-            [numpy_helper.from_array(a.astype(np.float32), name) for name, a in constants.items()],
-        ),
-        opset_imports=[helper.make_opsetid("", 21)],
-        ir_version=10,
-    )  # fmt: skip
-    return proto
 
 
 def feeds(count, seed, *, steps=20, batch=4, inputs=12):
@@ -49,15 +20,6 @@ def feeds(count, seed, *, steps=20, batch=4, inputs=12):
 def sqnr(wanted, got):
     noise = np.square(wanted.astype(np.float64) - got).sum()
     return 10 * np.log10(np.square(wanted.astype(np.float64)).sum() / noise)
-
-
-FORMS = [
-    ("LSTM", {}),
-    ("LSTM", {"directions": 2, "direction": "bidirectional"}),
-    ("GRU", {"linear_before_reset": 1}),
-    ("GRU", {"direction": "reverse"}),
-    ("RNN", {"activations": ["Tanh"]}),
-]
 
 
 @pytest.mark.parametrize(("op", "attributes"), FORMS)
