@@ -121,7 +121,7 @@ def analyse(
     samples = _samples(workbench, feeds)
     names = [record.name for record in records]
     outputs = observable_outputs(prepared.hub, quantized.hub)
-    expected = _results(_watching(prepared.hub, outputs, keep=False), samples)
+    expected = _results(watching(prepared.hub, outputs, keep=False), samples)
     accumulated = layer_sqnr(prepared.hub, quantized.hub, names, samples)
     float_ms, int8_ms = layer_times(
         quantized.report.layers, workbench.original.session, quantized.session, samples[0]
@@ -140,7 +140,7 @@ def analyse(
 
     def measure_rules(rules: Mapping[str, str], others: str | None) -> float:
         hub = _applied(prepared, with_rules(config, rules, others=others), samples[0])
-        return output_sqnr(expected, _results(_watching(hub, outputs, keep=False), samples))
+        return output_sqnr(expected, _results(watching(hub, outputs, keep=False), samples))
 
     whole = measure(restored, ())
     found = []
@@ -234,7 +234,7 @@ def layer_sqnr(
     while pending:
         group = pending.pop()
         names = [watched[layer] for layer in group]
-        before, after = (_watching(model, names) for model in (original, quantized))
+        before, after = (watching(model, names) for model in (original, quantized))
         for number, feed in enumerate(feeds):
             first, second = (session.run(feed)[-len(names) :] for session in (before, after))
             if not number and len(group) > 1:
@@ -268,7 +268,7 @@ def observable_outputs(original: ir.Model, quantized: ir.Model) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _watching(model: ir.Model, names: Sequence[str], *, keep: bool = True) -> Session:
+def watching(model: ir.Model, names: Sequence[str], *, keep: bool = True) -> Session:
     """Return a session of `model` with the values named as outputs, after its own if kept."""
     from lowprec.engine import compile_model
 

@@ -8,8 +8,8 @@ do not quite add up to that of the whole model, and nobody knows how much noise 
 the budget is searched: the fastest model first, then half the noise again and again until the
 criterion holds, then back towards the last budget that failed.
 
-Without `evaluate` the criterion is the error of the outputs on calibration samples: at most
-LARGEST_ERROR per cent of their root mean square, which is 20 dB.
+Without `evaluate` the criterion is the error of the outputs (before a final Softmax or Sigmoid) on
+calibration samples: at most LARGEST_ERROR per cent of their root mean square, which is 20 dB.
 """
 
 from __future__ import annotations
@@ -22,16 +22,24 @@ import msgspec
 
 from lowprec.config import Accuracy
 from lowprec.layer_times import layer_times
-from lowprec.sensitivity import analyse, output_sqnr, with_rules
+from lowprec.sensitivity import (
+    analyse,
+    observable_outputs,
+    output_sqnr,
+    watching,
+    with_rules,
+)
 from lowprec.tuning.allocation import LayerCost, allocate, total_noise, why
 from lowprec.tuning.problem import Problem, runs_to_its_end
 from lowprec.tuning.result import TuningResult
 from lowprec.tuning.search import tune
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
     from lowprec.calibration.feeds import Feed
     from lowprec.config import Config
-    from lowprec.models import CompiledModel
     from lowprec.tuning.trial import Trial
     from lowprec.workbench import Workbench
 
@@ -76,7 +84,7 @@ def choose_precisions(
         tuning = msgspec.structs.replace(tuning, accuracy=goal, metrics={})
         samples = min(FEEDS, config.calibration.samples)
         feeds = [] if workbench.feeds is None else workbench.feeds.first(samples)
-        evaluate = {METRIC: OutputError(workbench.original, feeds)}
+        evaluate = {METRIC: OutputError(workbench.hub, feeds)}
         rebuild = None
     start = msgspec.structs.replace(start, tuning=tuning)
     kept: dict[str, LayerCost] = {}
@@ -101,8 +109,9 @@ def choose_precisions(
     )
     for record in result.model.report.layers:
         cost = kept.get(record.name)
-        if cost is not None and record.precision in cost.seconds:
-            record.reason = why(cost, record.precision) or record.reason
+        chosen = result.best.config.layer_precision(record.name, record.op_type)
+        if cost is not None and chosen == record.precision:
+            record.reason = why(cost, chosen) or record.reason
     return result
 
 
@@ -181,16 +190,27 @@ def measure_costs(workbench: Workbench, config: Config) -> list[LayerCost]:
 class OutputError:
     """Error of a model's outputs on a few feeds, in per cent of their root mean square.
 
-    Of several outputs the mean of the noise-to-signal ratios counts.
+    Of several outputs the mean of the noise-to-signal ratios counts; an output that a Softmax or
+    Sigmoid makes is compared before it (see `lowprec.sensitivity`).
     """
 
-    def __init__(self, original: CompiledModel, feeds: Iterable[Feed]) -> None:
+    def __init__(self, hub: ir.Model, feeds: Iterable[Feed]) -> None:
+        """Take the float graph, and what it is run on."""
+        self._hub = hub
         self._feeds = list(feeds)
-        self._expected = [original.run(feed) for feed in self._feeds]
+        self._expected: dict[tuple[str, ...], list[list[NDArray[Any]]]] = {}
 
     def __call__(self, model: Any) -> float:
-        """Return the error of `model`: 10 stands for 20 dB."""
-        decibels = output_sqnr(self._expected, (model.run(feed) for feed in self._feeds))
+        """Return the error of `model`, a CompiledModel: 10 stands for 20 dB; 0 for the original."""
+        hub = getattr(model, "hub", None)
+        if hub is None:
+            return 0.0
+        names = tuple(observable_outputs(self._hub, hub))
+        if names not in self._expected:
+            session = watching(self._hub, names, keep=False)
+            self._expected[names] = [session.run(feed) for feed in self._feeds]
+        session = watching(hub, names, keep=False)
+        decibels = output_sqnr(self._expected[names], (session.run(f) for f in self._feeds))
         return 100 * math.sqrt(_share(decibels))
 
 
