@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def quantize(
     """
     from lowprec.config import Config
 
-    settings = _with_precision(Config.of(config), precision)
+    settings = with_precision(Config.of(config), precision)
     settings.check_supported()
     captured = capture(model, example_inputs=example_inputs)
     workbench = open_workbench(captured, calibration_data, settings)
@@ -207,11 +208,10 @@ def search(
     from lowprec.plugins import active_plugins
     from lowprec.tuning import choose_precisions, tune
 
-    # An ONNX model's own kind is ours: a CompiledModel.
-    original = None if captured.kind == "onnx" else captured.source
-
-    def made(model: CompiledModel) -> Any:
-        return rebuild(model, captured)
+    # An ONNX model's own kind is ours: a CompiledModel. Nothing has to be sent to other processes.
+    is_ours = captured.kind == "onnx"
+    original = None if is_ours else captured.source
+    made = None if is_ours else partial(rebuild, captured=captured)
 
     if config.precision == "auto":
         return choose_precisions(
@@ -274,7 +274,7 @@ def _batches(data: object, captured: Captured) -> Iterable[Feed]:
     return batches
 
 
-def _with_precision(config: Config, precision: str) -> Config:
+def with_precision(config: Config, precision: str) -> Config:
     """Return `config` with the precision that was asked for by argument, if it was."""
     from lowprec.config import Config
 

@@ -13,6 +13,7 @@ from lowprec.cli.doctor import doctor
 from lowprec.cli.inspect import inspect
 from lowprec.cli.quantize import quantize
 from lowprec.cli.run import run as run_command
+from lowprec.cli.tune import tune
 from lowprec.errors import ConfigError, LowprecError
 
 BAD_INPUT = 2
@@ -33,7 +34,7 @@ def application(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for _command in (quantize, run_command, compare, bench, inspect, doctor):
+for _command in (quantize, tune, run_command, compare, bench, inspect, doctor):
     application.add_command(_command)
 
 

@@ -202,7 +202,10 @@ def _score_elsewhere(payload: bytes, content: bytes, jobs: int) -> tuple[dict[st
 
 def _pickled(value: object) -> bytes:
     """Return `value` as other processes can read it: functions of a script by their content."""
-    cloudpickle = import_module("joblib.externals.cloudpickle")
+    try:
+        cloudpickle = import_module("cloudpickle")
+    except ModuleNotFoundError:  # joblib before 1.6 brings its own
+        cloudpickle = import_module("joblib.externals.cloudpickle")
     try:
         content: bytes = cloudpickle.dumps(value)
     except Exception as error:

@@ -124,7 +124,9 @@ class Search:
         self._facts = {r["name"]: r["value"] for r in self._logged if r["record"] == "fact"}
         self._replay = [r for r in self._logged if r["record"] == "trial"]
         self._spent = sum(float(r.get("seconds", 0.0)) for r in self._logged)
-        self._durations = [float(r["seconds"]) for r in self._replay if r["same_as"] is None]
+        self._durations = [
+            float(r["seconds"]) for r in self._replay if r["same_as"] is None and not r["error"]
+        ]
         self._baseline: dict[str, float] = {}
         self.trials: list[Trial] = []
         self._by_config: dict[str, Trial] = {}
@@ -327,7 +329,7 @@ class Search:
     # ---- Limits ----------------------------------------------------------------------------------
 
     def _evaluations(self) -> int:
-        return sum(trial.same_as is None for trial in self.trials)
+        return sum(trial.same_as is None and not trial.error for trial in self.trials)
 
     def _room(self, *, replaying: bool = False) -> int:
         """Return how many trials may still start: 0 ends the search, and `why_ended` says why."""

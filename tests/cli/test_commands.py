@@ -57,7 +57,8 @@ def quantized(folder, lowprec_command):
 def test_help_lists_the_commands_and_nothing_else(lowprec_command):
     code, out, _ = lowprec_command("--help")
     assert code == 0
-    assert set(application.commands) == {"quantize", "run", "compare", "bench", "inspect", "doctor"}
+    known = {"quantize", "tune", "run", "compare", "bench", "inspect", "doctor"}
+    assert set(application.commands) == known
     for name in application.commands:
         assert re.search(rf"^  {name} +\w", out, re.MULTILINE)
     assert lowprec_command()[:2] == (0, out)

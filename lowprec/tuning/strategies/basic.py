@@ -6,6 +6,7 @@ what the model's outputs gain.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -15,6 +16,7 @@ from lowprec.tuning.problem import Layer, Problem, Proposal
 from lowprec.tuning.strategies.ranking import by_error, by_gain, growing_counts
 from lowprec.tuning.trial import Trial
 
+HOPELESS = 3  # steps without any gain
 METHODS = ("mse", "entropy", "percentile")
 PRODUCTS = ("MatMul", "Gemm")  # whose activations may get their scales per run
 
@@ -46,8 +48,7 @@ def climb_and_fall_back(problem: Problem, order: Order) -> Generator[Proposal, A
     best: Trial = yield problem.config
     best = yield from climb(problem, best)
     names = [layer.name for layer in order(problem)]
-    for precision in fallback_precisions(problem):
-        yield from fall_back(best.config, names, precision)
+    yield from fall_back(best.config, names, fallback_precisions(problem))
 
 
 def climb(problem: Problem, start: Trial) -> Generator[Proposal, Any, Trial]:
@@ -65,10 +66,31 @@ def climb(problem: Problem, start: Trial) -> Generator[Proposal, Any, Trial]:
     return best
 
 
-def fall_back(config: Config, names: list[str], precision: str) -> Generator[Proposal, Any, None]:
-    """Let more and more of the layers `names` fall back, the first ones first."""
-    for count in growing_counts(len(names)):
-        yield with_layers(config, names[:count], precision)
+def fall_back(
+    config: Config, names: list[str], precisions: tuple[str, ...]
+) -> Generator[Proposal, Any, tuple[Trial, int] | None]:
+    """Let more and more of the layers `names` fall back, the first ones first.
+
+    Args:
+        config: What to start from.
+        names: Layers, in the order of falling back.
+        precisions: What they fall back to. All but the last are given up after HOPELESS steps in a
+            row that brought nothing: bf16 rounds too, and may never be enough.
+
+    Returns:
+        The first trial that meets the criterion and how many layers fell back; None without any.
+    """
+    for precision in precisions:
+        least, hopeless = math.inf, 0
+        for count in growing_counts(len(names)):
+            trial: Trial = yield with_layers(config, names[:count], precision)
+            if trial.met:
+                return trial, count
+            hopeless = 0 if trial.excess < least else hopeless + 1
+            least = min(least, trial.excess)
+            if hopeless == HOPELESS and precision != precisions[-1]:
+                break
+    return None
 
 
 def fallback_precisions(problem: Problem) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from lowprec.tuning.problem import Layer, Problem, Proposal, runs_to_its_end
 from lowprec.tuning.strategies.ranking import by_isolated_error
 from lowprec.tuning.strategies.take_back import take_back
 
+OTHERS = ""  # layers without multiply-adds, whatever their type
 DEPTH = 3  # halvings of a type that does not hold as a whole: eighths of it
 
 
@@ -20,13 +21,14 @@ def conservative(problem: Problem) -> Generator[Proposal, Any, None]:
     """Yield configurations with more and more low precision, as long as the criterion holds.
 
     The type with most of the work comes first. Of a type that does not hold as a whole, the less
-    sensitive half is tried, and so on. `tuning.options: {depth: 0}` keeps types whole.
+    sensitive half is tried, and so on. `tuning.options: {depth: 0}` keeps types whole. What does
+    no multiply-adds comes last, all types of it at once.
     """
     depth = int(problem.options.get("depth", DEPTH))
     ranked = by_isolated_error(problem)
     by_type: dict[str, list[Layer]] = defaultdict(list)
     for layer in reversed(ranked):  # the least sensitive first
-        by_type[layer.op_type].append(layer)
+        by_type[layer.op_type if layer.macs else OTHERS].append(layer)
     work = {op_type: sum(layer.macs for layer in layers) for op_type, layers in by_type.items()}
     in_float = {layer.name for layer in ranked}
 

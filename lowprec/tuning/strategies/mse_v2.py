@@ -8,8 +8,8 @@ from typing import Any
 from lowprec.config import Config
 from lowprec.tuning.changes import with_layers
 from lowprec.tuning.problem import Problem, Proposal, runs_to_its_end
-from lowprec.tuning.strategies.basic import fallback_precisions
-from lowprec.tuning.strategies.ranking import by_isolated_error, growing_counts
+from lowprec.tuning.strategies.basic import fall_back, fallback_precisions
+from lowprec.tuning.strategies.ranking import by_isolated_error
 from lowprec.tuning.strategies.take_back import take_back
 from lowprec.tuning.trial import Trial
 
@@ -26,19 +26,14 @@ def mse_v2(problem: Problem) -> Generator[Proposal, Any, None]:
     if trial.met:
         return
     names = [layer.name for layer in by_isolated_error(problem)]
-    for precision in fallback_precisions(problem):
-        needed = None
-        for count in growing_counts(len(names)):
-            trial = yield with_layers(problem.config, names[:count], precision)
-            if trial.met:
-                needed = names[:count]
-                break
-        if needed is None:
-            continue
-
-        def build(kept: set[str], chosen: list[str] = needed, to: str = precision) -> Config:
-            return with_layers(problem.config, [name for name in chosen if name in kept], to)
-
-        # The most sensitive one is needed: without any of them the criterion was missed.
-        yield from take_back(needed[:0:-1], set(needed), build, DEPTH)
+    found = yield from fall_back(problem.config, names, fallback_precisions(problem))
+    if found is None:
         return
+    trial, count = found
+    needed, precision = names[:count], trial.config.layers[-1].precision
+
+    def build(kept: set[str]) -> Config:
+        return with_layers(problem.config, [x for x in needed if x in kept], str(precision))
+
+    # The most sensitive one is needed: without any of them the criterion was missed.
+    yield from take_back(needed[:0:-1], set(needed), build, DEPTH)

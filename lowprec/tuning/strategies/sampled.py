@@ -70,7 +70,7 @@ class _Draws:
     def new(self, count: int) -> list[tuple[Point, Config]]:
         """Return up to `count` points that were not drawn before, with their configurations."""
         found: list[tuple[Point, Config]] = []
-        while len(found) < count and len(self._tried) < len(self.space):
+        while len(found) < count and len(self._tried) < self.space.size:
             point = self._first() if not self._tried else self._draw()
             self._tried[point] = None
             found.append((point, self.space.point(point)))

@@ -44,7 +44,9 @@ class Space:
         self.dimensions = _usual(problem) if given is None else _checked(given)
         self.point((0,) * len(self.dimensions))  # a key that the configuration lacks is told now
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """The number of points, which may be more than a list could hold."""
         return math.prod(map(len, self.dimensions.values()))
 
     def points(self) -> Iterator[Point]:

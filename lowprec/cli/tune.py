@@ -1,0 +1,168 @@
+"""`lowprec tune`: search for a configuration that keeps the accuracy, trial by trial, logged."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lowprec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lowprec.config import Config
+    from lowprec.tuning import Trial
+
+MISSED = 1  # exit code: the best so far was saved, the criterion was missed
+LOG_SUFFIX = ".trials.jsonl"
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--calibration",
+    metavar="DATA",
+    help="An .npz file, a folder of them, or module:function returning an iterable of feeds.",
+)
+@click.option(
+    "--evaluate",
+    required=True,
+    metavar="MODULE:FUNCTION",
+    help="A function from a model to a score, or a dict of such functions by name.",
+)
+@click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The best model found.")
+@click.option("-c", "--config", metavar="CONF.yaml", help="Configuration; its section tuning.")
+@click.option("--precision", default="int8", help="What to start from; auto: chosen by layer.")
+@click.option("--strategy", metavar="NAME", help="Instead of tuning.strategy.")
+@click.option("--max-trials", type=int, metavar="N", help="Instead of tuning.max_trials.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Instead of tuning.timeout.")
+@click.option(
+    "--log",
+    metavar="LOG",
+    help=f"Instead of tuning.log; by default OUT.onnx{LOG_SUFFIX}. A search goes on from it.",
+)
+@click.option("--report", metavar="REPORT.json", help="Write the full report too.")
+def tune(
+    model: str,
+    calibration: str | None,
+    evaluate: str,
+    output: str,
+    config: str | None,
+    precision: str,
+    strategy: str | None,
+    max_trials: int | None,
+    timeout: float | None,
+    log: str | None,
+    report: str | None,
+) -> int:
+    """Search for the best low-precision form of MODEL that keeps its accuracy.
+
+    Exit code 0: the criterion is met. 1: it is missed, and the best so far is saved. A search that
+    was stopped goes on from its log when it is started again.
+    """
+    from lowprec import api
+    from lowprec.atomic import resolve_target, write_atomically
+    from lowprec.cli.display import megabytes
+    from lowprec.cli.quantize import find_data
+    from lowprec.config import Config
+    from lowprec.progress import progress_bar
+
+    for target in filter(None, (output, report)):
+        resolve_target(target)
+    changes = {"strategy": strategy, "max_trials": max_trials, "timeout": timeout, "log": log}
+    settings = _with_tuning(Config.of(config), changes, output + LOG_SUFFIX)
+    settings = api.with_precision(settings, precision)
+    settings.check_supported()
+    functions = find_functions(evaluate)
+    data = None if calibration is None else find_data(calibration)
+    _say_what_is_reused(settings.tuning.log)
+    captured = api.capture(model)
+    workbench = api.open_workbench(captured, data, settings)
+    with progress_bar("tuning") as progress:
+        result = api.search(workbench, captured, settings, functions, progress)
+    result.model.save(output)
+    if report is not None:
+        write_atomically(report, result.model.report.to_json().encode())
+    _print_trials(result.trials, result.best)
+    verdict = [note for note in result.model.report.notes if note.startswith("tuning:")]
+    click.echo("\n".join(verdict))
+    click.echo(f"wrote {output}: {megabytes(Path(output).stat().st_size)}")
+    return 0 if result.met else MISSED
+
+
+def find_functions(text: str) -> Callable[[Any], float] | Mapping[str, Callable[[Any], float]]:
+    """Return the function, or the functions by name, that `module:name` means.
+
+    Raises:
+        ConfigError: the text has another form, or there is no such function.
+    """
+    module_name, colon, name = text.rpartition(":")
+    if not colon or not module_name or not name:
+        raise ConfigError(f"--evaluate {text}: give MODULE:FUNCTION, for example scores:top1")
+    # Stays: other processes that score trials import it, too.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(import_module(module_name), name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--evaluate {text}: module '{module_name}' cannot be imported: {error}"
+        ) from None
+    except AttributeError:
+        raise ConfigError(f"--evaluate {text}: module '{module_name}' has no '{name}'") from None
+    if not callable(found) and not isinstance(found, Mapping):
+        raise ConfigError(
+            f"--evaluate {text}: it is a {type(found).__name__}; name a function from a model to a "
+            "score, or a dict of such functions"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _with_tuning(config: Config, changes: Mapping[str, object], log: str) -> Config:
+    from lowprec.config import Config
+
+    values = config.to_dict()
+    values["tuning"].update({key: value for key, value in changes.items() if value is not None})
+    if values["tuning"]["log"] is None:
+        values["tuning"]["log"] = log
+    return Config.from_dict(values)
+
+
+def _say_what_is_reused(log: str | None) -> None:
+    """Tell on stderr when there is a log to go on from: its scores are believed."""
+    path = Path(log) if log else None
+    if path is None or not path.is_file():
+        return
+    with open(path, "rb") as lines:
+        trials = sum(b'"record": "trial"' in line for line in lines)
+    if trials:
+        click.echo(
+            f"going on from {path}: {trials} trials; delete it to start afresh, for example when "
+            "the evaluation changed",
+            err=True,
+        )
+
+
+def _print_trials(trials: list[Trial], best: Trial) -> None:
+    from lowprec.cli.display import megabytes, milliseconds, print_table
+
+    rows = [
+        (
+            f"{trial.number}{' *' if trial.number == best.number else ''}",
+            ", ".join(f"{score:.6g}" for score in trial.scores.values()),
+            f"{100 * trial.loss:.2f} %",
+            "-" if trial.latency is None else milliseconds(trial.latency),
+            "-" if trial.latency is None else f"{trial.latency_ratio:.2f}",
+            "-" if trial.size is None else megabytes(trial.size),
+            "met" if trial.met else "",
+            trial.error or trial.change,
+        )
+        for trial in trials
+    ]
+    scores = ", ".join(next((t.scores for t in trials if t.scores), {}))
+    heads = ("trial", scores, "loss", "latency", "x float", "size", "criterion", "configuration")
+    print_table(heads, rows, numbers=heads[:6])
