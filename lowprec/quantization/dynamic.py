@@ -34,6 +34,7 @@ from lowprec.passes.matching import (
     insert_operator,
     is_operator,
 )
+from lowprec.quantization.logarithms import why_logarithm
 from lowprec.quantization.placement import why_not_worth_it
 from lowprec.quantization.recurrent import choose_hidden_scale, describe_hidden
 from lowprec.quantization.weight_only import store_codes, why_not_weight_only
@@ -76,7 +77,9 @@ def why_not_dynamic(node: ir.Node, macs: int | None, total: int, *, asked_for: b
     depth = layer.weight_array.size // layer.channels
     if depth * _LARGEST_STEP > _LARGEST_SUM:
         return f"sums of {depth} products could pass 2^31"
-    return "" if asked_for else _why_not_worth_it(layer, macs, total)
+    if asked_for:
+        return ""
+    return _why_not_worth_it(layer, macs, total) or why_logarithm(node) or ""
 
 
 def _why_not_worth_it(layer: Layer, macs: int | None, total: int) -> str:

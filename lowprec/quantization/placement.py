@@ -22,9 +22,9 @@ and
 5. The body of an If, Loop or Scan is a graph of its own: what it reads from outside is quantised
    inside of it.
 6. A layer is left float when the config says so, when its weights are not constant, or when it is
-   not worth it (`why_not_worth_it`; a rule of the config that asks for int8 overrides that), or
-   when eight bits are too few for what it reads (`MIN_SQNR`, `MIN_DEPTHWISE_SQNR`; overridden
-   likewise).
+   not worth it (`why_not_worth_it`; a rule of the config that asks for int8 overrides that), when
+   its result goes through a logarithm (`logarithms`; overridden likewise), or when eight bits are
+   too few for what it reads (`MIN_SQNR`, `MIN_DEPTHWISE_SQNR`; overridden likewise).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from lowprec.calibration.ranges import Range
 from lowprec.passes.fuse_integer_recurrent import RECURRENT_TYPES
 from lowprec.passes.layers import LAYER_TYPES, Layer, find_layer
 from lowprec.passes.matching import constant_array, is_operator
+from lowprec.quantization.logarithms import why_logarithm
 from lowprec.quantization.macs import Shape, count_macs
 from lowprec.quantization.recurrent import why_not_recurrent
 
@@ -155,7 +156,7 @@ def plan_placement(
             reason = layer
         asked_for = config.layer_precision(node.name or "", node.op_type) == "int8"
         if reason is None and isinstance(layer, Layer) and not asked_for:
-            reason = why_not_worth_it(layer, plan.macs[node], total)
+            reason = why_not_worth_it(layer, plan.macs[node], total) or why_logarithm(node)
         if reason is None and constant_array(node.inputs[0]) is not None:
             reason = "a constant input"
         if reason is None:
