@@ -1,19 +1,26 @@
-"""What was done to a model, layer by layer, and why: plain data with a text and a JSON form.
+"""What was done to a model, layer by layer, and why: plain data as text, JSON and one HTML page.
 
 Everything in the JSON form follows from the model, the data and the configuration, so that the same
-inputs give the same file. Times do not: they stay in the report in memory (`speed`).
+inputs give the same file. Times do not: they stay in the report in memory (`speed`, `times`), are
+shown in text and on the page, and are written where they are asked for (`to_json(times=True)`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lowprec.errors import ModelError
 
 FORMAT = 1
+MEASURED = ("speed", "times", "sensitivity", "advice")
+"""What differs from run to run, or is found by looking longer: not in the plain JSON form."""
+TRIAL_TIMES = ("latency_ms", "float_latency_ms", "seconds")
+"""The same of one trial."""
 
 
 @dataclass
@@ -76,7 +83,14 @@ class Report:
         algorithms: What each algorithm did: {"name", "changed", "gain" in dB or None, "note"}.
         trials: What a search tried, in order, best configuration included.
         accuracy: Metric -> {"float": ..., "int8" or "bf16": ...}, where it was measured.
-        speed: The same for times, in memory only.
+        histograms: Name of a quantised activation -> what calibration saw of it, coarsely: {"low",
+            "high": smallest and largest value, "counts": values per bin, two digits of each; the
+            bins are of equal width}.
+        speed: As `accuracy`, for times; in memory only.
+        times: Layer -> {"float": ..., "int8" or "bf16": ...}, milliseconds; in memory only.
+        sensitivity: What each layer costs, where it was analysed
+            (`lowprec.sensitivity.LayerSensitivity.to_dict()`); in memory only.
+        advice: What an analysis advises (`lowprec.sensitivity.Advice.to_dict()`); in memory only.
     """
 
     model: str
@@ -93,7 +107,11 @@ class Report:
     algorithms: list[dict[str, Any]] = field(default_factory=list)
     trials: list[dict[str, Any]] = field(default_factory=list)
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
+    histograms: dict[str, dict[str, Any]] = field(default_factory=dict)
     speed: dict[str, dict[str, float]] = field(default_factory=dict)
+    times: dict[str, dict[str, float]] = field(default_factory=dict)
+    sensitivity: list[dict[str, Any]] = field(default_factory=list)
+    advice: dict[str, Any] = field(default_factory=dict)
 
     @property
     def precision(self) -> str:
@@ -111,19 +129,53 @@ class Report:
         macs = sum(layer.macs or 0 for layer in self.layers if layer.precision == "bf16")
         return macs / self.total_macs if self.total_macs else 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what is saved, as dicts and lists; what a layer leaves open is left out."""
+    def to_dict(self, *, times: bool = False) -> dict[str, Any]:
+        """Return what is saved, as dicts and lists; what a layer leaves open is left out.
+
+        Args:
+            times: With what was measured in this very run: it differs from run to run.
+        """
         values = asdict(self)
-        del values["speed"]
+        if not times:
+            for key in MEASURED:
+                del values[key]
+            values["trials"] = [
+                {key: value for key, value in trial.items() if key not in TRIAL_TIMES}
+                for trial in values["trials"]
+            ]
         values["layers"] = [
             {key: value for key, value in layer.items() if value is not None}
             for layer in values["layers"]
         ]
         return {"format": FORMAT, **values}
 
-    def to_json(self) -> str:
-        """Return JSON text that `from_json` turns back into an equal report, times left out."""
-        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    def to_json(self, *, times: bool = False) -> str:
+        """Return JSON text that `from_json` turns back into an equal report.
+
+        Args:
+            times: With what was measured in this very run. Without, the same model, data and
+                configuration give the same text.
+        """
+        values = self.to_dict(times=times)
+        return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return the report as one self-contained HTML page, which opens without a network.
+
+        Args:
+            path: Where to write it, too; None writes nothing.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        from lowprec.report_html import render
+
+        page = render(self.to_dict(times=True))
+        if path is not None:
+            from lowprec.atomic import write_atomically
+
+            write_atomically(path, page.encode())
+        return page
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -134,7 +186,7 @@ class Report:
         """
         try:
             values = json.loads(text)
-            known = {item.name for item in fields(cls)} - {"speed"}
+            known = {item.name for item in fields(cls)}
             kept = {key: value for key, value in values.items() if key in known}
             kept["layers"] = [_layer_from(layer) for layer in kept.get("layers", [])]
             return cls(**kept)
@@ -153,9 +205,14 @@ class Report:
             for metric, values in (*self.accuracy.items(), *self.speed.items())
         ]
         lines += [_agreement_line(output) for output in self.agreement]
-        rows = [_row(layer) for layer in self.layers if layer.macs or layer.tensor]
+        rows = [
+            _row(layer, self.times.get(layer.name, {}), self.precision)
+            for layer in self.layers
+            if layer.macs or layer.tensor
+        ]
         if rows:
-            lines += ["", *_aligned([_HEADER, *rows])]
+            heads = (*_HEADER[:-3], "ms float", f"ms {self.precision}", *_HEADER[-3:])
+            lines += ["", *_aligned(heads, rows)]
         others = Counter(
             (layer.precision, layer.op_type, layer.reason)
             for layer in self.layers
@@ -210,7 +267,7 @@ def _agreement_line(output: dict[str, Any]) -> str:
     return f"{text}, on {output['samples']} calibration samples"
 
 
-def _row(layer: LayerRecord) -> tuple[str, ...]:
+def _row(layer: LayerRecord, times: dict[str, float], precision: str) -> tuple[str, ...]:
     span = ""
     if layer.rmin is not None and layer.rmax is not None:
         span = f"{layer.rmin:.4g} .. {layer.rmax:.4g}"
@@ -225,17 +282,21 @@ def _row(layer: LayerRecord) -> tuple[str, ...]:
         span,
         layer.method or "",
         "" if layer.clipped is None else f"{100 * layer.clipped:.3f} %",
+        *(f"{times[key]:.3f}" if key in times else "" for key in ("float", precision)),
         "" if layer.activation_sqnr is None else f"{layer.activation_sqnr:.1f}",
         "" if layer.weight_sqnr is None else f"{layer.weight_sqnr:.1f}",
         reason,
     )
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+def _aligned(heads: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return a line per row below `heads`; columns that are empty throughout are left out."""
+    shown = [column for column in range(len(heads)) if any(row[column] for row in rows)]
+    table = [[row[column] for column in shown] for row in (tuple(heads), *rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        for row in table
     ]
 
 

@@ -21,11 +21,13 @@ import onnx_ir as ir
 
 from lowprec.agreement import AgreementSum
 from lowprec.calibration import CalibrationResult, calibrate
+from lowprec.calibration.coarse import coarse_histograms
 from lowprec.calibration.feeds import Feed, Feeds
 from lowprec.errors import ConfigError, DataError
 from lowprec.graph import constant_bytes
 from lowprec.graph import load as load_graph
 from lowprec.graph.digest import model_digest
+from lowprec.layer_times import layer_times
 from lowprec.models import REPORT_KEY, CompiledModel, QuantizedModel
 from lowprec.passes import simplify
 from lowprec.quantization import (
@@ -50,6 +52,7 @@ LOW_SQNR = 10.0  # dB of an output: below, the report says so in a note
 FEEDS_KEPT = (
     8  # calibration feeds for what looks at a few: algorithms, and the comparison at the end
 )
+PROFILE_MS = 150  # how long the layers' times may take to measure
 KEPT = 8  # settings whose graphs and histograms are remembered
 
 
@@ -198,6 +201,10 @@ class Workbench:
         if result.note:
             report.notes.append(result.note)
         report.layers = result.layers
+        if calibration is not None:
+            report.histograms = coarse_histograms(
+                calibration.observers, (layer.tensor for layer in result.layers)
+            )
         report.int8_macs, report.total_macs = result.int8_macs, result.total_macs
         report.float_bytes = constant_bytes(self.hub)
         report.int8_bytes = constant_bytes(result.model)
@@ -206,6 +213,7 @@ class Workbench:
         if feeds and measure:
             compare_outputs(self.original, quantized, feeds, report)
             measure_latency(self.original, quantized, feeds[0], report)
+            measure_layers(self.original, quantized, feeds[0], report)
         return quantized
 
     def rewrite(
@@ -300,6 +308,20 @@ def measure_latency(
     report.speed["latency of the first sample, ms"] = {
         name: 1e3 * seconds for name, seconds in times.items()
     }
+
+
+def measure_layers(
+    original: CompiledModel, quantized: QuantizedModel, feed: Feed, report: Report
+) -> None:
+    """Write into `report` how long each layer takes in both models, after `measure_latency`."""
+    run = sum(sum(times.values()) for times in report.speed.values())
+    repeats = int(min(max(PROFILE_MS / max(run, 1e-3), 1), 5))
+    before, after = layer_times(
+        report.layers, original.session, quantized.session, feed, repeats=repeats
+    )
+    for name in {**before, **after}:
+        both = {"float": before.get(name), report.precision: after.get(name)}
+        report.times[name] = {key: ms for key, ms in both.items() if ms is not None}
 
 
 def _settings_before_rounding(config: Config) -> str:
