@@ -108,6 +108,7 @@ def test_wheel_holds_the_library_under_its_import_names(built):
         assert {f"{package.replace('.', '/')}/{module}" for module in modules} <= set(names)
     assert any(re.fullmatch(r"lowprec/_ext/_core\..*so", name) for name in names)
     assert "lowprec/py.typed" in names
+    assert {"lowprec/report_html/page.css", "lowprec/report_html/page.js"} <= set(names)
     include = "lowprec/_ext/include"
     embedding = {"lowprec.h", "lowprec/_ext/_core.pxd", "lowprec/__init__.pxd"}
     assert {f"{include}/{name}" for name in embedding} <= set(names)
