@@ -1,7 +1,24 @@
 """From samples to the range of every tensor that is to be quantised."""
 
-from lowprec.calibration.calibrator import CalibrationResult, calibrate
+from lowprec.calibration.calibrator import (
+    CalibrationResult,
+    calibrate,
+    choose_ranges,
+    observe,
+)
 from lowprec.calibration.channels import ChannelStatistics, observe_channels
+from lowprec.calibration.observation import Observation
 from lowprec.calibration.ranges import Range
+from lowprec.calibration.statistics import Histogram
 
-__all__ = ["CalibrationResult", "ChannelStatistics", "Range", "calibrate", "observe_channels"]
+__all__ = [
+    "CalibrationResult",
+    "ChannelStatistics",
+    "Histogram",
+    "Observation",
+    "Range",
+    "calibrate",
+    "choose_ranges",
+    "observe",
+    "observe_channels",
+]

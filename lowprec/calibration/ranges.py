@@ -16,6 +16,8 @@ class Range:
         clipped: Share of the observed values outside [rmin, rmax], 0..1.
         sqnr: Signal to quantisation noise expected with 8 bits, dB; None where it cannot be said
             (all observed values are 0, or nothing is lost).
+        note: What else was considered and why it was not taken; empty where there was no choice.
+        symmetric: Whether the zero point is the middle code; None: as the configuration says.
     """
 
     rmin: float
@@ -23,3 +25,5 @@ class Range:
     method: str
     clipped: float = 0.0
     sqnr: float | None = None
+    note: str = ""
+    symmetric: bool | None = None

@@ -133,5 +133,5 @@ def test_a_plugin_can_add_a_rule() -> None:
 
 
 def test_an_unknown_method_names_the_accepted_ones() -> None:
-    with pytest.raises(ConfigError, match="'l2'; accepted are auto, minmax"):
-        calibrate(build(TEXT, {"w": W}), NAMES, batches(1), config(method="l2"))
+    with pytest.raises(ConfigError, match=r"'toy\.median'; accepted are auto, entropy"):
+        calibrate(build(TEXT, {"w": W}), NAMES, batches(1), config(method="toy.median"))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from lowprec._ext._core import TensorObserver
+from lowprec.calibration.automatic import CANDIDATES, MAX_CLIPPED
 from lowprec.calibration.ranges import Range
-from lowprec.calibration.rules import CANDIDATES, MAX_CLIPPED, RULES
+from lowprec.calibration.rules import RULES
 from lowprec.config import Config
 
 rng = np.random.default_rng(23)
@@ -99,7 +100,7 @@ def test_auto_keeps_the_whole_range_of_even_data() -> None:
 
 def test_auto_never_clips_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     values = (rng.standard_normal(200_000) ** 5).astype(np.float32)
-    monkeypatch.setattr("lowprec.calibration.rules.CANDIDATES", (*CANDIDATES, 99, 90, 50))
+    monkeypatch.setattr("lowprec.calibration.automatic.CANDIDATES", (*CANDIDATES, 99, 90, 50))
     found = observe("auto", values)
     assert found.clipped <= MAX_CLIPPED
 
