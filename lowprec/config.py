@@ -47,7 +47,6 @@ Scheme = Literal["asymmetric", "symmetric", "auto"]
 Granularity = Literal["per_channel", "per_tensor"]
 Objective = Literal["latency", "size"]
 METHODS = ("auto", "minmax", "moving-average", "percentile", "entropy", "mse", "l2")
-LATER_METHODS = ("entropy", "mse", "l2")
 Switch = Union[Literal["auto"], bool]  # noqa: UP007 (msgspec reads it at run time on 3.10)
 
 
@@ -106,7 +105,7 @@ class Activations(_Section, frozen=True, kw_only=True):
         scheme: Whether the zero point is the middle of the codes; auto: what has the smaller
             expected error, tensor by tensor.
         granularity: One scale for a tensor.
-        reduce_range: Use seven of the eight bits.
+        reduce_range: Use seven of the eight bits: 0 to 127, or -64 to 63.
     """
 
     dtype: Literal["u8", "s8"] = "u8"
@@ -122,7 +121,7 @@ class Weights(_Section, frozen=True, kw_only=True):
         dtype: Of the codes.
         scheme: Their zero point is 0.
         granularity: One scale per output channel, or one for all.
-        reduce_range: Use seven of the eight bits.
+        reduce_range: Use -64 to 64, so that pairs of products fit 16 bits in other runtimes.
     """
 
     dtype: Literal["s8"] = "s8"
@@ -412,14 +411,8 @@ class Config(_Section, frozen=True, kw_only=True):
 
     def check_supported(self) -> None:
         """Raise UnsupportedError when the configuration asks for what a later version does."""
-        methods = tuple(method for method in METHODS if method not in LATER_METHODS)
-        if self.calibration.method in LATER_METHODS:
-            _refuse("calibration.method", self.calibration.method, methods)
         corrections = ("auto", False)
         checks: list[tuple[str, object, tuple[object, ...]]] = [
-            ("activations.dtype", self.activations.dtype, ("u8",)),
-            ("activations.scheme", self.activations.scheme, ("asymmetric",)),
-            ("weights.granularity", self.weights.granularity, ("per_channel",)),
             ("algorithms.equalization", self.algorithms.equalization, (*corrections, True)),
             ("algorithms.bias_correction", self.algorithms.bias_correction, corrections),
             ("algorithms.smoothing", self.algorithms.smoothing, corrections),

@@ -38,6 +38,7 @@ class LayerRecord:
         rmax: Largest one.
         method: Calibration method that chose the range.
         clipped: Share of the observed values outside the range, 0..1.
+        range_note: What else was considered for the range, and why it was not taken.
         scale: Real units per code of the activation.
         zero_point: Code of real 0.
         weight_sqnr: Signal to quantisation noise of the weights, dB; None without weights, or when
@@ -61,6 +62,7 @@ class LayerRecord:
     weight_sqnr: float | None = None
     activation_sqnr: float | None = None
     raised_channels: int = 0
+    range_note: str = ""
 
 
 @dataclass

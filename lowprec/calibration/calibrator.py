@@ -18,6 +18,7 @@ import onnx_ir as ir
 from lowprec._ext._core import TensorObserver
 from lowprec.calibration.codes import codes_of
 from lowprec.calibration.observation import Feed, Observation, SeenTensor, Watch
+from lowprec.calibration.parallel import is_wanted, observe_in_parallel
 from lowprec.calibration.protocol import RuleFactory, range_error
 from lowprec.calibration.ranges import Range
 from lowprec.calibration.rules import RULES
@@ -100,12 +101,11 @@ def observe(
         if progress is not None:
             progress(samples, wanted.samples)
 
-    if wanted.n_jobs == 1:
-        found: Observation | None = Watch(model, names, bins).run(feeds, done=done)
-    else:
-        from lowprec.calibration.parallel import observe_in_parallel
-
+    found: Observation | None
+    if is_wanted(config):
         found = observe_in_parallel(model, names, feeds, config, bins, done)
+    else:
+        found = Watch(model, names, bins).run(feeds, done=done)
     if found is None or not found.samples:
         raise DataError(
             "no calibration data: the iterable gave no batch (an iterator that was used before is "

@@ -88,7 +88,7 @@ class Observation:
         about = {"names": names, "samples": self.samples, "input_shapes": self.input_shapes}
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
     @classmethod

@@ -8,6 +8,7 @@ wrap the call in `joblib.parallel_config`.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -59,30 +60,31 @@ def observe_in_parallel(
         done: Called with the number of feeds seen so far.
 
     Raises:
-        ConfigError: joblib is not installed, or has no such backend.
-        UnsupportedError: the model is larger than 2 GB: it cannot be sent.
+        ConfigError: joblib has no such backend, or it is not ready.
+        UnsupportedError: joblib is not installed; the model is larger than 2 GB and cannot be sent.
         DataError: as for one worker.
     """
-    joblib: Any
-    try:
-        import joblib
-    except ImportError:
-        raise ConfigError(
-            f"calibration.n_jobs is {config.calibration.n_jobs}, which needs joblib: "
-            "pip install lowprec[distributed], or set n_jobs to 1"
-        ) from None
+    from lowprec.optional import require
     from lowprec.threads import get_num_threads
 
+    joblib = require("joblib", "distributed", "calibration on several workers (n_jobs, backend)")
+
     wanted = config.calibration
+    settings: dict[str, Any] = {}
+    if wanted.n_jobs != 1 or wanted.backend is not None:
+        settings["n_jobs"] = wanted.n_jobs
+    if wanted.backend is not None:
+        settings["backend"] = wanted.backend
     try:
-        parallel = joblib.Parallel(
-            n_jobs=wanted.n_jobs, backend=wanted.backend, return_as="generator"
-        )
-    except ValueError as error:  # a backend that returns everything at the end
+        parallel = joblib.Parallel(**settings, return_as="generator")
+    except (ValueError, ImportError) as error:
         if "return_as" not in str(error):
-            raise ConfigError(f"calibration.backend is {wanted.backend!r}: {error}") from None
-        parallel = joblib.Parallel(n_jobs=wanted.n_jobs, backend=wanted.backend)
-    workers = max(1, joblib.effective_n_jobs(wanted.n_jobs))
+            raise ConfigError(
+                f"calibration.backend is {wanted.backend!r}: {error}; accepted are loky, "
+                "threading, multiprocessing, and dask or ray where their client runs"
+            ) from None
+        parallel = joblib.Parallel(**settings)  # a backend that returns everything at the end
+    workers = max(1, parallel._effective_n_jobs())
     threads = max(1, get_num_threads() // workers)
     sent = _serialised(model)
     tasks = (
@@ -99,6 +101,17 @@ def observe_in_parallel(
         if done is not None:
             done(whole.samples)
     return whole
+
+
+def is_wanted(config: Config) -> bool:
+    """Return whether the config, or a joblib.parallel_config around the call, asks for workers."""
+    if config.calibration.n_jobs != 1 or config.calibration.backend is not None:
+        return True
+    joblib = sys.modules.get("joblib")
+    if joblib is None or not hasattr(joblib, "parallel"):
+        return False
+    backend, jobs = joblib.parallel.get_active_backend()
+    return bool(backend.effective_n_jobs(jobs) > 1)
 
 
 def observe_share(

@@ -10,10 +10,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from lowprec.calibration.codes import codes_of
 from lowprec.calibration.ranges import Range
 from lowprec.errors import QuantizationError
 from lowprec.graph.silence import silent_onnx_ir
-from lowprec.numerics import reference
 from lowprec.passes.simplify import eliminate_dead_nodes
 from lowprec.quantization.macs import Shape, concrete_shapes
 from lowprec.quantization.placement import (
@@ -222,6 +222,8 @@ def _group_range(value: ir.Value, plan: Placement, ranges: Mapping[str, Range]) 
         method=widest.method,
         clipped=max(r.clipped for r in members),
         sqnr=widest.sqnr,
+        note=widest.note,
+        symmetric=None if widest.symmetric is None else any(r.symmetric for r in members),
     )
 
 
@@ -232,12 +234,9 @@ def _activation_parameters(value: ir.Value, chosen: Range, config: Config) -> Ac
             f"tensor {value.name!r} has range [{chosen.rmin}, {chosen.rmax}]; both ends must be "
             "finite and in order: check the calibration data"
         )
-    dtype = np.dtype(np.uint8 if config.activations.dtype == "u8" else np.int8)
-    limits = np.iinfo(dtype)
-    scale, zero_point = reference.choose_qparams(
-        rmin, rmax, limits.min, limits.max, config.activations.scheme == "symmetric"
-    )
-    return ActivationParameters(np.float32(scale), zero_point.astype(dtype))
+    codes = codes_of(config, symmetric=chosen.symmetric)
+    scale, zero_point = codes.parameters(chosen.rmin, chosen.rmax)
+    return ActivationParameters(scale, np.array(zero_point, codes.dtype))
 
 
 # --- records
@@ -291,6 +290,7 @@ def _describe_activation(
     record.rmin = (int(limits.min) - zero_point) * scale
     record.rmax = (int(limits.max) - zero_point) * scale
     record.method, record.clipped = chosen.method, chosen.clipped
+    record.range_note = chosen.note
     record.scale, record.zero_point = scale, zero_point
     own = ranges.get(source.name or "")
     record.activation_sqnr = own.sqnr if own is not None else chosen.sqnr

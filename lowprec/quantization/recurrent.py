@@ -24,7 +24,7 @@ from lowprec.calibration.ranges import Range
 from lowprec.errors import QuantizationError
 from lowprec.passes.fuse_integer_recurrent import MAX_DEPTH, SMALLEST_SCALE
 from lowprec.passes.matching import constant_array, constant_floats
-from lowprec.quantization.weights import WEIGHT_QMAX, decibel
+from lowprec.quantization.weights import decibel, weight_qmax
 
 if TYPE_CHECKING:
     from lowprec.config import Config
@@ -66,7 +66,7 @@ def why_not_recurrent(node: ir.Node) -> str | None:
 
 
 def quantize_gates(value: ir.Value, config: Config, layer: str) -> QuantizedGates:
-    """Return the codes of constant W or R, symmetric in [-127, 127].
+    """Return the codes of constant W or R, symmetric: in [-127, 127], or as `weight_qmax` says.
 
     Raises:
         QuantizationError: it holds a NaN or an infinity.
@@ -82,10 +82,11 @@ def quantize_gates(value: ir.Value, config: Config, layer: str) -> QuantizedGate
     per_channel = config.weights.granularity == "per_channel"
     largest = np.abs(weights).max(axis=(0, 2) if per_channel else None)
     tiny = np.float32(2.0**-120)
-    scale = np.maximum(largest / np.float32(WEIGHT_QMAX), tiny).astype(np.float32)
+    qmax = weight_qmax(config)
+    scale = np.maximum(largest / np.float32(qmax), tiny).astype(np.float32)
     scale = np.where(largest == 0, np.float32(1), scale).astype(np.float32)
     steps = scale.reshape(1, -1, 1) if per_channel else scale
-    codes = np.clip(np.rint(weights / steps), -WEIGHT_QMAX, WEIGHT_QMAX).astype(np.int8)
+    codes = np.clip(np.rint(weights / steps), -qmax, qmax).astype(np.int8)
     error = weights.astype(np.float64) - codes * steps.astype(np.float64)
     sqnr = decibel(float(np.square(weights, dtype=np.float64).sum()), float((error**2).sum()))
     return QuantizedGates(codes, scale, sqnr)

@@ -21,11 +21,18 @@ if TYPE_CHECKING:
     from lowprec.config import Config
 
 WEIGHT_QMAX = 127  # symmetric: -128 is not used, so that a negated weight has a code
+# As onnxruntime's reduce_range: the sum of two products with u8 codes, 2 * 255 * 64, fits 16 bits.
+REDUCED_WEIGHT_QMAX = 64
 _S32_MAX = 2**31 - 1
 _SLICE = 2**20  # weights that are rounded at a time
 _LARGEST_STEP = 255 * 128  # |x_q - z_x| * |w_q|, the most that one product can add
 # No product of scales may be denormal: its reciprocal, and every sum with it, would lose bits.
 _SMALLEST_PRODUCT = 2.0**-120
+
+
+def weight_qmax(config: Config) -> int:
+    """Return the largest magnitude of a weight's code."""
+    return REDUCED_WEIGHT_QMAX if config.weights.reduce_range else WEIGHT_QMAX
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def quantize_weights(
     Args:
         layer: Constant weights and bias.
         activation_scale: Real units per code of the layer's input.
-        config: `weights.granularity` is per_channel or per_tensor.
+        config: Its `weights`, and `layers` for the granularity of this one.
         has_bias: Whether a bias takes part (a MatMul's stays a float Add).
 
     Raises:
@@ -72,10 +79,12 @@ def quantize_weights(
 
     others = tuple(axis for axis in range(weights.ndim) if axis != layer.weight_axis)
     largest = np.abs(weights).max(axis=others)
-    per_channel = config.weights.granularity == "per_channel"
+    node = layer.node
+    per_channel = config.layer_granularity(node.name or "", node.op_type) == "per_channel"
     if not per_channel:
         largest = largest.max(keepdims=True)
-    wanted = largest / np.float32(WEIGHT_QMAX)
+    qmax = weight_qmax(config)
+    wanted = largest / np.float32(qmax)
     floor = np.full(len(wanted), _SMALLEST_PRODUCT / float(activation_scale))
     needed = np.zeros(len(wanted))
     if bias is not None:
@@ -87,7 +96,7 @@ def quantize_weights(
 
     shape = tuple(-1 if axis == layer.weight_axis else 1 for axis in range(weights.ndim))
     spread = scale.reshape(shape) if per_channel else scale.reshape(())
-    codes, signal, noise = _round_to_codes(weights, spread)
+    codes, signal, noise = _round_to_codes(weights, spread, qmax)
     bias_codes = bias_scale = None
     if bias is not None:
         product = (np.float32(activation_scale) * scale).astype(np.float32)
@@ -105,7 +114,7 @@ def quantize_weights(
 
 
 def _round_to_codes(
-    weights: NDArray[np.float32], scale: NDArray[np.float32]
+    weights: NDArray[np.float32], scale: NDArray[np.float32], qmax: int
 ) -> tuple[NDArray[np.int8], float, float]:
     """Return codes, and the power of the weights and of their rounding error.
 
@@ -117,7 +126,7 @@ def _round_to_codes(
     for start in range(0, len(weights), rows):
         part = slice(start, start + rows)
         steps = scale if scale.ndim == 0 or scale.shape[0] == 1 else scale[part]
-        rounded = np.clip(np.rint(weights[part] / steps), -WEIGHT_QMAX, WEIGHT_QMAX)
+        rounded = np.clip(np.rint(weights[part] / steps), -qmax, qmax)
         codes[part] = rounded
         error = weights[part] - rounded * steps
         signal += float(np.square(weights[part], dtype=np.float64).sum())
