@@ -34,6 +34,7 @@ from lowprec.config_text import (
     Source,
     convert,
     parse_yaml,
+    read_yaml,
     word,
     words,
 )
@@ -297,6 +298,15 @@ class Evaluation(_Section, frozen=True, kw_only=True):
 class Config(_Section, frozen=True, kw_only=True):
     """Everything that decides how a model is quantised.
 
+    Attributes:
+        version: Of these keys.
+        precision: Of the layers that gain by it: integers with ranges from data, with ranges in
+            every run, or of weights only; bf16; f16 weights; auto: layer by layer the lowest that
+            keeps the accuracy and wins time on this machine.
+        layers: Rules for layers; the last one that matches wins.
+        model: The model's file, when a whole run is described in one file.
+        output: The file to write then; null: MODEL.PRECISION.onnx in the working directory.
+
     Example:
         >>> Config.of({"layers": [{"op_type": "Softmax", "precision": "f32"}]}).precision
         'int8'
@@ -311,6 +321,7 @@ class Config(_Section, frozen=True, kw_only=True):
     layers: tuple[LayerRule, ...] = ()
     tuning: Tuning = Tuning()
     model: str | None = None
+    output: str | None = None
     data: Data = Data()
     evaluation: Evaluation = Evaluation()
 
@@ -356,17 +367,15 @@ class Config(_Section, frozen=True, kw_only=True):
         """
         if isinstance(source, str) and _is_yaml_text(source):
             return parse_yaml(source, "config", cls)
-        path = pathlib.Path(source)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        name = str(pathlib.Path(source))
+        values, place = read_yaml(read_text(source), name)
+        if isinstance(values, Mapping) and is_neural_compressor(values):
             raise ConfigError(
-                f"config file '{path}' does not exist; give the path of a YAML file"
-            ) from None
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise ConfigError(f"config file '{path}' cannot be read: {reason}") from None
-        return parse_yaml(text, str(path), cls)
+                f"{name}: this is a configuration of Neural Compressor 1.x; `lowprec quantize -c` "
+                "runs it, lowprec.compat.read_config translates it, `lowprec config` prints the "
+                "translation"
+            )
+        return convert({} if values is None else values, cls, place)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists that `from_dict` turns back into an equal Config."""
@@ -421,6 +430,43 @@ class Config(_Section, frozen=True, kw_only=True):
         for key, value, supported in checks:
             if value not in supported:
                 _refuse(key, value, supported)
+
+
+def read_text(source: str | os.PathLike[str]) -> str:
+    """Return the text of a configuration file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    path = pathlib.Path(source)
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"config file '{path}' does not exist; give the path of a YAML file"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"config file '{path}' cannot be read: {reason}") from None
+
+
+def is_neural_compressor(values: Mapping[Any, Any]) -> bool:
+    """Return whether the content of a YAML file is Neural Compressor 1.x's: it has its sections."""
+    sections = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    tuning, evaluation = sections.get("tuning", {}), sections.get("evaluation", {})
+    return (
+        "quantization" in sections
+        or "mixed_precision" in sections
+        or "graph_optimization" in sections
+        or "pruning" in sections
+        or "distillation" in sections
+        or "model" in sections
+        or "accuracy_criterion" in tuning
+        or "exit_policy" in tuning
+        or isinstance(tuning.get("strategy"), Mapping)
+        or "accuracy" in evaluation
+        or "performance" in evaluation
+    )
 
 
 def _refuse(key: str, value: object, supported: tuple[object, ...]) -> None:

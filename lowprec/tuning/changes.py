@@ -13,7 +13,7 @@ import msgspec
 from lowprec.config import Config, LayerPrecision, LayerRule
 
 # What does not decide what a configuration makes of a model.
-UNRELATED = ("tuning", "model", "data", "evaluation", "version")
+UNRELATED = ("tuning", "model", "output", "data", "evaluation", "version")
 SHOWN = 4  # layers that are named; of more, the number is given
 
 
