@@ -61,7 +61,7 @@ def read_yaml(text: str, name: str, loader: type[Any] | None = None) -> tuple[An
         where = f"{name}, line {mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise ConfigError(f"{where}: not valid YAML: {problem}") from None
-    return values, Source(root, name)
+    return values, Source(root, name, text)
 
 
 def convert(values: object, kind: type[S], source: Source) -> S:
@@ -127,9 +127,16 @@ class Mistakes:
 class Source:
     """Where a configuration came from, to name the line of a key."""
 
-    def __init__(self, root: yaml.Node | None, name: str) -> None:
+    def __init__(self, root: yaml.Node | None, name: str, text: str = "") -> None:
         self.root = root
         self.name = name
+        self._text = text
+
+    def digest(self) -> str:
+        """Return eight letters that tell this text from others."""
+        from hashlib import sha256
+
+        return sha256(self._text.encode()).hexdigest()[:8]
 
     def line(self, path: Path) -> int | None:
         """Return the line of the key at `path`, counted from 1; None when there is no text."""

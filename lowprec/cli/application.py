@@ -9,6 +9,7 @@ import click
 
 from lowprec.cli.bench import bench
 from lowprec.cli.compare import compare
+from lowprec.cli.config import config
 from lowprec.cli.doctor import doctor
 from lowprec.cli.inspect import inspect
 from lowprec.cli.quantize import quantize
@@ -34,7 +35,7 @@ def application(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for _command in (quantize, tune, run_command, compare, bench, inspect, doctor):
+for _command in (quantize, tune, run_command, compare, bench, inspect, config, doctor):
     application.add_command(_command)
 
 

@@ -1,83 +1,104 @@
-"""`lowprec quantize`: a float model and data in, an int8 or bf16 model out."""
+"""`lowprec quantize`: a float model and data in, a low-precision model out."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import click
 
-from lowprec.errors import DataError
+MISSED = 1  # exit code: it ran, and the criterion is not met
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option(
     "--calibration",
     metavar="DATA",
     help="An .npz file, a folder of them, or module:function returning an iterable of feeds; "
     "bf16 needs none.",
 )
-@click.option("--precision", default="int8", help="int8 (the default) or bf16.")
-@click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The model made.")
-@click.option("-c", "--config", metavar="CONF.yaml", help="Configuration.")
+@click.option(
+    "--precision",
+    metavar="PRECISION",
+    help="int8 (the default), int8-dynamic, int8-weight-only, bf16, f16-weight-only or auto.",
+)
+@click.option(
+    "--evaluation",
+    metavar="DATA",
+    help="An .npz file with labels, or module:function returning (inputs, labels): with --metric, "
+    "configurations are tried until one keeps the score.",
+)
+@click.option(
+    "--metric",
+    metavar="NAME",
+    help="topk, Accuracy, F1, MSE ... or module:function (docs/metrics_and_data.md).",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT.onnx",
+    help="The model made; without it, what the configuration says, or MODEL.PRECISION.onnx.",
+)
+@click.option(
+    "-c",
+    "--config",
+    metavar="CONF.yaml",
+    help="Configuration: lowprec's (see `lowprec config`) or Neural Compressor 1.x's.",
+)
 @click.option("--report", metavar="REPORT.json", help="Write the full report too.")
+@click.pass_context
 def quantize(
-    model: str,
+    context: click.Context,
+    model: str | None,
     calibration: str | None,
-    precision: str,
-    output: str,
+    precision: str | None,
+    evaluation: str | None,
+    metric: str | None,
+    output: str | None,
     config: str | None,
     report: str | None,
 ) -> None:
-    """Quantise MODEL to int8 with typical data, or to bf16, and save it as one ONNX file."""
-    from lowprec import api
+    """Quantise MODEL with typical data and save it as one ONNX file.
+
+    A configuration may hold everything: model, data, metric, search, output; options replace what
+    it says. Exit code 1: the model is written, but misses the criterion.
+    """
+    import msgspec
+
     from lowprec.atomic import resolve_target, write_atomically
     from lowprec.cli.display import megabytes
-    from lowprec.config import Config
+    from lowprec.compat import read_config
+    from lowprec.config import Config, Precision
+    from lowprec.errors import ConfigError
+    from lowprec.flow import plan_run
     from lowprec.progress import progress_bar
 
+    settings, notes = (Config(), []) if config is None else read_config(config)
+    if precision is not None:
+        if precision not in get_args(Precision):
+            raise ConfigError(
+                f"--precision is '{precision}'; accepted are {', '.join(get_args(Precision))}"
+            )
+        settings = msgspec.structs.replace(settings, precision=precision)
+    run = plan_run(
+        settings,
+        model=model,
+        calibration=calibration,
+        evaluation=evaluation,
+        metric=metric,
+        output=output,
+        notes=notes,
+    )
     # What cannot be written or read is said before the work, not after it.
-    for target in filter(None, (output, report)):
+    for target in filter(None, (str(run.output), report)):
         resolve_target(target)
-    settings = Config.of(config)
-    data = None if calibration is None else find_data(calibration)
-    with progress_bar("calibrating") as progress:
-        quantized = api.quantize(
-            model, data, precision=precision, config=settings, progress=progress
-        )
-    quantized.save(output)
+    with progress_bar("calibrating" if run.evaluate is None else "trials") as progress:
+        result = run.execute(progress)
+    result.model.save(run.output)
     if report is not None:
-        write_atomically(report, quantized.report.to_json().encode())
-    click.echo(str(quantized.report))
-    click.echo(f"wrote {output}: {megabytes(Path(output).stat().st_size)}")
-
-
-def find_data(text: str) -> str | Callable[[], Any]:
-    """Return the path, or the function that `module:function` names.
-
-    Raises:
-        DataError: the module cannot be imported or has no such function.
-    """
-    if Path(text).exists() or ":" not in text or text.endswith(".npz"):
-        return text
-    module_name, _, function_name = text.rpartition(":")
-    sys.path.insert(0, "")  # a module in the working directory, as `python -m` finds it
-    try:
-        function = getattr(import_module(module_name), function_name)
-    except ImportError as error:
-        raise DataError(
-            f"--calibration {text}: module '{module_name}' cannot be imported: {error}"
-        ) from None
-    except AttributeError:
-        raise DataError(
-            f"--calibration {text}: module '{module_name}' has no '{function_name}'"
-        ) from None
-    finally:
-        sys.path.remove("")
-    if not callable(function):
-        raise DataError(f"--calibration {text}: it is not a function; name one without arguments")
-    return function  # type: ignore[no-any-return]
+        write_atomically(report, result.model.report.to_json().encode())
+    click.echo(str(result.model.report))
+    click.echo(f"wrote {run.output}: {megabytes(Path(run.output).stat().st_size)}")
+    if result.met is False:
+        context.exit(MISSED)

@@ -131,7 +131,9 @@ class TuningTranslation(Values):
             if not isinstance(item, str):
                 self.mistakes.add(place, f"{dotted(place)} is {word(item)}; give a folder")
                 return
-            self.put(f"{item.rstrip('/')}/trials.jsonl", "tuning", "log")
+            # An edited file is another search; the same one goes on.
+            name = f"trials-{self.mistakes.source.digest()}.jsonl"
+            self.put(f"{item.rstrip('/')}/{name}", "tuning", "log")
 
         self.each(
             value,

@@ -57,7 +57,7 @@ def quantized(folder, lowprec_command):
 def test_help_lists_the_commands_and_nothing_else(lowprec_command):
     code, out, _ = lowprec_command("--help")
     assert code == 0
-    known = {"quantize", "tune", "run", "compare", "bench", "inspect", "doctor"}
+    known = {"quantize", "tune", "run", "compare", "bench", "inspect", "config", "doctor"}
     assert set(application.commands) == known
     for name in application.commands:
         assert re.search(rf"^  {name} +\w", out, re.MULTILINE)
@@ -261,7 +261,8 @@ def test_doctor_says_why_not_more(lowprec_command):
     ("arguments", "words"),
     [
         (["quantise"], ["quantise", "--help"]),
-        (["quantize", "model.onnx"], ["--output", "lowprec quantize --help"]),
+        (["quantize"], ["no model is named", "'model'"]),
+        (["quantize", "model.onnx"], ["calibration data"]),
         (["quantize", "model.onnx", "-o", "b.onnx"], ["calibration data"]),
         (["inspect", "model.onnx", "--colour"], ["--colour"]),
         (["tune", "model.onnx"], ["tune"]),
