@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -31,7 +32,9 @@ def find_function(text: str, what: str) -> Callable[..., Any]:
         DataError: the module cannot be imported, has no such name, or it cannot be called.
     """
     module_name, _, name = text.rpartition(":")
-    sys.path.insert(0, "")  # a module in the working directory, as `python -m` finds it
+    # As `python -m` finds modules. It stays: other processes that score trials import it, too.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
         function = getattr(import_module(module_name), name)
     except ImportError as error:
@@ -40,8 +43,6 @@ def find_function(text: str, what: str) -> Callable[..., Any]:
         ) from None
     except AttributeError:
         raise DataError(f"{what} {text}: module '{module_name}' has no '{name}'") from None
-    finally:
-        sys.path.remove("")
     if not callable(function):
         raise DataError(f"{what} {text}: it is not a function")
     return function  # type: ignore[no-any-return]

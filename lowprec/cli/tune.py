@@ -67,8 +67,8 @@ def tune(
     from lowprec import api
     from lowprec.atomic import resolve_target, write_atomically
     from lowprec.cli.display import megabytes
-    from lowprec.cli.quantize import find_data
     from lowprec.config import Config
+    from lowprec.flow import find_data
     from lowprec.progress import progress_bar
 
     for target in filter(None, (output, report)):
@@ -78,7 +78,7 @@ def tune(
     settings = api.with_precision(settings, precision)
     settings.check_supported()
     functions = find_functions(evaluate)
-    data = None if calibration is None else find_data(calibration)
+    data = find_data(calibration, "--calibration")
     _say_what_is_reused(settings.tuning.log)
     captured = api.capture(model)
     workbench = api.open_workbench(captured, data, settings)

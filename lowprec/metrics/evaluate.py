@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -141,19 +142,20 @@ def make_evaluate(
     """
 
     def evaluate(model: Any) -> float:
-        if hasattr(metric, "reset"):
-            metric.reset()
+        scorer = copy.deepcopy(metric)  # models may be scored at the same time
+        if hasattr(scorer, "reset"):
+            scorer.reset()
         batches = data() if callable(data) and not hasattr(data, "__iter__") else data
         number = -1
         for number, item in enumerate(batches):
             inputs, labels = _pair(item, number)
-            metric.update(_run(model, inputs), labels)
+            scorer.update(_run(model, inputs), labels)
         if number < 0:
             raise DataError(
                 "the evaluation data holds no batches: it is empty, or an iterator that was used "
                 "up before; give a list, a loader or a function"
             )
-        return float(metric.result())
+        return float(scorer.result())
 
     evaluate.higher_is_better = getattr(metric, "higher_is_better", True)  # type: ignore[attr-defined]
     return evaluate

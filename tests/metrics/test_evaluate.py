@@ -114,3 +114,13 @@ def test_every_metric_is_documented():
     page = (Path(__file__).parents[2] / "docs" / "metrics_and_data.md").read_text()
     for name in METRICS:
         assert f"| `{name}`" in page
+
+
+def test_models_may_be_scored_at_the_same_time(linear):
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = lowprec.compile(linear)
+    data = list(batches(model, 50))
+    evaluate = make_evaluate(TopK(), data)
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(evaluate, [model] * 8)) == {1.0}
