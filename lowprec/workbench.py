@@ -1,7 +1,7 @@
 """One model and its calibration data, quantised as often as wanted.
 
-    hub ─► prepare ─► calibrate ─► apply_precisions ─► refine ─► QuantizedModel
-           └───────── prepared() ──┘ kept per setting
+    hub ─► prepare ─► observe ─► choose_ranges ─► apply_precisions ─► refine ─► QuantizedModel
+           └───────────── prepared() ────────────┘ kept per setting
 
 What `quantize()` does once, a search does a hundred times: what does not change from one
 configuration to the next (the data on disk, the equalised graph, the histograms) is kept here.
@@ -20,9 +20,17 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from lowprec.agreement import AgreementSum
-from lowprec.calibration import CalibrationResult, calibrate
+from lowprec.calibration import (
+    CalibrationResult,
+    Observation,
+    Range,
+    check_methods,
+    choose_ranges,
+    observe,
+)
 from lowprec.calibration.coarse import coarse_histograms
 from lowprec.calibration.feeds import Feed, Feeds
+from lowprec.calibration.settings import settings_of
 from lowprec.errors import ConfigError, DataError
 from lowprec.graph import constant_bytes
 from lowprec.graph import load as load_graph
@@ -108,7 +116,8 @@ class Workbench:
         self._batches = batches
         self._rules = dict(rules or {})
         self._prepared: dict[str, Prepared] = {}
-        self._calibrations: dict[str, CalibrationResult] = {}
+        self._observations: dict[str, Observation] = {}
+        self._ranges: dict[str, dict[str, Range]] = {}
         self._original: CompiledModel | None = None
         self._lock = threading.RLock()
 
@@ -254,26 +263,34 @@ class Workbench:
     def _calibrate(
         self, hub: ir.Model, config: Config, progress: Progress | None
     ) -> CalibrationResult:
-        """Return the ranges that `config` asks for; those of an equal graph are used again.
+        """Return the ranges that `config` asks for; an equal graph is not run again.
 
-        A search takes layer after layer out of int8: then fewer ranges are needed than before.
+        What was observed serves every method, and a search that takes layer after layer out of int8
+        needs fewer ranges than before.
         """
         assert self.feeds is not None
         names = tensors_to_calibrate(hub, config)
-        key = f"{model_digest(hub)} {_settings_of_ranges(config)}"
-        known = self._calibrations.pop(key, None)
-        if known is None or not known.observers.keys() >= set(names):
-            known = calibrate(
-                hub,
-                names,
-                islice(self.feeds, config.calibration.samples),
-                config,
-                progress,
-                rules=self._rules,
-            )
-        self._calibrations[key] = known
-        _forget_oldest(self._calibrations)
-        return known
+        check_methods(hub, names, config, self._rules)
+        samples = config.calibration.samples
+        graph = f"{model_digest(hub)} {samples} {settings_of(config).observed_bins}"
+        seen = self._observations.pop(graph, None)
+        if seen is None or not seen.observers.keys() >= set(names):
+            self._ranges.clear()
+            seen = observe(hub, names, islice(self.feeds, samples), config, progress)
+        self._observations[graph] = seen
+        _forget_oldest(self._observations)
+        chosen = f"{graph} {_settings_of_ranges(config)}"
+        ranges = self._ranges.pop(chosen, None)
+        if ranges is None:
+            ranges = choose_ranges(hub, seen, config, rules=self._rules)
+        self._ranges[chosen] = ranges
+        _forget_oldest(self._ranges)
+        return CalibrationResult(
+            {name: ranges[name] for name in names if name in ranges},
+            seen.samples,
+            seen.input_shapes,
+            {name: seen.observers[name] for name in names},
+        )
 
 
 def compare_outputs(

@@ -3,6 +3,7 @@
 from lowprec.calibration.calibrator import (
     CalibrationResult,
     calibrate,
+    check_methods,
     choose_ranges,
     observe,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "Observation",
     "Range",
     "calibrate",
+    "check_methods",
     "choose_ranges",
     "observe",
     "observe_channels",

@@ -76,8 +76,7 @@ def calibrate(
         ConfigError: `calibration.method` names no rule, or its parameters do not go together.
         InputError: a feed that does not fit the model's inputs.
     """
-    configs = tensor_configs(model, names, config)
-    _check_methods(configs.values(), rules)
+    check_methods(model, names, config, rules)
     observation = observe(model, names, batches, config, progress)
     ranges = choose_ranges(model, observation, config, rules=rules)
     return CalibrationResult(
@@ -137,6 +136,16 @@ def choose_ranges(
         for name, observer in observation.observers.items()
         if observer.count
     }
+
+
+def check_methods(
+    model: ir.Model,
+    names: Sequence[str],
+    config: Config,
+    rules: Mapping[str, RuleFactory] | None = None,
+) -> None:
+    """Raise ConfigError where a method is not known or its parameters do not go together."""
+    _check_methods(tensor_configs(model, names, config).values(), rules)
 
 
 def tensor_configs(model: ir.Model, names: Sequence[str], config: Config) -> dict[str, Config]:
