@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import onnx_ir as ir
@@ -107,7 +108,7 @@ class Observation:
                     found.extremes[name] = [(float(a), float(b)) for a, b in arrays[f"extremes{i}"]]
                 for name, shape in about["input_shapes"].items():
                     found.input_shapes[name] = tuple(int(size) for size in shape)
-        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
             raise DataError(f"these bytes are no observation of lowprec: {error}") from None
         return found
 

@@ -11,6 +11,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +67,6 @@ def observe_in_parallel(
         DataError: as for one worker.
     """
     from lowprec.optional import require
-    from lowprec.threads import get_num_threads
 
     joblib = require("joblib", "distributed", "calibration on several workers (n_jobs, backend)")
 
@@ -75,20 +76,40 @@ def observe_in_parallel(
         settings["n_jobs"] = wanted.n_jobs
     if wanted.backend is not None:
         settings["backend"] = wanted.backend
-    try:
-        parallel = joblib.Parallel(**settings, return_as="generator")
-    except (ValueError, ImportError) as error:
-        if "return_as" not in str(error):
+    if wanted.backend == "ray":
+        require("ray.util.joblib", "distributed", "calibration.backend 'ray'").register_ray()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(joblib.parallel_config(**settings))
+            backend, jobs = joblib.parallel.get_active_backend()
+            workers = max(1, backend.effective_n_jobs(jobs))
+        except (ValueError, ImportError) as error:
             raise ConfigError(
                 f"calibration.backend is {wanted.backend!r}: {error}; accepted are loky, "
                 "threading, multiprocessing, and dask or ray where their client runs"
             ) from None
-        parallel = joblib.Parallel(**settings)  # a backend that returns everything at the end
-    workers = max(1, parallel._effective_n_jobs())
+        streams = getattr(backend, "supports_return_generator", False)
+        parallel = joblib.Parallel(return_as="generator" if streams else "list")
+        run = partial(_run_shares, parallel, joblib.delayed(observe_share), workers)
+        return run(model, names, feeds, bins, done)
+
+
+def _run_shares(
+    parallel: Any,
+    task: Any,
+    workers: int,
+    model: ir.Model,
+    names: Sequence[str],
+    feeds: Iterable[Feed],
+    bins: int,
+    done: Callable[[int], None] | None,
+) -> Observation | None:
+    from lowprec.threads import get_num_threads
+
     threads = max(1, get_num_threads() // workers)
     sent = _serialised(model)
     tasks = (
-        joblib.delayed(observe_share)(sent, tuple(names), bins, first, share, os.getpid(), threads)
+        task(sent, tuple(names), bins, first, share, os.getpid(), threads)
         for first, share in _shares(feeds)
     )
     whole: Observation | None = None
