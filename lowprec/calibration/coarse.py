@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lowprec.calibration.rules import TensorStatistics, histogram_of
+from lowprec.calibration.protocol import TensorStatistics, histogram_of
 
 BINS = 64
 
