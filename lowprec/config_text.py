@@ -21,6 +21,7 @@ Path = tuple["str | int", ...]
 Check = Callable[[object, Path, "Mistakes"], object]
 
 CHECK = "check"
+MAX_VALUES = 1_000_000  # in one file, anchors written out
 MAX_SHOWN = 40  # mistakes in one message; a file of garbage needs no more
 
 
@@ -55,6 +56,7 @@ def read_yaml(text: str, name: str, loader: type[Any] | None = None) -> tuple[An
     loader = loader or yaml.SafeLoader
     try:
         root = yaml.compose(text, Loader=loader)
+        _check_anchors(root, name)
         values = yaml.load(text, Loader=loader)
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -62,6 +64,28 @@ def read_yaml(text: str, name: str, loader: type[Any] | None = None) -> tuple[An
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise ConfigError(f"{where}: not valid YAML: {problem}") from None
     return values, Source(root, name, text)
+
+
+def _check_anchors(root: yaml.Node | None, name: str) -> None:
+    """Raise ConfigError where anchors hold themselves, or stand for very many values."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size(node: Any) -> int:
+        key = id(node)
+        if key in open_nodes:
+            line = node.start_mark.line + 1
+            raise ConfigError(f"{name}, line {line}: an anchor holds itself; write it out")
+        if key not in sizes:
+            open_nodes.add(key)
+            parts = [] if node.id == "scalar" else node.value
+            inner = [part for pair in parts for part in (pair if node.id == "mapping" else [pair])]
+            sizes[key] = 1 + sum(size(part) for part in inner)
+            open_nodes.discard(key)
+        return sizes[key]
+
+    if root is not None and size(root) > MAX_VALUES:
+        raise ConfigError(f"{name}: its anchors stand for more than {MAX_VALUES} values")
 
 
 def convert(values: object, kind: type[S], source: Source) -> S:

@@ -51,12 +51,18 @@ class Translation(TuningTranslation):
             value,
             path,
             {
-                "name": lambda item, place: self.put(str(item), "model"),
+                "name": self._name,
                 "framework": self._framework,
                 "inputs": self.idle("the model itself says so"),
                 "outputs": self.idle("the model itself says so"),
             },
         )
+
+    def _name(self, value: Any, path: Path) -> None:
+        if isinstance(value, str) and value:
+            self.put(value, "model")
+        else:
+            self.mistakes.add(path, f"{dotted(path)} is {word(value)}; give a text")
 
     def _framework(self, value: Any, path: Path) -> None:
         self.one_of(value, its.FRAMEWORKS, path)

@@ -115,10 +115,13 @@ def test_a_key_given_twice_is_an_error():
 def test_anchors_that_grow_or_recur_are_harmless():
     lines = ["a0: &a0 [x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 20)]
-    with refused(ConfigError, "unknown key 'a0'"):
-        Config.from_yaml("\n".join(lines))
-    with refused(ConfigError, "layers"):
-        Config.from_yaml("layers: &a [*a]\n")
+    for use in ("", "precision: *a19", "tuning: {options: {x: *a19}}", "layers: *a19"):
+        with refused(ConfigError, "anchors stand for more than"):
+            Config.from_yaml("\n".join([*lines, use]))
+    with refused(ConfigError, "line 2", "holds itself"):
+        Config.from_yaml("precision: int8\nlayers: &a [*a]\n")
+    shared = "layers:\n- &one {match: a, precision: f32}\n- *one\n"
+    assert len(Config.from_yaml(shared).layers) == 2
 
 
 def test_no_code_in_yaml():
