@@ -1,15 +1,16 @@
 """Tune PP-OCR's recogniser from "everything int8": met, killed and resumed, and an impossible goal.
 
 The configuration asks for int8 in every layer that has an integer form: no policy keeps any of them
-in float. The criterion allows half a per cent of the words that float reads exactly. Three
-searches:
+in float. The criterion allows half a per cent of the words that float reads exactly. Searches:
 
-    met          how many trials until the criterion holds
-    resumed      the same search in another process, killed (SIGKILL) in the middle of a trial,
-                 then run again: the same trials, scores and answer
-    impossible   more words than there are to be read: the best so far is returned, and said
+    everything int8   with the algorithms and ranges that are the default
+    bare              the same without any help: no algorithm, ranges from the extremes
+    resumed           `bare` in another process, killed (SIGKILL) in the middle of a trial, then
+                      run again: the same trials, scores and answer
+    impossible        a metric that takes a point off whatever is not the float model: the best so
+                      far is returned, and said
 
-Run it with `python benchmarks/bench_tuning.py`; --trials and --words make it shorter.
+The words are the demo's of seed 3, the hardest of its three. --trials and --words make it shorter.
 """
 
 from __future__ import annotations
@@ -31,43 +32,52 @@ from lowprec.api import capture, open_workbench
 from lowprec.config import Config
 from lowprec.tuning import TuningResult, tune
 
-SEED = 1
+SEED = 3
 CALIBRATION_WORDS = 128
 RELATIVE = 0.005
-KILLED_AT = 5  # evaluation during which the process of `resumed` is killed
+EVERYTHING = {"layers": [{"match": "*", "precision": "int8"}]}
+BARE = {
+    **EVERYTHING,
+    "calibration": {"method": "minmax"},
+    "algorithms": {
+        "equalization": False,
+        "bias_absorption": False,
+        "smoothing": False,
+        "bias_correction": False,
+    },
+}
+KILLED_AT = 4  # evaluation during which the process of `resumed` is killed
+IMPOSSIBLE_TRIALS = 12
 
 
 class Reader:
     """Scores a model by the share of words that it reads exactly."""
 
-    def __init__(self, words: int, killed_at: int | None = None) -> None:
+    def __init__(self, words: int, killed_at: int | None = None, penalty: float = 0.0) -> None:
         _, self._words = draw_words(SEED, CALIBRATION_WORDS, words)
         self._characters = read_characters(model_path())
         self._killed_at = killed_at
+        self._penalty = penalty  # of what is not the float model
         self.calls = 0
 
     def __call__(self, model: lowprec.CompiledModel) -> float:
         self.calls += 1
         if self.calls == self._killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        return read_words(as_runner(model), self._words, self._characters).exact
+        exact = read_words(as_runner(model), self._words, self._characters).exact
+        return exact - self._penalty * isinstance(model, lowprec.QuantizedModel)
 
 
 def search(
-    words: int, trials: int, log: str | None, *, relative: float, killed_at: int | None = None
-) -> tuple[TuningResult, Reader]:
-    """Return the result of one search, and its reader."""
-    config = Config.of(
-        {
-            "layers": [{"match": "*", "precision": "int8"}],
-            "tuning": {"accuracy": {"relative": relative}, "max_trials": trials, "log": log},
-        }
-    )
+    start: dict[str, object], reader: Reader, trials: int, log: str | None = None
+) -> TuningResult:
+    """Return the result of one search from the configuration `start`."""
+    goal = {"accuracy": {"relative": RELATIVE}, "max_trials": trials, "log": log}
+    config = Config.of({**start, "tuning": goal})
     calibration, _ = draw_words(SEED, CALIBRATION_WORDS, 1)
-    path = model_path()
-    workbench = open_workbench(capture(path), [to_input(word) for word in calibration], config)
-    reader = Reader(words, killed_at)
-    return tune(workbench, config, reader), reader
+    captured = capture(model_path())
+    workbench = open_workbench(captured, [to_input(word) for word in calibration], config)
+    return tune(workbench, config, reader)
 
 
 def summary(result: TuningResult) -> dict[str, object]:
@@ -91,7 +101,7 @@ def print_result(title: str, result: TuningResult, calls: int, seconds: float) -
             f"  {'as ' + str(trial.same_as) + ': ' if trial.same_as else ''}{trial.change}"
             f"{trial.error}"
         )
-    print(f"  {result.model.report.notes[-1]}")
+    print(f"  {next(n for n in result.model.report.notes if n.startswith('tuning:'))}")
     print(f"  {100 * result.model.report.int8_fraction:.1f} % of the multiply-adds in int8")
 
 
@@ -117,36 +127,32 @@ def main() -> None:
     parser.add_argument("--kill", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        result, _ = search(
-            options.words,
-            options.trials,
-            options.one,
-            relative=RELATIVE,
-            killed_at=options.kill,
-        )
-        print(json.dumps(summary(result)))
+        reader = Reader(options.words, options.kill)
+        print(json.dumps(summary(search(BARE, reader, options.trials, options.one))))
         return
 
-    start = perf_counter()
-    result, reader = search(options.words, options.trials, None, relative=RELATIVE)
-    print_result(f"criterion {100 * RELATIVE:g} %", result, reader.calls, perf_counter() - start)
-    if not result.met:
-        raise SystemExit("the criterion was not met")
+    results = []
+    for title, start, trials, penalty in (
+        ("everything int8", EVERYTHING, options.trials, 0.0),
+        ("bare", BARE, options.trials, 0.0),
+        ("impossible", BARE, min(options.trials, IMPOSSIBLE_TRIALS), 0.01),
+    ):
+        begin = perf_counter()
+        reader = Reader(options.words, penalty=penalty)
+        results.append(search(start, reader, trials))
+        print_result(title, results[-1], reader.calls, perf_counter() - begin)
+    everything, bare, impossible = results
 
     with tempfile.TemporaryDirectory() as folder:
         log = str(Path(folder) / "trials.jsonl")
         if run_elsewhere(options, log, KILLED_AT) is not None:
             raise SystemExit("the search was over before it was killed")
-        kept = sum('"trial"' in line for line in Path(log).read_text().splitlines())
+        kept = sum('"record": "trial"' in line for line in Path(log).read_text().splitlines())
         resumed = run_elsewhere(options, log, None)
-    same = resumed is not None and json.loads(resumed) == json.loads(json.dumps(summary(result)))
-    print(f"\nkilled with {kept} trials in the log, then resumed: the same result: {same}")
-
-    start = perf_counter()
-    result, reader = search(options.words, options.trials, None, relative=-1.0)
-    print_result("an impossible goal", result, reader.calls, perf_counter() - start)
-    if result.met or not same:
-        raise SystemExit("the resumed search differs, or the impossible was met")
+    same = resumed is not None and json.loads(resumed) == json.loads(json.dumps(summary(bare)))
+    print(f"\nbare, killed with {kept} trials in the log, then resumed: the same result: {same}")
+    if not (everything.met and bare.met and same) or impossible.met:
+        raise SystemExit("not what was to be shown")
 
 
 if __name__ == "__main__":

@@ -268,6 +268,21 @@ def test_a_damaged_last_line_is_tolerated(tmp_path, cut):
     assert len(log.read_text().splitlines()) == 6
 
 
+def test_a_log_cut_off_anywhere_gives_the_same_answer(tmp_path):
+    log = tmp_path / "log"
+    tuning = {"accuracy": {"relative": 0.0}, "stop": "exhausted", "log": str(log)}
+    wanted = run(**tuning)
+    content = log.read_bytes()
+    assert len(content) > 1000
+    for size in range(0, len(content), 31):
+        log.write_bytes(content[:size])
+        result = run(**tuning)
+        assert [t.scores for t in result.trials] == [t.scores for t in wanted.trials]
+        lines = log.read_text().splitlines()
+        assert len(lines) == len(content.splitlines())
+        assert all(json.loads(line) for line in lines)
+
+
 def test_a_first_line_cut_off_starts_the_log_again(tmp_path):
     log = tmp_path / "log"
     calls = []

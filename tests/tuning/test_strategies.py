@@ -303,6 +303,25 @@ def test_a_plugins_strategy_searches():
     assert [trial.change for trial in result.trials] == ["as configured", "f32: layer.11"]
 
 
+def test_quantize_knows_the_strategies_of_plugins():
+    import tuned_networks
+
+    import lowprec
+    from lowprec.plugins import all_plugins
+
+    all_plugins().register(OtherSeeds, "other")
+    try:
+        model, feeds = tuned_networks.small_networks.mobile()
+        settings = {"accuracy": {"absolute": 0.0}, "strategy": "other.last"}
+        found = lowprec.quantize(
+            model, feeds[:2], config={"tuning": settings}, evaluate=tuned_networks.Agreement()
+        )
+    finally:
+        all_plugins().unregister("other")
+    assert len(found.report.trials) == 3
+    assert "NOT met" in found.report.notes[-1]
+
+
 def test_every_strategy_is_documented():
     from pathlib import Path
 

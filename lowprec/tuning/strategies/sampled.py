@@ -8,6 +8,7 @@ when all of it was tried.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,6 @@ from lowprec.tuning.trial import Trial
 
 REPEATS = 20  # draws in a row of what was tried, after which one is picked by hand
 BATCH = 8  # points that `random` proposes at once: a number that must not depend on n_jobs
-WORST = 1e9  # told to Optuna for what has no finite loss
 
 
 def random(problem: Problem) -> Generator[Proposal, Any, None]:
@@ -78,10 +78,9 @@ class _Draws:
 
     def tell(self, point: Point, trial: Trial) -> None:
         """Let the sampler learn from a result."""
-        value = min(_value(trial), WORST)
+        value = _value(trial)
         self._tried[point] = value
-        with _quiet(self._optuna):
-            self._study.tell(self._open.pop(point), value)
+        self._tell(self._open.pop(point), value)
 
     def _first(self) -> Point:
         point = (0,) * len(self.space.dimensions)  # what the user gave
@@ -93,15 +92,17 @@ class _Draws:
             point = self._ask()
             if point not in self._tried:
                 return point
-            value = self._tried[point]
-            with _quiet(self._optuna):
-                repeated = self._open_again
-                if value is None:  # proposed in this very batch: no result yet
-                    self._study.tell(repeated, state=self._optuna.trial.TrialState.FAIL)
-                else:
-                    self._study.tell(repeated, value)
+            self._tell(self._open_again, self._tried[point])
         self._enqueue(self._untried())
         return self._ask()
+
+    def _tell(self, asked: Any, value: float | None) -> None:
+        """Tell the sampler a value; None: there is none, or not yet, and nothing to learn."""
+        with _quiet(self._optuna):
+            if value is None:
+                self._study.tell(asked, state=self._optuna.trial.TrialState.FAIL)
+            else:
+                self._study.tell(asked, value)
 
     def _ask(self) -> Point:
         with _quiet(self._optuna):
@@ -126,11 +127,14 @@ class _Draws:
         return next(point for point in self.space.points() if point not in self._tried)
 
 
-def _value(trial: Trial) -> float:
-    """Return what is minimised: below 0 once the criterion holds, above while it does not."""
+def _value(trial: Trial) -> float | None:
+    """Return what is minimised: below 0 once the criterion holds, above while it does not.
+
+    None for what has no score, or a NaN.
+    """
     if trial.met:
         return -1.0 / max(trial.latency_ratio, 1e-6)
-    return max(trial.excess, 0.0)
+    return trial.excess if math.isfinite(trial.excess) else None
 
 
 @contextmanager
