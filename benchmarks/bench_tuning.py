@@ -4,7 +4,7 @@ The configuration asks for int8 in every layer that has an integer form: no poli
 in float. The criterion allows half a per cent of the words that float reads exactly. Searches:
 
     everything int8   with the algorithms and ranges that are the default
-    bare              the same without any help: no algorithm, ranges from the extremes
+    bare              without any help: no algorithm, ranges from the extremes, one scale per tensor
     resumed           `bare` in another process, killed (SIGKILL) in the middle of a trial, then
                       run again: the same trials, scores and answer
     impossible        a metric that takes a point off whatever is not the float model: the best so
@@ -39,6 +39,7 @@ EVERYTHING = {"layers": [{"match": "*", "precision": "int8"}]}
 BARE = {
     **EVERYTHING,
     "calibration": {"method": "minmax"},
+    "weights": {"granularity": "per_tensor"},
     "algorithms": {
         "equalization": False,
         "bias_absorption": False,

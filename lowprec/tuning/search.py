@@ -189,6 +189,7 @@ class Search:
         original = Trial(0, self._config, FLOAT, self._baseline, 0.0, 0.0, True)
         report.trials = [trial.to_dict() for trial in (original, *self.trials)]
         report.trials[0]["size"] = report.float_bytes
+        report.trials[best.number]["best"] = True
         report.notes.append(
             verdict(best, len(self.trials), self._baseline, self._criterion, self.why_ended)
         )

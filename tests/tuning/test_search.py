@@ -68,6 +68,7 @@ def test_the_report_holds_the_scores_and_every_trial():
     assert [trial["number"] for trial in report.trials] == [0, 1, 2, 3, 4]
     assert report.trials[0]["change"] == "float model"
     assert report.trials[4]["met"] is True
+    assert [trial["number"] for trial in report.trials if trial.get("best")] == [4]
     assert report.trials[1]["loss"] == pytest.approx(0.119)
     json.dumps(report.trials, allow_nan=False)
 
