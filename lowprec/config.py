@@ -419,14 +419,11 @@ class Config(_Section, frozen=True, kw_only=True):
         return None
 
     def check_supported(self) -> None:
-        """Raise UnsupportedError when the configuration asks for what a later version does."""
-        corrections = ("auto", False)
-        checks: list[tuple[str, object, tuple[object, ...]]] = [
-            ("algorithms.equalization", self.algorithms.equalization, (*corrections, True)),
-            ("algorithms.bias_correction", self.algorithms.bias_correction, corrections),
-            ("algorithms.smoothing", self.algorithms.smoothing, corrections),
-            ("algorithms.rounding", self.algorithms.rounding, ("nearest",)),
-        ]
+        """Raise UnsupportedError when the configuration asks for what a later version does.
+
+        At the moment every key that is accepted is acted upon, and nothing is refused.
+        """
+        checks: list[tuple[str, object, tuple[object, ...]]] = []
         for key, value, supported in checks:
             if value not in supported:
                 _refuse(key, value, supported)

@@ -9,7 +9,7 @@ import yaml
 from refusals import refused
 
 from lowprec.config import METHODS, Config
-from lowprec.errors import ConfigError, UnsupportedError
+from lowprec.errors import ConfigError
 
 FULL = """\
 version: 1
@@ -155,16 +155,12 @@ def test_the_last_matching_rule_wins():
     assert Config().layer_precision("head.3", "Conv") is None
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"algorithms": {"smoothing": True}}, ["algorithms.smoothing", "true", "auto, false"]),
-    ],
-)
-def test_what_a_later_version_does_is_refused_at_use(values, words):
-    config = Config.of(values)
-    with refused(UnsupportedError, "not in this version", *words):
-        config.check_supported()
+@pytest.mark.parametrize("switch", ["auto", True, False])
+def test_every_algorithm_can_be_switched(switch):
+    names = ("equalization", "bias_absorption", "smoothing", "bias_correction")
+    Config.of({"algorithms": dict.fromkeys(names, switch)}).check_supported()
+    for rounding in ("nearest", "adaptive", "auto"):
+        Config.of({"algorithms": {"rounding": rounding}}).check_supported()
 
 
 @pytest.mark.parametrize("method", [*METHODS, "toy.mid"])

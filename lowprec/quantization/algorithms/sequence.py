@@ -1,26 +1,41 @@
-"""The algorithms in their order: what comes before calibration, and what comes after rounding."""
+"""The algorithms in their order: what comes before calibration, and what comes after rounding.
+
+    prepare     equalize ─► smooth ─► absorb_bias          the float model, its outputs unchanged
+    refine      round_weights ─► correct_bias              codes of weights, biases
+
+Each step is tried: where the quantised model's outputs get worse by it, it is undone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from lowprec.quantization.algorithms.correct_bias import CHEAP_MACS, correct_bias
 from lowprec.quantization.algorithms.equalize import equalize
+from lowprec.quantization.algorithms.integer_layers import find_integer_layers
+from lowprec.quantization.algorithms.moments import Feed
 from lowprec.quantization.algorithms.outcome import Outcome
+from lowprec.quantization.algorithms.round_weights import round_weights
+from lowprec.quantization.algorithms.smooth import smooth
+from lowprec.quantization.algorithms.trial import FEEDS_TRIED, Trial
 from lowprec.quantization.recognition import find_quantized_operator
 
 if TYPE_CHECKING:
     from lowprec.config import Config
     from lowprec.quantization.quantize import QuantizationResult
 
-Feed = Mapping[str, NDArray[Any]]
+Algorithm = Callable[[ir.Model, Sequence[Feed], "Config"], Outcome]
+Refinement = Callable[[ir.Model, ir.Model, Sequence[Feed], "Config"], Outcome]
 
 FEEDS_USED = 8
 """Feeds that the algorithms look at, at most: what they ask for are moments and extremes."""
+MIN_GAIN = 0.0
+"""dB of the outputs that a step must gain to stay."""
 
 
 def prepare(model: ir.Model, feeds: Iterable[Feed], config: Config) -> list[Outcome]:
@@ -34,17 +49,45 @@ def prepare(model: ir.Model, feeds: Iterable[Feed], config: Config) -> list[Outc
             of int8 are left as they are.
 
     Returns:
-        One Outcome per algorithm that was switched on, in the order of their application.
+        One Outcome per algorithm that was switched on, in the order of their application; its gain
+        is that of the outputs on the feeds.
     """
     if find_quantized_operator(model) is not None:
         return []
     first = list(islice(feeds, FEEDS_USED))
-    if not first:
+    steps: list[tuple[object, Algorithm]] = [
+        (config.algorithms.equalization, equalize),
+        (config.algorithms.smoothing, smooth),
+    ]
+    wanted = [step for switch, step in steps if switch is not False]
+    if not first or not wanted:
         return []
-    outcomes = []
-    if config.algorithms.equalization is not False:
-        outcomes.append(equalize(model, first, config))
+    outcomes: list[Outcome] = []
+    trial: Trial | None = None
+    before = 0.0
+    for step in wanted:
+        kept = model.clone()
+        outcome = step(model, first, config)
+        if outcome.changed and outcome.gain is None:
+            if trial is None:
+                trial = Trial(kept, first, config)
+                before = trial.sqnr(kept)
+            after = trial.sqnr(model)
+            outcome, undone = _judge(outcome, after - before)
+            if undone:
+                model.graph = kept.graph
+            else:
+                before = after
+        outcomes.append(outcome)
     return outcomes
+
+
+def _judge(outcome: Outcome, gain: float) -> tuple[Outcome, bool]:
+    """Return the outcome with its gain, and whether the step is to be undone."""
+    if gain >= MIN_GAIN:
+        return replace(outcome, gain=gain), False
+    note = f"{outcome.note}; undone: the outputs would lose {-gain:.1f} dB"
+    return replace(outcome, changed=0, gain=gain, note=note), True
 
 
 def refine(
@@ -54,11 +97,37 @@ def refine(
 
     Args:
         float_model: Simplified float hub that `result` was made of, not changed.
-        result: From `quantize_graph`.
+        result: From `apply_precisions`.
         feeds: Typical feeds by input name; the first few are used.
-        config: Its section `algorithms` switches each algorithm.
+        config: Its section `algorithms` switches each algorithm. `bias_correction: auto` leaves
+            large models alone.
 
     Returns:
         One Outcome per algorithm that was switched on, in the order of their application.
     """
-    return []
+    first = list(islice(feeds, FEEDS_USED))
+    steps: list[Refinement] = []
+    if config.algorithms.rounding != "nearest":
+        steps.append(round_weights)
+    correction = config.algorithms.bias_correction
+    if correction is True or (correction == "auto" and result.total_macs <= CHEAP_MACS):
+        steps.append(correct_bias)
+    if not first or not steps or not find_integer_layers(float_model, result.model):
+        return []
+    # Where there are enough feeds, others than those that are learned from have the last word.
+    learned = first[FEEDS_TRIED:] if len(first) >= 2 * FEEDS_TRIED else first
+    trial = Trial(float_model, first, config)
+    before = trial.sqnr_of(result.model)
+    outcomes = []
+    for step in steps:
+        kept = result.model.clone()
+        outcome = step(float_model, result.model, learned, config)
+        if outcome.changed:
+            after = trial.sqnr_of(result.model)
+            outcome, undone = _judge(outcome, after - before)
+            if undone:
+                result.model.graph = kept.graph
+            else:
+                before = after
+        outcomes.append(outcome)
+    return outcomes

@@ -1,0 +1,206 @@
+"""Choose codes of weights so that the layer's sums keep their values, not each weight its own.
+
+Rounded to the nearest code, every weight is as close as it can be, and yet the sums are not: inputs
+of a layer are correlated. With H = E[x x^T] of the layer's inputs, the error of a row of weights is
+(w - q)^T H (w - q). The weights of a row are rounded one after the other, and the error of each is
+made up for by those not rounded yet, in closed form.
+
+Frantar et al. 2022, "GPTQ", arXiv:2210.17323, algorithm 1 (after Optimal Brain Quantization,
+arXiv:2208.11580), with scales that stay what they are. It has the aim of AdaRound (Nagel et al.
+2020, arXiv:2004.10568), learned rounding that keeps a layer's output, at a hundredth of the time:
+one factorisation per layer instead of thousands of steps of gradient descent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from lowprec.passes.matching import NameSource
+from lowprec.quantization.algorithms.integer_layers import (
+    IntegerLayer,
+    find_integer_layers,
+    set_codes,
+)
+from lowprec.quantization.algorithms.moments import Feed, Probe, fed
+from lowprec.quantization.algorithms.outcome import Outcome
+from lowprec.quantization.algorithms.patches import has_patches, sample_patches
+
+if TYPE_CHECKING:
+    from lowprec.config import Config
+
+DAMPING = 0.01
+"""Share of the mean diagonal that is added to H: inputs not seen may be different."""
+LARGEST_DEPTH = 4608
+"""Weights of a row above which a layer is rounded to nearest: H has the square of it."""
+CHEAP_DEPTH = 1280
+"""The same for `rounding: auto`."""
+POSITIONS = 4096
+"""Positions of a layer that are looked at, over all feeds."""
+MEMORY = 256 * 2**20
+"""Bytes of H that are collected at a time; with more layers the feeds run more often."""
+BLOCK = 64
+"""Columns that are rounded before the rest of the matrix is updated."""
+QMAX = 127
+
+
+def round_rows(
+    weights: NDArray[np.float32], scale: NDArray[np.float32], hessian: NDArray[np.float64]
+) -> NDArray[np.int8]:
+    """Return codes of rows of weights with the least error of the sums.
+
+    Args:
+        weights: Shape (groups, rows, depth).
+        scale: Real units per code, shape (groups, rows, 1).
+        hessian: E[x x^T] of each group, shape (groups, depth, depth).
+
+    Returns:
+        s8 in [-127, 127], of the weights' shape.
+    """
+    depth = weights.shape[2]
+    diagonal = np.einsum("gkk->gk", hessian)
+    # What matters most is rounded while all others can still make up for it.
+    order = np.argsort(-diagonal, axis=1, kind="stable")
+    sorted_by = np.take_along_axis(hessian, order[:, :, None], 1)
+    sorted_by = np.take_along_axis(sorted_by, order[:, None, :], 2)
+    mean = np.maximum(diagonal.mean(axis=1), np.finfo(np.float64).tiny)
+    damped = sorted_by / mean[:, None, None] + DAMPING * np.eye(depth)
+    # Upper Cholesky factor of the inverse: row k says how the error of weight k spreads.
+    inverse = np.linalg.inv(damped)
+    factor = np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2).transpose(0, 2, 1)
+    rest = np.take_along_axis(weights.astype(np.float64) / scale, order[:, None, :], 2)  # in codes
+    codes = np.empty_like(rest)
+    for start in range(0, depth, BLOCK):
+        stop = min(start + BLOCK, depth)
+        errors = np.empty((*rest.shape[:2], stop - start))
+        for k in range(start, stop):
+            column = rest[:, :, k]
+            codes[:, :, k] = np.clip(np.rint(column), -QMAX, QMAX)
+            error = (column - codes[:, :, k]) / factor[:, k, k, None]
+            rest[:, :, k + 1 : stop] -= error[:, :, None] * factor[:, None, k, k + 1 : stop]
+            errors[:, :, k - start] = error
+        rest[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+    result = np.empty(weights.shape, np.int8)
+    np.put_along_axis(result, order[:, None, :], codes.astype(np.int8), 2)
+    return result
+
+
+def shrunk(hessian: NDArray[np.float64], positions: int) -> NDArray[np.float64]:
+    """Return E[x x^T] as believed after few positions: the fewer, the less its correlations count.
+
+    Of fewer positions than weights a row could make all sums exact and know nothing of the rest.
+    """
+    depth = hessian.shape[1]
+    kept = positions / (positions + depth)
+    matrix: NDArray[np.float64] = hessian * kept
+    matrix[:, range(depth), range(depth)] = np.einsum("gkk->gk", hessian)
+    return matrix
+
+
+def round_weights(
+    float_model: ir.Model, quantized: ir.Model, feeds: Sequence[Feed], config: Config
+) -> Outcome:
+    """Round the weights of `quantized` anew, in place.
+
+    Args:
+        float_model: The weights before rounding.
+        quantized: What was made of it; scales stay.
+        feeds: Typical feeds by input name.
+        config: `rounding: auto` leaves out layers whose H is expensive.
+    """
+    largest = LARGEST_DEPTH if config.algorithms.rounding == "adaptive" else CHEAP_DEPTH
+    found = find_integer_layers(float_model, quantized)
+    targets = [target for target in found if is_roundable(target, largest)]
+    if not targets:
+        return Outcome("rounding", 0, None, "no layer whose weights can be rounded by their inputs")
+    names = NameSource(quantized)
+    changed = total = layers = 0
+    for target, codes in list(new_codes(quantized, targets, feeds)):
+        others = int((codes != target.codes).sum())
+        changed += others
+        total += codes.size
+        layers += others > 0
+        set_codes(target, codes, names)
+    note = f"{changed / total:.0%} of the weights in {layers} of {len(found)} layers rounded anew"
+    return Outcome("rounding", layers, None, note)
+
+
+def is_roundable(target: IntegerLayer, largest: int = LARGEST_DEPTH) -> bool:
+    """Return whether `target` has a H of acceptable size, and its codes for itself."""
+    layer = target.layer
+    depth = layer.weight_array.size // layer.channels
+    return has_patches(layer) and depth <= largest and not target.is_shared
+
+
+def new_codes(
+    quantized: ir.Model, targets: Sequence[IntegerLayer], feeds: Sequence[Feed]
+) -> Iterator[tuple[IntegerLayer, NDArray[np.int8]]]:
+    """Yield each layer of `targets` with better codes for it.
+
+    Args:
+        quantized: The layers' inputs are what it computes, codes and all.
+        targets: Layers for which `is_roundable` holds.
+        feeds: At least one.
+    """
+    for some in _portions(targets):
+        for target, hessian in zip(some, _hessians(quantized, some, feeds), strict=True):
+            yield target, _round(target, hessian)
+
+
+def _portions(targets: Sequence[IntegerLayer]) -> Iterator[list[IntegerLayer]]:
+    some: list[IntegerLayer] = []
+    size = 0
+    for target in targets:
+        depth = target.layer.weight_array.size // target.layer.channels
+        needed = 8 * depth * depth * _groups(target)
+        if some and size + needed > MEMORY:
+            yield some
+            some, size = [], 0
+        some.append(target)
+        size += needed
+    if some:
+        yield some
+
+
+def _groups(target: IntegerLayer) -> int:
+    return target.layer.groups if target.layer.node.op_type == "Conv" else 1
+
+
+def _hessians(
+    quantized: ir.Model, targets: Sequence[IntegerLayer], feeds: Sequence[Feed]
+) -> list[NDArray[np.float64]]:
+    """Return E[x x^T] of each layer's input, shape (groups, depth, depth)."""
+    probe = Probe(quantized)
+    for target in targets:
+        source = target.node.inputs[0]
+        probe.add_value((source.name if source is not None else "") or "")
+    session = probe.compile()
+    total: list[NDArray[np.float64] | float] = [0.0] * len(targets)
+    positions = [0] * len(targets)
+    for feed in feeds:
+        found = session.run(fed(session, feed))
+        for index, (target, x) in enumerate(zip(targets, found, strict=True)):
+            rows = sample_patches(x, target.layer, -(-POSITIONS // len(feeds)))
+            by_group = rows.transpose(1, 2, 0)
+            product = by_group @ by_group.transpose(0, 2, 1)
+            total[index] = total[index] + product.astype(np.float64)
+            positions[index] += len(rows)
+    return [
+        shrunk(np.asarray(matrix) / max(count, 1), count)
+        for matrix, count in zip(total, positions, strict=True)
+    ]
+
+
+def _round(target: IntegerLayer, hessian: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Return the codes in the layout of the layer's weights."""
+    layer = target.layer
+    transposed = layer.node.op_type != "Conv" and layer.weight_axis == 1
+    weights = layer.weight_array.T if transposed else layer.weight_array
+    rows = weights.reshape(len(hessian), -1, hessian.shape[1])
+    steps = np.broadcast_to(target.scale.reshape(-1, 1), (len(weights), 1))
+    codes = round_rows(rows, steps.reshape(len(hessian), -1, 1), hessian).reshape(weights.shape)
+    return np.ascontiguousarray(codes.T if transposed else codes)
