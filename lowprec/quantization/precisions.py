@@ -32,7 +32,12 @@ from lowprec.quantization.quantize import QuantizationResult, finish, infer_type
 from lowprec.quantization.recognition import find_quantized_operator
 from lowprec.quantization.storage_f16 import store_f16, why_not_f16
 from lowprec.quantization.use_bf16 import READS_MUCH, use_bf16, why_not_bf16
-from lowprec.quantization.weight_only import is_table, store_codes, why_not_weight_only
+from lowprec.quantization.weight_only import (
+    is_small_table,
+    is_table,
+    store_codes,
+    why_not_weight_only,
+)
 from lowprec.report import LayerRecord
 
 if TYPE_CHECKING:
@@ -122,8 +127,11 @@ def _choose(node: ir.Node, config: Config, macs: int | None, total: int) -> _Cho
     """Return what `node` gets; None: what static quantisation said of it stands."""
     wanted = wanted_precision(node, config)
     rule = config.layer_precision(node.name or "", node.op_type)
-    if is_table(node) and (wanted == "int8-dynamic" or rule == "int8"):
-        return _or_f32("int8-weight-only", why_not_weight_only(node), "a table has no products")
+    if is_table(node) and wanted in ("int8", "int8-dynamic"):
+        reason = why_not_weight_only(node)
+        if rule is None and reason == "" and is_small_table(node):
+            reason = "a small table"
+        return _or_f32("int8-weight-only", reason, "rows of codes, a scale each: nothing to sum")
     if wanted == "bf16":
         return _or_f32(wanted, why_not_bf16(node))
     if wanted == "int8-weight-only":

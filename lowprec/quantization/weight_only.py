@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 MIN_WEIGHTS = 256
 """Weights of fewer elements stay f32: their scale and the operators around it need the place."""
+MIN_TABLE = 65_536
+"""Tables of fewer numbers stay f32 beside layers in int8, unless a rule names them."""
 _NO_ACTIVATION = np.float32(1)  # the scale of an input that is not quantised
 
 
@@ -47,6 +49,12 @@ def is_table(node: ir.Node) -> bool:
         return False
     table = constant_floats(node.inputs[0])
     return table is not None and table.ndim == 2
+
+
+def is_small_table(node: ir.Node) -> bool:
+    """Return whether the table of a lookup is too small to matter beside the layers' weights."""
+    table = constant_array(node.inputs[0])
+    return table is None or table.size < MIN_TABLE
 
 
 def why_not_weight_only(node: ir.Node) -> str | None:

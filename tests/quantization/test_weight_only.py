@@ -110,9 +110,11 @@ def lookup(table: np.ndarray, *, rank: int = 2) -> onnx.ModelProto:
 @pytest.mark.parametrize("precision", [*WEIGHT_ONLY, "int8-dynamic"])
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_only_the_rows_of_a_table_that_are_asked_for_are_widened(precision, rank):
-    table = (RNG.standard_normal((50, 33)) * np.exp(RNG.standard_normal((50, 1)) * 4)).astype("f")
+    rows = 2000  # enough to be worth it without a rule
+    table = RNG.standard_normal((rows, 33)) * np.exp(RNG.uniform(-5, 5, (rows, 1)))
+    table = table.astype("f")
     table[7] = 0
-    ids = RNG.integers(0, 50, (3, 4)[:rank])
+    ids = RNG.integers(0, rows, (3, 4)[:rank])
     _, result, _ = apply(lookup(table, rank=rank), [{"ids": ids}], {"precision": precision})
     (record,) = (record for record in result.layers if record.name == "embed")
     half = precision == "f16-weight-only"
@@ -131,17 +133,22 @@ def test_only_the_rows_of_a_table_that_are_asked_for_are_widened(precision, rank
     assert onnxruntime_results(made, {"ids": ids})[0].tobytes() == y.tobytes()
 
 
-def test_a_rule_may_give_a_table_codes_beside_static_layers():
-    table = RNG.standard_normal((50, 33)).astype("f")
-    config = {"layers": [{"op_type": "Gather", "precision": "int8"}]}
-    _, result, _ = apply(lookup(table), [{"ids": np.zeros((1, 2), np.int64)}], config)
-    assert precisions(result)["embed"] == "int8-weight-only"
-    _, result, _ = apply(lookup(table), [{"ids": np.zeros((1, 2), np.int64)}], {})
-    assert precisions(result)["embed"] == "f32"
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic"])
+def test_large_tables_are_codes_beside_int8_layers_small_ones_by_a_rule(precision):
+    feed, rule = {"ids": np.zeros((1, 2), np.int64)}, {"op_type": "Gather", "precision": "int8"}
+    small, large = (lookup(RNG.standard_normal((n, 33)).astype("f")) for n in (50, 2000))
+    for proto, rules, expected in (
+        (small, [], "f32"),
+        (small, [rule], "int8-weight-only"),
+        (large, [], "int8-weight-only"),
+        (large, [{"match": "*", "precision": "f32"}], "f32"),
+    ):
+        _, result, _ = apply(proto, [feed], {"precision": precision, "layers": rules})
+        assert precisions(result)["embed"] == expected
 
 
 def test_a_table_that_a_layer_reads_too_is_stored_for_both():
-    table = numpy_helper.from_array(RNG.standard_normal((40, 16)).astype("f"), "table")
+    table = numpy_helper.from_array(RNG.standard_normal((5000, 16)).astype("f"), "table")
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["rows"], "embed"),
         helper.make_node("Gemm", ["rows", "table"], ["y"], "scores", transB=1),
