@@ -5,7 +5,8 @@
 
 Every precision is the default configuration with that `precision` on the whole model; static int8
 calibrates with 24 samples, the others see no data. dB: signal to noise of all outputs against
-float on held-out samples. Memory: what a process grows by when it loads the file and runs it once.
+float on held-out samples; kept: the share of decisions that stay, or what the model is judged by
+(bench_models.py). Memory: what a process grows by when it loads the file and runs it once.
 Latencies are the fastest of rounds taken in turns. Beside ours: onnxruntime in float and with its
 own dynamic quantiser (s8 weights, per channel). Writes out/bench/precisions.json and .md.
 """
@@ -21,8 +22,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-from peer_models import CALIBRATION, kept, onnxruntime_run, slug, source_file
+from peer_models import (
+    CALIBRATION,
+    Failed,
+    onnxruntime_dynamic,
+    onnxruntime_run,
+    slug,
+    source_file,
+)
 from real_models import Outputs, RealModel, real_models
 from turns import Call, take_turns
 
@@ -31,19 +38,20 @@ import lowprec
 MODELS = ("MiniLM 16", "MiniLM 128", "EfficientNet-Lite0", "PP-OCR rec")
 PRECISIONS = ("int8", "int8-dynamic", "int8-weight-only", "bf16", "f16-weight-only")
 FOLDER = Path("out/bench/precisions")
-DECIBEL_SAMPLES = 12
-ROUNDS = 41
+SAMPLES = 48
+ROUNDS = 81
 
 
 @dataclass
 class Row:
-    """One model in one precision: megabytes, dB (None: it is the measure), seconds by threads."""
+    """One model in one precision: megabytes, dB and decisions (None: the measure), seconds."""
 
     model: str
     precision: str
     file: float
     memory: float | None = None
     sqnr: float | None = None
+    kept: float | None = None
     seconds: dict[int, float] = field(default_factory=dict)
 
 
@@ -54,21 +62,6 @@ def quantized_file(model: RealModel, source: Path, precision: str) -> Path:
     data = model.feeds(CALIBRATION, 1) if precision == "int8" else None
     lowprec.quantize(str(source), data, precision=precision).save(path)
     return path
-
-
-def dynamic_of_onnxruntime(model: RealModel, source: Path) -> Path:
-    """Return what onnxruntime's quantize_dynamic makes of `source`.
-
-    Raises:
-        peer_models.Failed: it fails.
-    """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    def make(path: Path) -> None:
-        quantize_dynamic(str(source), str(path), weight_type=QuantType.QInt8, per_channel=True)
-
-    version = onnxruntime.__version__
-    return kept(FOLDER / f"{slug(model.name)}-onnxruntime-dynamic-{version}.onnx", make)
 
 
 def decibels(exact: Sequence[Outputs], answers: Sequence[Outputs]) -> float:
@@ -107,7 +100,7 @@ def grown_memory(path: Path, feed: Path) -> float:
 
 def measure(model: RealModel, precisions: Sequence[str], threads: Sequence[int]) -> list[Row]:
     source = source_file(model)
-    held_out = model.feeds(DECIBEL_SAMPLES, 2)
+    held_out = model.feeds(SAMPLES, 2)
     rows = [Row(model.name, "f32", source.stat().st_size / 1e6)]
     ours = {"f32": lowprec.compile(str(source))}
     exact = [ours["f32"].run(feed) for feed in held_out]
@@ -117,7 +110,7 @@ def measure(model: RealModel, precisions: Sequence[str], threads: Sequence[int])
         ours[precision] = lowprec.load(files[precision])
         answers = [ours[precision].run(feed) for feed in held_out]
         rows.append(Row(model.name, precision, files[precision].stat().st_size / 1e6))
-        rows[-1].sqnr = decibels(exact, answers)
+        rows[-1].sqnr, rows[-1].kept = decibels(exact, answers), model.agreement(exact, answers)
     feed = model.timed_feed()
     kept_feed = FOLDER / f"{slug(model.name)}-feed.npz"
     np.savez(kept_feed, **feed)
@@ -125,14 +118,15 @@ def measure(model: RealModel, precisions: Sequence[str], threads: Sequence[int])
         row.memory = grown_memory(files[row.precision], kept_feed)
     peers = {"onnxruntime f32": source}
     try:
-        peers["onnxruntime int8-dynamic"] = dynamic_of_onnxruntime(model, source)
-    except Exception as error:  # as reported by the peer, once
+        peers["onnxruntime int8-dynamic"] = onnxruntime_dynamic(model, source)
+    except Failed as error:
         print(f"{model.name}: onnxruntime's dynamic quantiser: {error}", file=sys.stderr)
     for name, path in list(peers.items()):
         try:
             run = onnxruntime_run(path, threads[0], None)
             row = Row(model.name, name, path.stat().st_size / 1e6)
-            row.sqnr = decibels(exact, [run(sample) for sample in held_out])
+            answers = [run(sample) for sample in held_out]
+            row.sqnr, row.kept = decibels(exact, answers), model.agreement(exact, answers)
         except Exception as error:  # onnxruntime's own kinds: a model that it refuses
             print(f"{model.name}: {name}: {str(error)[:160]}", file=sys.stderr)
             del peers[name]
@@ -155,8 +149,8 @@ def measure(model: RealModel, precisions: Sequence[str], threads: Sequence[int])
 def table(rows: Sequence[Row], threads: Sequence[int]) -> str:
     heads = [f"{n} thread{'s' * (n > 1)}, ms (against f32)" for n in threads]
     lines = [
-        "| model | precision | file, MB | memory, MB | dB | " + " | ".join(heads) + " |",
-        "|---|---|---|---|---|" + "---|" * len(threads),
+        "| model | precision | file, MB | memory, MB | dB | kept | " + " | ".join(heads) + " |",
+        "|---|---|---|---|---|---|" + "---|" * len(threads),
     ]
     for row in rows:
         (base,) = (r for r in rows if (r.model, r.precision) == (row.model, "f32"))
@@ -165,7 +159,8 @@ def table(rows: Sequence[Row], threads: Sequence[int]) -> str:
         ]
         memory = "" if row.memory is None else f"{row.memory:.0f}"
         sqnr = "" if row.sqnr is None else f"{min(row.sqnr, 999):.1f}"
-        cells = [row.model, row.precision, f"{row.file:.1f}", memory, sqnr, *times]
+        same = "" if row.kept is None else f"{row.kept:.3f}"
+        cells = [row.model, row.precision, f"{row.file:.1f}", memory, sqnr, same, *times]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

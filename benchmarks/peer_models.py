@@ -101,19 +101,30 @@ def onnxruntime_int8(model: RealModel, source: Path, *, only_products: bool = Fa
     return kept(path, lambda partial: _quantize_static(model, source, partial, only_products))
 
 
-def _quantize_static(model: RealModel, source: Path, path: Path, only_products: bool) -> None:
+def onnxruntime_dynamic(model: RealModel, source: Path) -> Path:
+    """Return what onnxruntime's quantize_dynamic writes: s8 weights per channel.
+
+    Raises:
+        Failed: it fails.
+    """
+    key = digest(source.read_bytes(), metadata.version("onnxruntime"))
+    path = FOLDER / f"{slug(model.name)}-onnxruntime-dynamic-{key}.onnx"
     tool = import_module("onnxruntime.quantization")
+
+    def make(partial: Path) -> None:
+        made = partial.absolute()  # where it works is another folder
+        with _prepared(source, made) as prepared:
+            tool.quantize_dynamic(
+                str(prepared), str(made), weight_type=tool.QuantType.QInt8, per_channel=True
+            )
+
+    return kept(path, make)
+
+
+@contextmanager
+def _prepared(source: Path, path: Path) -> Iterator[Path]:
+    """Yield a file of `source` in the form that onnxruntime's quantisers want, beside `path`."""
     prepare = import_module("onnxruntime.quantization.shape_inference").quant_pre_process
-
-    path, feeds = path.absolute(), model.feeds(CALIBRATION, 1)
-
-    class Reader(tool.CalibrationDataReader):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            self.feeds = iter(feeds)
-
-        def get_next(self) -> Feeds | None:
-            return next(self.feeds, None)
-
     proto = onnx.load(str(source))
     if (
         max(opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx"))
@@ -128,18 +139,33 @@ def _quantize_static(model: RealModel, source: Path, path: Path, only_products: 
                 prepare(str(prepared), str(prepared))
             except Exception:  # "Incomplete symbolic shape inference": its documented way out
                 prepare(str(prepared), str(prepared), skip_symbolic_shape=True)
-            tool.quantize_static(
-                str(prepared),
-                str(path),
-                Reader(),
-                quant_format=tool.QuantFormat.QDQ,
-                activation_type=tool.QuantType.QUInt8,
-                weight_type=tool.QuantType.QInt8,
-                per_channel=True,
-                op_types_to_quantize=PRODUCTS if only_products else None,
-            )
+            yield prepared
         finally:
             prepared.unlink(missing_ok=True)
+
+
+def _quantize_static(model: RealModel, source: Path, path: Path, only_products: bool) -> None:
+    tool = import_module("onnxruntime.quantization")
+    path, feeds = path.absolute(), model.feeds(CALIBRATION, 1)
+
+    class Reader(tool.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.feeds = iter(feeds)
+
+        def get_next(self) -> Feeds | None:
+            return next(self.feeds, None)
+
+    with _prepared(source, path) as prepared:
+        tool.quantize_static(
+            str(prepared),
+            str(path),
+            Reader(),
+            quant_format=tool.QuantFormat.QDQ,
+            activation_type=tool.QuantType.QUInt8,
+            weight_type=tool.QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=PRODUCTS if only_products else None,
+        )
 
 
 def onnxruntime_session(path: Path, threads: int, shapes: Feeds | None = None) -> Any:
