@@ -332,7 +332,7 @@ def measure_layers(
 ) -> None:
     """Write into `report` how long each layer takes in both models, after `measure_latency`."""
     run = sum(sum(times.values()) for times in report.speed.values())
-    repeats = int(min(max(PROFILE_MS / max(run, 1e-3), 1), 5))
+    repeats = int(min(max(PROFILE_MS / max(run, 1e-3), 1), 3))
     before, after = layer_times(
         report.layers, original.session, quantized.session, feed, repeats=repeats
     )

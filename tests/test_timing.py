@@ -42,3 +42,17 @@ def test_it_measures_as_long_as_asked(clock):
     calls = []
     timing.median_times({"a": lambda: (calls.append(1), run())}, seconds=2.0, least=1)
     assert len(calls) == 1 + 8
+
+
+def test_the_shortest_time_of_each_counts_whatever_the_order() -> None:
+    pauses = {"a": iter([0, 0.03, 0.002, 0.03, 0.03]), "b": iter([0, 0.001, 0.02, 0.02, 0.02])}
+    order: list[str] = []
+
+    def run(name: str) -> None:
+        order.append(name)
+        sleep(next(pauses[name]))
+
+    times = least_times({"a": lambda: run("a"), "b": lambda: run("b")}, seconds=0, least=4)
+    assert order == list("abab" "baab" "ba")
+    assert 0.002 <= times["a"] < 0.02
+    assert 0.001 <= times["b"] < 0.02

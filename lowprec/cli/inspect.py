@@ -1,4 +1,4 @@
-"""`lowprec inspect`: a model's graph as a table."""
+"""`lowprec inspect`: a model's graph as a table, or what quantising each of its layers costs."""
 
 from __future__ import annotations
 
@@ -22,21 +22,70 @@ _SHORT = {"FLOAT": "f32", "FLOAT16": "f16", "BFLOAT16": "bf16", "DOUBLE": "f64"}
 @click.command()
 @click.argument("model")
 @shape_option
-def inspect(model: str, shapes: tuple[str, ...]) -> None:
+@click.option("--sensitivity", is_flag=True, help="Measure what quantising each layer costs.")
+@click.option(
+    "--calibration",
+    metavar="DATA",
+    help="With --sensitivity: an .npz file, a folder of them, or module:function.",
+)
+@click.option("-c", "--config", metavar="CONF.yaml", help="With --sensitivity: configuration.")
+@click.option("--precision", default="int8", help="With --sensitivity: of the whole model.")
+@click.option("--feeds", type=click.IntRange(min=1), default=8, help="Samples to measure on (8).")
+@click.option(
+    "--evaluate",
+    metavar="MODULE:FUNCTION",
+    help="With --sensitivity: a function from a model to a score, or a dict of them: the advice "
+    "says what it wins.",
+)
+@click.option("--html", metavar="OUT.html", help="With --sensitivity: write the page.")
+@click.option("--json", "as_json", is_flag=True, help="With --sensitivity: print JSON only.")
+def inspect(
+    model: str,
+    shapes: tuple[str, ...],
+    sensitivity: bool,
+    calibration: str | None,
+    config: str | None,
+    precision: str,
+    feeds: int,
+    evaluate: str | None,
+    html: str | None,
+    as_json: bool,
+) -> None:
     """Draw the graph of MODEL: operator, precision, output shape, multiply-adds, weights per layer.
 
     Sizes that the model leaves open count as 1 unless --shape gives them.
+
+    With --sensitivity: what quantising each layer costs, the most harmful first, and which layers
+    are best put in a higher precision. The same model, data and configuration are not analysed
+    twice.
     """
+    if sensitivity:
+        from lowprec.cli.sensitivity import Question, print_sensitivity
+
+        print_sensitivity(
+            Question(model, calibration, config, precision, feeds, evaluate), html, as_json
+        )
+        return
+    given_too: dict[str, object] = {
+        "--calibration": calibration,
+        "--config": config,
+        "--evaluate": evaluate,
+        "--html": html,
+        "--json": as_json,
+    }
+    for option, given in given_too.items():
+        if given:
+            raise click.UsageError(f"{option} goes with --sensitivity.")
     from lowprec.api import capture
     from lowprec.cli.display import print_table, shape_text
     from lowprec.cli.opening import parse_shapes
 
     hub = capture(model).graph
     inputs = list(hub.graph.inputs)
-    given = parse_shapes(shapes, (str(value.name) for value in inputs))
-    rows = describe_layers(hub, given)
+    sizes_given = parse_shapes(shapes, (str(value.name) for value in inputs))
+    rows = describe_layers(hub, sizes_given)
     for value in inputs:
-        sizes = given.get(str(value.name)) or _declared(value)
+        sizes = sizes_given.get(str(value.name)) or _declared(value)
         click.echo(f"input {value.name}: {_dtype_name(value.dtype)} {shape_text(sizes)}")
     for value in hub.graph.outputs:
         click.echo(

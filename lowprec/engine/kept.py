@@ -186,7 +186,7 @@ class Keeper:
         """
         self._folder: Path | None = None
         with contextlib.suppress(OSError, ValueError):
-            self._folder = _folder()
+            self._folder = cache_folder()
             if self._folder is not None:
                 self._source = SourceFile(path)
                 self._key = _key(self._source, verb)
@@ -263,7 +263,7 @@ class MappedForm(ProgramForm):
 
 
 # ---- What a kept file is for ---------------------------------------------------------------------
-def _folder() -> Path | None:
+def cache_folder() -> Path | None:
     """Return the folder, made if need be; None where it is switched off or not ours alone."""
     named = os.environ.get("LOWPREC_CACHE", "")
     if named == "off":
@@ -280,7 +280,7 @@ def _folder() -> Path | None:
 def _key(source: SourceFile, verb: str) -> str:
     status = source.status
     parts = [source.path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns,
-             status.st_ctime_ns, verb, sys.byteorder, _fingerprint(),
+             status.st_ctime_ns, verb, sys.byteorder, code_fingerprint(),
              *(os.environ.get(name, "") for name in SETTINGS)]  # fmt: skip
     return "\0".join(str(part) for part in parts)
 
@@ -290,7 +290,7 @@ def _name(key: str) -> str:
     return f"{zlib.crc32(key.encode()):08x}{zlib.crc32(key[::-1].encode()):08x}.program"
 
 
-def _fingerprint() -> str:
+def code_fingerprint() -> str:
     """Return a text that changes with lowprec itself and with what reads models for it."""
     here = Path(__file__).parent.parent
     files = [*here.rglob("*.py"), Path(str(_core.__file__))]

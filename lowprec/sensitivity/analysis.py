@@ -118,7 +118,7 @@ def analyse(
     records = _chosen(quantized.report, only)
     if not records:
         return []
-    samples = _samples(workbench, feeds)
+    samples = analysis_samples(workbench, feeds)
     names = [record.name for record in records]
     outputs = observable_outputs(prepared.hub, quantized.hub)
     expected = _results(watching(prepared.hub, outputs, keep=False), samples)
@@ -317,7 +317,12 @@ def _applied(prepared: Prepared, config: Config, feed: Feed) -> ir.Model:
     return apply_precisions(prepared.hub, ranges, config, input_shapes=shapes).model
 
 
-def _samples(workbench: Workbench, count: int) -> list[dict[str, Array]]:
+def analysis_samples(workbench: Workbench, count: int) -> list[dict[str, Array]]:
+    """Return the first `count` feeds.
+
+    Raises:
+        DataError: there are none.
+    """
     samples = [] if workbench.feeds is None else workbench.feeds.first(count)
     if not samples:
         raise DataError(

@@ -6,52 +6,18 @@ import math
 
 import numpy as np
 import pytest
-from onnx import helper
-from qdq_models import FLOAT, Builder
+from sensitive_network import ASK, BAD, workbench
 
 from lowprec.config import Config
 from lowprec.errors import ConfigError, DataError
-from lowprec.graph import load
 from lowprec.sensitivity import LayerSensitivity, analyse, output_sqnr, with_rules
 from lowprec.workbench import Workbench
-
-BAD = "second"
-ASK = Config.of({"layers": [{"op_type": "Gemm", "precision": "int8"}]})
-
-
-def network(outlier: float = 400.0, *, softmax: bool = False) -> Workbench:
-    """Three layers; one input channel of the second is large and hardly read."""
-    rng = np.random.default_rng(0)
-    b = Builder()
-    spread = np.ones((32, 1), np.float32)
-    spread[5] = outlier
-    first = rng.standard_normal((32, 16)).astype("f") * spread / 4
-    second = rng.standard_normal((32, 32)).astype("f") / 6
-    second[:, 5] /= outlier
-    third = rng.standard_normal((12, 32)).astype("f") / 3
-    x = b.node("Gemm", "x", b.constant(first), transB=1)
-    x = b.node("Tanh", b.node("Gemm", b.node("Relu", x), b.constant(second), transB=1))
-    x = b.node("Gemm", x, b.constant(third), transB=1)
-    y = b.node("Softmax", x) if softmax else x
-    gemms = [node for node in b.nodes if node.op_type == "Gemm"]
-    for node, name in zip(gemms, ("first", BAD, "third"), strict=True):
-        node.name = name
-    graph = helper.make_graph(
-        b.nodes,
-        "g",
-        [helper.make_tensor_value_info("x", FLOAT, (8, 16))],
-        [helper.make_tensor_value_info(y, FLOAT, None)],
-        b.constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    feeds = [{"x": rng.standard_normal((8, 16)).astype("f")} for _ in range(12)]
-    return Workbench(load(model), feeds)
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, LayerSensitivity]:
     calls: list[tuple[int, int]] = []
-    layers = analyse(network(), ASK, progress=lambda done, total: calls.append((done, total)))
+    layers = analyse(workbench(), ASK, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert [layer.gain for layer in layers] == sorted(layer.gain for layer in layers)[::-1]
     return {layer.name: layer for layer in layers}
@@ -74,12 +40,12 @@ def test_noise_shows_behind_the_layer_that_makes_it(found: dict[str, LayerSensit
 
 
 def test_gain_is_what_the_rule_gives(found: dict[str, LayerSensitivity]) -> None:
-    workbench = network()
-    feeds = workbench.feeds.first(8)
-    expected = [workbench.original.run(feed) for feed in feeds]
+    bench = workbench()
+    feeds = bench.feeds.first(8)
+    expected = [bench.original.run(feed) for feed in feeds]
     configs = (ASK, with_rules(ASK, {BAD: "f32"}), with_rules(ASK, {BAD: "int8"}, others="f32"))
     whole, restored, alone = (
-        output_sqnr(expected, [workbench.quantize(config).run(feed) for feed in feeds])
+        output_sqnr(expected, [bench.quantize(config).run(feed) for feed in feeds])
         for config in configs
     )
     assert found[BAD].gain == pytest.approx(restored - whole, abs=0.3)
@@ -87,7 +53,7 @@ def test_gain_is_what_the_rule_gives(found: dict[str, LayerSensitivity]) -> None
 
 
 def test_without_the_outlier_no_layer_stands_out() -> None:
-    layers = analyse(network(outlier=1.0), ASK)
+    layers = analyse(workbench(outlier=1.0), ASK)
     assert max(layer.gain for layer in layers) < 6
 
 
@@ -100,16 +66,16 @@ def test_times_are_of_this_model(found: dict[str, LayerSensitivity]) -> None:
 
 
 def test_only_the_layers_asked_for() -> None:
-    (layer,) = analyse(network(), ASK, only=["third"])
+    (layer,) = analyse(workbench(), ASK, only=["third"])
     assert layer.name == "third"
     with pytest.raises(ConfigError, match=r"'forth' is not quantised .* first, second, third"):
-        analyse(network(), ASK, only=["forth"])
+        analyse(workbench(), ASK, only=["forth"])
 
 
 def test_without_data_it_cannot_be_said() -> None:
-    workbench = Workbench(network().hub)
+    bench = Workbench(workbench().hub)
     with pytest.raises(DataError, match="data"):
-        analyse(workbench, ASK)
+        analyse(bench, ASK)
 
 
 def test_a_rule_means_the_very_name() -> None:
