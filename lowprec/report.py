@@ -179,6 +179,19 @@ class Report:
             write_atomically(path, page.encode())
         return page
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the page where the file's name ends in .html or .htm, else the JSON text.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        from lowprec.atomic import write_atomically
+
+        if os.fspath(path).lower().endswith((".html", ".htm")):
+            self.to_html(path)
+        else:
+            write_atomically(path, self.to_json().encode())
+
     @classmethod
     def from_json(cls, text: str) -> Report:
         """Return the report that `to_json` wrote. Keys of a later version are left out.

@@ -1,4 +1,4 @@
-"""median_times: medians, in turns, so that drift hits all alike."""
+"""Times in turns, so that drift hits all alike: medians, and the shortest."""
 
 from __future__ import annotations
 
@@ -44,15 +44,17 @@ def test_it_measures_as_long_as_asked(clock):
     assert len(calls) == 1 + 8
 
 
-def test_the_shortest_time_of_each_counts_whatever_the_order() -> None:
-    pauses = {"a": iter([0, 0.03, 0.002, 0.03, 0.03]), "b": iter([0, 0.001, 0.02, 0.02, 0.02])}
-    order: list[str] = []
+def test_the_shortest_of_runs_whose_turns_rotate(clock, monkeypatch):
+    rests = []
+    monkeypatch.setattr(timing, "sleep", rests.append)
+    order = []
+    durations = {"a": iter([1, 5, 3, 9]), "b": iter([1, 7, 7, 6])}
 
     def run(name: str) -> None:
         order.append(name)
-        sleep(next(pauses[name]))
+        clock.now += next(durations[name])
 
-    times = least_times({"a": lambda: run("a"), "b": lambda: run("b")}, seconds=0, least=4)
-    assert order == list("abab" "baab" "ba")
-    assert 0.002 <= times["a"] < 0.02
-    assert 0.001 <= times["b"] < 0.02
+    times = timing.least_times({"a": lambda: run("a"), "b": lambda: run("b")}, seconds=0, least=3)
+    assert times == {"a": 3, "b": 6}  # the first of each warms up
+    assert order == list("ababbaab")
+    assert len(rests) == 6

@@ -46,7 +46,9 @@ MISSED = 1  # exit code: it ran, and the criterion is not met
     metavar="CONF.yaml",
     help="Configuration: lowprec's (see `lowprec config`) or Neural Compressor 1.x's.",
 )
-@click.option("--report", metavar="REPORT.json", help="Write the full report too.")
+@click.option(
+    "--report", metavar="REPORT.html", help="Write the full report too: a page, or REPORT.json."
+)
 @click.pass_context
 def quantize(
     context: click.Context,
@@ -66,7 +68,7 @@ def quantize(
     """
     import msgspec
 
-    from lowprec.atomic import resolve_target, write_atomically
+    from lowprec.atomic import resolve_target
     from lowprec.cli.display import megabytes
     from lowprec.compat import read_config
     from lowprec.config import Config, Precision
@@ -97,7 +99,7 @@ def quantize(
         result = run.execute(progress)
     result.model.save(run.output)
     if report is not None:
-        write_atomically(report, result.model.report.to_json().encode())
+        result.model.report.save(report)
     click.echo(str(result.model.report))
     click.echo(f"wrote {run.output}: {megabytes(Path(run.output).stat().st_size)}")
     if result.met is False:

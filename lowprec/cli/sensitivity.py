@@ -55,20 +55,22 @@ def print_sensitivity(question: Question, html: str | None, as_json: bool) -> No
 def find_report(question: Question) -> Report:
     """Return the analysis, from the cache where the very same was made before."""
     from lowprec import api
-    from lowprec.cli.quantize import find_data
+    from lowprec.compat import read_config
     from lowprec.config import Config
+    from lowprec.flow import find_data
     from lowprec.progress import progress_bar
     from lowprec.sensitivity import content_key, examine, keep_analysis, read_analysis
 
-    if question.calibration is None:
+    settings = Config() if question.config is None else read_config(question.config)[0]
+    settings = api.with_precision(settings, question.precision)
+    settings.check_supported()
+    data = find_data(question.calibration or settings.data.calibration, "--calibration")
+    if data is None:
         raise DataError(
             "--sensitivity measures on data: give --calibration, an .npz file, a folder of them, "
             "or module:function; a few typical samples are enough"
         )
-    settings = api.with_precision(Config.of(question.config), question.precision)
-    settings.check_supported()
     functions = _functions(question.evaluate)
-    data = find_data(question.calibration)
     # Contents of files are hashed without a look into them: the second time, nothing is loaded.
     content = content_key(question.model, data) if isinstance(data, str) else None
     if content is not None and not functions:

@@ -45,7 +45,9 @@ LOG_SUFFIX = ".trials.jsonl"
     metavar="LOG",
     help=f"Instead of tuning.log; by default OUT.onnx{LOG_SUFFIX}. A search goes on from it.",
 )
-@click.option("--report", metavar="REPORT.json", help="Write the full report too.")
+@click.option(
+    "--report", metavar="REPORT.html", help="Write the full report too: a page, or REPORT.json."
+)
 def tune(
     model: str,
     calibration: str | None,
@@ -65,7 +67,7 @@ def tune(
     was stopped goes on from its log when it is started again.
     """
     from lowprec import api
-    from lowprec.atomic import resolve_target, write_atomically
+    from lowprec.atomic import resolve_target
     from lowprec.cli.display import megabytes
     from lowprec.config import Config
     from lowprec.flow import find_data
@@ -86,7 +88,7 @@ def tune(
         result = api.search(workbench, captured, settings, functions, progress)
     result.model.save(output)
     if report is not None:
-        write_atomically(report, result.model.report.to_json().encode())
+        result.model.report.save(report)
     _print_trials(result.trials, result.best)
     verdict = [note for note in result.model.report.notes if note.startswith("tuning:")]
     click.echo("\n".join(verdict))

@@ -167,6 +167,17 @@ def test_the_file_is_written_or_an_error_says_why(tmp_path: Path) -> None:
         full_report().to_html(tmp_path / "missing" / "report.html")
 
 
+def test_the_ending_decides_the_form(tmp_path: Path) -> None:
+    report = full_report()
+    for name in ("r.html", "r.HTM"):
+        report.save(tmp_path / name)
+        assert (tmp_path / name).read_text(encoding="utf-8") == report.to_html()
+    plain = replace(report, layers=[], notes=[], agreement=[], algorithms=[], trials=[])
+    plain = replace(plain, model="m", accuracy={}, config={})
+    plain.save(tmp_path / "r.json")
+    assert Report.from_json((tmp_path / "r.json").read_text(encoding="utf-8")).model == "m"
+
+
 # ---- In a browser --------------------------------------------------------------------------------
 
 SORTED = """
