@@ -45,6 +45,7 @@ from lowprec.quantization import (
     prepare,
     refine,
     tensors_to_calibrate,
+    with_ends,
 )
 from lowprec.quantization.recognition import find_quantized_operator
 from lowprec.report import Report
@@ -234,6 +235,7 @@ class Workbench:
             config: As for `quantize`.
             prepared: As for `quantize`.
         """
+        config = with_ends(self.hub, config)
         calibration = prepared.calibration
         feeds = self.kept_feeds(config)
         result = apply_precisions(
@@ -249,6 +251,7 @@ class Workbench:
 
     def _prepare(self, config: Config, progress: Progress | None) -> Prepared:
         hub = self.hub.clone()
+        config = with_ends(hub, config)
         if not tensors_to_calibrate(hub, config):
             return Prepared(hub, None, ())
         if self.feeds is None:

@@ -1,6 +1,6 @@
 """Float hub, ranges and configuration in; a hub of mixed precision and its account out."""
 
-from lowprec.quantization.algorithms import Outcome, prepare, refine
+from lowprec.quantization.algorithms import Outcome, prepare, refine, with_ends
 from lowprec.quantization.precisions import apply_precisions, convert_to_bf16
 from lowprec.quantization.quantize import (
     QuantizationResult,
@@ -19,4 +19,5 @@ __all__ = [
     "quantize_graph",
     "refine",
     "tensors_to_calibrate",
+    "with_ends",
 ]

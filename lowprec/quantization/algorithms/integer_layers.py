@@ -116,7 +116,7 @@ def add_to_bias(target: IntegerLayer, shift: NDArray[np.float64], names: NameSou
     if not np.isfinite(shift).all():
         return False
     if target.node.op_type == "MatMul":
-        return _add_behind(target, shift, names)
+        return add_behind(target.node, shift, names)
     bias = target.node.inputs[2] if len(target.node.inputs) > 2 else None
     if bias is None:
         return _add_codes(target, shift, names)
@@ -134,7 +134,7 @@ def add_to_bias(target: IntegerLayer, shift: NDArray[np.float64], names: NameSou
     if not steps.any():
         return False
     changed = (codes.astype(np.int64) + steps.astype(np.int64)).astype(np.int32)
-    _replace_constant(dequantize, 0, changed, names)
+    replace_constant(dequantize, 0, changed, names)
     return True
 
 
@@ -145,7 +145,7 @@ def _add_float(
     if array is None:
         return False
     total = np.broadcast_to(array.astype(np.float64).reshape(-1), shift.shape) + shift
-    _replace_constant(target.node, 2, total.astype(np.float32), names)
+    replace_constant(target.node, 2, total.astype(np.float32), names)
     return True
 
 
@@ -179,47 +179,55 @@ def _add_codes(target: IntegerLayer, shift: NDArray[np.float64], names: NameSour
     return True
 
 
-def _add_behind(target: IntegerLayer, shift: NDArray[np.float64], names: NameSource) -> bool:
-    (output,) = target.node.outputs
+def add_behind(node: ir.Node, shift: NDArray[np.float64], names: NameSource) -> bool:
+    """Add `shift` by channel to the output of a MatMul, in the Add behind it or in a new one.
+
+    Returns:
+        False, with nothing changed, where the output is one of the graph's.
+    """
+    (output,) = node.outputs
     reader = sole_consumer(output)
     split = split_constant(reader) if reader is not None and is_operator(reader, "Add") else None
     if reader is not None and split is not None:
         array = constant_floats(split[1])
         if array is not None and array.size == len(shift) and array.shape[-1:] == shift.shape:
             total = (array.astype(np.float64) + shift).astype(np.float32)
-            _replace_constant(reader, 1 - split[2], total, names)
+            replace_constant(reader, 1 - split[2], total, names)
             return True
     if output.is_graph_output():
         return False
-    graph = graph_of(target.node)
+    graph = graph_of(node)
     constant = add_constant(
-        graph, names.fresh(f"{target.node.name}_correction"), shift.astype(np.float32)
+        graph, names.fresh(f"{output.name}_correction"), shift.astype(np.float32)
     )
     uses = list(output.uses())
-    node = ir.node("Add", [output, constant])
-    (corrected,) = node.outputs
-    node.name = corrected.name = names.fresh(f"{output.name}_corrected")
+    behind = ir.node("Add", [output, constant])
+    (corrected,) = behind.outputs
+    behind.name = corrected.name = names.fresh(f"{output.name}_corrected")
     corrected.type, corrected.shape = output.type, output.shape
-    graph.insert_after(target.node, node)
+    graph.insert_after(node, behind)
     for use in uses:
         use.node.replace_input_with(use.idx, corrected)
     return True
 
 
-def _replace_constant(
+def replace_constant(
     node: ir.Node, index: int, array: NDArray[np.generic], names: NameSource
 ) -> None:
-    """Give `node` a constant of the same name where nobody else reads the old one."""
+    """Give `node` a constant, of the same name where nobody else reads the old one."""
+    if len(node.inputs) <= index:
+        node.resize_inputs(index + 1)
     old = node.inputs[index]
-    assert old is not None
-    if len(old.uses()) == 1 and not old.is_graph_output() and old.graph is graph_of(node):
+    graph = graph_of(node)
+    mine = old is not None and old.graph is graph and not old.is_graph_output()
+    if old is not None and mine and len(old.uses()) == 1:
         old.const_value = ir.Tensor(np.ascontiguousarray(array), name=old.name)
         old.shape = ir.Shape(array.shape)
         return
-    name = names.fresh(old.name or "constant")
-    node.replace_input_with(index, add_constant(graph_of(node), name, array))
+    name = names.fresh((old.name if old is not None else None) or f"{node.outputs[0].name}_shift")
+    node.replace_input_with(index, add_constant(graph, name, array))
 
 
 def set_codes(target: IntegerLayer, codes: NDArray[np.int8], names: NameSource) -> None:
     """Give the layer other weight codes of the same scale."""
-    _replace_constant(target.dequantize, 0, codes, names)
+    replace_constant(target.dequantize, 0, codes, names)

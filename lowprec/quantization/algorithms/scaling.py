@@ -152,6 +152,41 @@ def expected_noise(
         factor: s, shape (channels,), > 0.
         source: The layer that makes the tensor, where its weights have one scale.
     """
+    noises = _noises(moments, layers, factor, source)
+    signals = [signal_of(moments, weights) for weights in layers]
+    return sum(noise / of for noise, of in zip(noises, signals, strict=True) if of > 0)
+
+
+def shift_gain(
+    moments: ChannelMoments, layers: Sequence[InputWeights], shift: NDArray[np.float64]
+) -> float:
+    """Return what it gains to take `shift` off the channels of a tensor, dB.
+
+    Args:
+        moments: Of the tensor as it is.
+        layers: Its readers, whose biases take the shift back exactly.
+        shift: Real units, shape (channels,).
+    """
+    ones = np.ones(len(shift))
+    before = _noises(moments, layers, ones)
+    after = _noises(moments.affine(ones, -shift), layers, ones)
+    signals = [signal_of(moments, weights) for weights in layers]
+    first = sum(noise / of for noise, of in zip(before, signals, strict=True) if of > 0)
+    then = sum(noise / of for noise, of in zip(after, signals, strict=True) if of > 0)
+    return float(10 * np.log10(first / then)) if first > 0 and then > 0 else 0.0
+
+
+def signal_of(moments: ChannelMoments, weights: InputWeights) -> float:
+    """Return the energy of a layer's sums, were its input's channels independent."""
+    return float((moments.square * weights.energy).sum())
+
+
+def _noises(
+    moments: ChannelMoments,
+    layers: Sequence[InputWeights],
+    factor: NDArray[np.float64],
+    source: SourceWeights | None = None,
+) -> list[float]:
     low = min(0.0, float((moments.lowest / factor).min()))
     high = max(0.0, float((moments.highest / factor).max()))
     power = moments.square / factor**2
@@ -160,21 +195,17 @@ def expected_noise(
     if source is not None:
         step = float((source.largest / factor).max()) / _WEIGHT_STEPS
         rounding = rounding + source.unit * step**2
-    total = 0.0
+    noises = []
     for weights in layers:
-        signal = float((moments.square * weights.energy).sum())
-        if signal <= 0:
-            continue
         noise = float((rounding * factor**2 * weights.energy).sum())
         groups, _, inputs = weights.largest.shape
         by_group = factor.reshape(groups, 1, inputs)
-        step = (weights.largest * by_group).max(axis=2) / _WEIGHT_STEPS
+        steps = (weights.largest * by_group).max(axis=2) / _WEIGHT_STEPS
         if not weights.per_channel:
-            step = np.full_like(step, step.max())
+            steps = np.full_like(steps, steps.max())
         met = power.reshape(groups, inputs).sum(axis=1)
-        noise += weights.taps * float((step**2 / 12 * met[:, None]).sum())
-        total += noise / signal
-    return total
+        noises.append(noise + weights.taps * float((steps**2 / 12 * met[:, None]).sum()))
+    return noises
 
 
 def choose_factor(

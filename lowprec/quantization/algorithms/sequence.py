@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from lowprec.quantization.algorithms.absorb_bias import absorb_bias
 from lowprec.quantization.algorithms.correct_bias import CHEAP_MACS, correct_bias
 from lowprec.quantization.algorithms.equalize import equalize
 from lowprec.quantization.algorithms.integer_layers import find_integer_layers
@@ -58,6 +59,7 @@ def prepare(model: ir.Model, feeds: Iterable[Feed], config: Config) -> list[Outc
     steps: list[tuple[object, Algorithm]] = [
         (config.algorithms.equalization, equalize),
         (config.algorithms.smoothing, smooth),
+        (config.algorithms.bias_absorption, absorb_bias),
     ]
     wanted = [step for switch, step in steps if switch is not False]
     if not first or not wanted:

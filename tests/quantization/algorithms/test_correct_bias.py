@@ -52,7 +52,8 @@ def test_the_outputs_get_better(bias: str, tail: str) -> None:
     after = sqnr(hub, result.model, FEEDS[8:])
     assert outcome.name == "bias_correction"
     assert outcome.changed == 3
-    assert outcome.gain is not None and outcome.gain > 1
+    assert outcome.gain is not None
+    assert outcome.gain > 1
     assert after > before + 1
 
 
@@ -100,7 +101,8 @@ def test_a_step_that_loses_is_undone(monkeypatch) -> None:
     (outcome,) = refine(hub, result, FEEDS[:8], ON)
     assert outcome.changed == 0
     assert "undone" in outcome.note
-    assert outcome.gain is not None and outcome.gain < 0
+    assert outcome.gain is not None
+    assert outcome.gain < 0
     assert sqnr(hub, result.model, FEEDS) == before
 
 

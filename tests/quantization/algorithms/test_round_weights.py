@@ -105,7 +105,8 @@ def test_the_outputs_get_better() -> None:
     (outcome,) = refine(hub, result, feeds[:8], ADAPTIVE)
     assert outcome.name == "rounding"
     assert outcome.changed == 4
-    assert outcome.gain is not None and outcome.gain > 1
+    assert outcome.gain is not None
+    assert outcome.gain > 1
     assert sqnr(hub, result.model, feeds[8:]) > before + 1
 
 
