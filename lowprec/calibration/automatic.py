@@ -53,7 +53,8 @@ class Auto(WholeRule):
             zip(
                 ranges,
                 squared_errors(
-                    histogram_of(tensor), [codes.steps(low, high) for low, high in ranges.values()]
+                    histogram_of(tensor).without_zeros,
+                    [codes.steps(low, high) for low, high in ranges.values()],
                 ),
                 strict=True,
             )

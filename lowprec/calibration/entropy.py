@@ -84,6 +84,7 @@ class _RunningSums:
         self.filled = _running(filled)
         self.count_logs = _running(counts * logs)
         self.logs = _running(logs)
+        self.inverses = _running(filled / np.where(filled, counts, 1.0))
 
 
 def _running(values: NDArray[np.generic]) -> Floats:
@@ -130,11 +131,13 @@ def _divergences(sums: _RunningSums, starts: Integers, ends: Integers, variant: 
         p_gives = smoothing * (size - all_filled) / all_filled
         q_gives = smoothing * (size - q_filled) / q_filled
 
-        # sum of p log p after smoothing; the ends, which hold the outliers, one by one.
+        # Sum of p log p after smoothing (two terms of its series in what is given up, which is
+        # small beside a count); the ends, which hold the outliers, one by one.
         inner = sums.count_logs[ends - 1] - sums.count_logs[starts + 1]
         inner_logs = sums.logs[ends - 1] - sums.logs[starts + 1]
         inner_filled = sums.filled[ends - 1] - sums.filled[starts + 1]
-        entropy = inner - p_gives * (inner_logs + inner_filled)
+        inner_inverses = sums.inverses[ends - 1] - sums.inverses[starts + 1]
+        entropy = inner - p_gives * (inner_logs + inner_filled) + p_gives**2 / 2 * inner_inverses
         for end in (first + left, last + right):
             smooth = np.where(end > 0, end - p_gives, smoothing)
             entropy += _x_log_x(smooth)

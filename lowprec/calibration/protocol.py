@@ -89,7 +89,7 @@ def clipped_share(tensor: TensorStatistics, rmin: float, rmax: float) -> float:
 
 def range_error(tensor: TensorStatistics, rmin: float, rmax: float, codes: Codes) -> float:
     """Return the expected sum of squared errors of the tensor's values on the codes they get."""
-    return float(squared_errors(histogram_of(tensor), [codes.steps(rmin, rmax)])[0])
+    return float(squared_errors(histogram_of(tensor).without_zeros, [codes.steps(rmin, rmax)])[0])
 
 
 def describe_range(

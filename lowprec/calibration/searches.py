@@ -61,15 +61,13 @@ def _of_own_bins(
 
     Exact zeros are exact in any range; the bin that holds them counts as its neighbours do.
     """
-    used = histogram.occupied
+    used = histogram.occupied.without_zeros
     first = round(used.origin / used.width)  # bin 0 starts at 0
     last = first + len(used.counts)
     half = max(-first, last, 1)
     low, high = (-half, half) if symmetric else (min(first, 0), max(last, 1))
     counts = np.zeros(high - low, np.int64)
     counts[first - low : last - low] = used.counts
-    beside = [counts[i] for i in (-low - 1, -low + 1) if 0 <= i < len(counts)]
-    counts[-low] = min(counts[-low], max(beside, default=counts[-low]))
     if not counts.any():
         return used.origin, used.origin + len(used.counts) * used.width
 
@@ -130,7 +128,7 @@ def least_squares(tensor: TensorStatistics, codes: Codes) -> tuple[float, float]
     Both ends are shrunk by the same powers of 2^(1/4), down to 1/1024; then each end by itself is
     moved by steps of 2^(1/16) around the best.
     """
-    histogram = histogram_of(tensor)
+    histogram = histogram_of(tensor).without_zeros
     low, high = min(tensor.minimum, 0.0), max(tensor.maximum, 0.0)
     candidates = [(low * f, high * f) for f in _SHRINKINGS]
     best = _least(histogram, candidates, codes)

@@ -53,6 +53,21 @@ class Histogram:
             self.counts[first : last + 1], self.origin + first * self.width, self.width
         )
 
+    @cached_property
+    def without_zeros(self) -> Histogram:
+        """The same without exact zeros: the bin that they are in counts as its neighbours do.
+
+        Zeros are exact in any range, and after a Relu half of all values: spread over a bin they
+        would look like noise.
+        """
+        zero = round(-self.origin / self.width)
+        if not 0 <= zero < len(self.counts):
+            return self
+        beside = [self.counts[i] for i in (zero - 1, zero + 1) if 0 <= i < len(self.counts)]
+        counts = self.counts.copy()
+        counts[zero] = min(counts[zero], max(beside, default=counts[zero]))
+        return Histogram(counts, self.origin, self.width)
+
     def quantile(self, fraction: float) -> float:
         """Return the value below which `fraction` (0..1) of all lie, interpolated in its bin."""
         wanted = fraction * self.total
