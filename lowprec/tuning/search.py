@@ -16,9 +16,10 @@ from typing import Any
 
 from lowprec.config import Config, Tuning
 from lowprec.errors import ConfigError, LowprecError
-from lowprec.tuning.changes import config_digest, describe, digest, what_decides
+from lowprec.tuning.changes import config_digest, describe
 from lowprec.tuning.choice import best_trial, pareto
 from lowprec.tuning.criterion import Criterion
+from lowprec.tuning.identity import log_header
 from lowprec.tuning.log import TrialLog
 from lowprec.tuning.measuring import Benchmark
 from lowprec.tuning.problem import Problem, Strategy
@@ -33,7 +34,6 @@ from lowprec.tuning.scoring import (
 )
 from lowprec.tuning.trial import FLOAT, Trial
 
-LIMITS = ("max_trials", "timeout", "stop", "n_jobs", "backend", "log")  # may differ on resuming
 PATIENCE = 10  # proposals per trial of `max_trials`: repeated ones cost no trial, but end some time
 
 
@@ -73,7 +73,7 @@ def tune(
     strategy = find_strategy(config.tuning.strategy, strategies or {})
     criterion = Criterion(config.tuning, list(functions))
     scorer = Scorer(config.tuning, functions, rebuild)
-    with TrialLog(config.tuning.log, _header(workbench, config, functions)) as log:
+    with TrialLog(config.tuning.log, log_header(workbench, config, functions)) as log:
         search = Search(workbench, config, criterion, scorer, log, progress)
         if original is None:
             original = workbench.original if rebuild is None else rebuild(workbench.original)
@@ -376,39 +376,6 @@ def objectives_of(tuning: Tuning) -> tuple[str, ...]:
     """Return the objectives as a tuple, however the configuration gives them."""
     objective = tuning.objective
     return (objective,) if isinstance(objective, str) else tuple(objective)
-
-
-def _header(workbench: Any, config: Config, functions: Mapping[str, Evaluate]) -> dict[str, Any]:
-    from importlib.metadata import version
-
-    tuning = {k: v for k, v in config.to_dict()["tuning"].items() if k not in LIMITS}
-    return {
-        "lowprec": version("lowprec"),
-        "key": str(workbench.key(config.calibration.samples)),
-        "strategy": config.tuning.strategy,
-        "metrics": list(functions),
-        "config": digest({"quantisation": what_decides(config), "tuning": tuning}),
-        "evaluate": digest([_code(function) for function in functions.values()]),
-    }
-
-
-def _code(function: Any) -> list[str]:
-    """Return what tells an edited function from the one that the log is of, as far as that goes."""
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    pending = [getattr(function, "__code__", None)]
-    parts = [name]
-    while pending:
-        code = pending.pop()
-        if code is None:
-            continue
-        parts.append(code.co_code.hex())
-        parts.append(repr(code.co_names))
-        for constant in code.co_consts:
-            if hasattr(constant, "co_code"):
-                pending.append(constant)
-            elif isinstance(constant, (str, int, float, bytes, tuple)):
-                parts.append(repr(constant))
-    return parts
 
 
 def _scores(record: Mapping[str, Any]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from fake_workbench import FakeWorkbench, score
 from lowprec.config import Config
 from lowprec.errors import ConfigError, LowprecError
 from lowprec.tuning import tune
+from lowprec.tuning.changes import with_values
 
 joblib = pytest.importorskip("joblib")
 
@@ -107,7 +108,7 @@ def test_a_backend_that_is_not_there_is_told(backend):
         tune(FakeWorkbench(), config, score)
 
 
-def test_a_cluster_of_two_workers_tunes():
+def test_a_cluster_of_two_workers_calibrates_and_tunes():
     distributed = pytest.importorskip("distributed")
     wanted = outcome(search("exhaustive", 56.0))
     with (
@@ -116,4 +117,14 @@ def test_a_cluster_of_two_workers_tunes():
         ) as cluster,
         distributed.Client(cluster),
     ):
-        assert outcome(search("exhaustive", 56.0, n_jobs=2, backend="dask")) == wanted
+        config = tuned_networks.start(
+            strategy="exhaustive",
+            accuracy={"absolute": 56.0},
+            options=SPACE,
+            seed=5,
+            n_jobs=2,
+            backend="dask",
+        )
+        config = with_values(config, {"calibration.n_jobs": 2, "calibration.backend": "dask"})
+        found = tune(tuned_networks.open_mobile(), config, tuned_networks.Agreement())
+        assert outcome(found) == wanted

@@ -316,6 +316,31 @@ def other_score(model):
     return score(model) * 0.5
 
 
+class Scorer:
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __call__(self, model):
+        self.calls.append(model)
+        return score(model)
+
+
+class OtherScorer(Scorer):
+    def __call__(self, model):
+        return 0.5 * super().__call__(model)
+
+
+def test_an_edited_object_that_evaluates_is_noticed(tmp_path):
+    log, calls = str(tmp_path / "log"), []
+    run(evaluate=Scorer(calls), log=log)
+    done = len(calls)
+    run(evaluate=Scorer(calls), log=log)
+    assert len(calls) == done
+    Edited = type("Scorer", (Scorer,), {"__call__": OtherScorer.__call__, "__qualname__": "Scorer"})
+    with pytest.raises(ConfigError, match="another evaluation function"):
+        run(evaluate=Edited(calls), log=log)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
+from itertools import islice
 from typing import Any
 
 from lowprec.config import Config
@@ -17,6 +18,7 @@ from lowprec.tuning.strategies.ranking import by_error, by_gain, growing_counts
 from lowprec.tuning.trial import Trial
 
 HOPELESS = 3  # steps without any gain
+AT_ONCE = 4  # fall-backs proposed together: a number that must not depend on n_jobs
 METHODS = ("mse", "entropy", "percentile")
 PRODUCTS = ("MatMul", "Gemm")  # whose activations may get their scales per run
 
@@ -48,7 +50,7 @@ def climb_and_fall_back(problem: Problem, order: Order) -> Generator[Proposal, A
     best: Trial = yield problem.config
     best = yield from climb(problem, best)
     names = [layer.name for layer in order(problem)]
-    yield from fall_back(best.config, names, fallback_precisions(problem))
+    yield from fall_back(best.config, names, fallback_precisions(problem), at_once=AT_ONCE)
 
 
 def climb(problem: Problem, start: Trial) -> Generator[Proposal, Any, Trial]:
@@ -67,7 +69,7 @@ def climb(problem: Problem, start: Trial) -> Generator[Proposal, Any, Trial]:
 
 
 def fall_back(
-    config: Config, names: list[str], precisions: tuple[str, ...]
+    config: Config, names: list[str], precisions: tuple[str, ...], *, at_once: int = 1
 ) -> Generator[Proposal, Any, tuple[Trial, int] | None]:
     """Let more and more of the layers `names` fall back, the first ones first.
 
@@ -76,19 +78,23 @@ def fall_back(
         names: Layers, in the order of falling back.
         precisions: What they fall back to. All but the last are given up after HOPELESS steps in a
             row that brought nothing: bf16 rounds too, and may never be enough.
+        at_once: Steps that are proposed together, so that they may run at the same time.
 
     Returns:
         The first trial that meets the criterion and how many layers fell back; None without any.
     """
     for precision in precisions:
         least, hopeless = math.inf, 0
-        for count in growing_counts(len(names)):
-            trial: Trial = yield with_layers(config, names[:count], precision)
-            if trial.met:
-                return trial, count
-            hopeless = 0 if trial.excess < least else hopeless + 1
-            least = min(least, trial.excess)
-            if hopeless == HOPELESS and precision != precisions[-1]:
+        counts = growing_counts(len(names))
+        while group := list(islice(counts, at_once)):
+            steps = [with_layers(config, names[:count], precision) for count in group]
+            trials: list[Trial] = yield steps
+            for trial, count in zip(trials, group, strict=True):
+                if trial.met:
+                    return trial, count
+                hopeless = 0 if trial.excess < least else hopeless + 1
+                least = min(least, trial.excess)
+            if hopeless >= HOPELESS and precision != precisions[-1]:
                 break
     return None
 
