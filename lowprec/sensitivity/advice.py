@@ -16,11 +16,14 @@ from glob import escape
 from typing import TYPE_CHECKING, Any
 
 from lowprec.sensitivity.analysis import (
+    Array,
+    Feed,
     LayerSensitivity,
     Progress,
     analysis_samples,
     observable_outputs,
     output_sqnr,
+    unrefined,
     watching,
     with_rules,
 )
@@ -29,7 +32,6 @@ from lowprec.timing import least_times
 
 if TYPE_CHECKING:
     from lowprec.config import Config
-    from lowprec.models import QuantizedModel
     from lowprec.workbench import Workbench
 
 Evaluate = Callable[[Any], float]
@@ -176,15 +178,14 @@ def advise(
     if not found:
         return None
     candidates = [layer for layer in found if layer.gain > 0][:MOST_LAYERS]
-    total = len(candidates) + 1 + len(precisions)
-    steps = _Steps(total, progress)
+    steps = _Steps(len(candidates) + 1, progress)
     prepared = workbench.prepared(config)
-    quantized = workbench.quantize(config, prepared=prepared, measure=False)
     samples = analysis_samples(workbench, feeds)
-    outputs = observable_outputs(prepared.hub, quantized.hub)
+    raw = unrefined(prepared, config, samples[0])
+    outputs = observable_outputs(prepared.hub, raw)
     original = watching(prepared.hub, outputs, keep=False)
     expected = [original.run(feed) for feed in samples]
-    board = Switchboard(quantized.hub, prepared.hub, [layer.name for layer in candidates], outputs)
+    board = Switchboard(raw, prepared.hub, [layer.name for layer in candidates], outputs)
 
     def sqnr_with(switched: Sequence[str]) -> float:
         return output_sqnr(expected, (board.run(feed, switched) for feed in samples))
@@ -198,30 +199,64 @@ def advise(
                 chosen.append(layer.name)
                 ladder.append(reached)
         steps.done()
-    layers = tuple(chosen[: _fewest(ladder)])
-    scored = evaluate or {}
+    bench = _Bench(workbench, config, expected, samples, outputs, evaluate or {})
+    before: Measured | None = None
+    # What layers win together in the switchboard, they need not win when all is quantised anew.
+    for count in dict.fromkeys((_fewest(ladder), len(chosen) if _fewest(ladder) else 0)):
+        layers = tuple(chosen[:count])
+        rules = [with_rules(config, dict.fromkeys(layers, low)) for low in precisions if layers]
+        before, *options = bench.measure([config, *rules], ["", *precisions][: len(rules) + 1])
+        if options and max(option.sqnr for option in options) >= before.sqnr + WORTH_SAYING:
+            ranks = [_rank(option, before, options) for option in options]
+            ranked = sorted(range(len(options)), key=ranks.__getitem__)
+            steps.end()
+            return Advice(layers, before, tuple(options[index] for index in ranked))
+    steps.end()
+    assert before is not None
+    return Advice((), before, ())
 
-    def scores(model: QuantizedModel) -> dict[str, float]:
-        return {name: float(function(model)) for name, function in scored.items()}
 
-    models: dict[str, QuantizedModel] = {"": quantized}
-    for precision in precisions if layers else ():
-        rules = with_rules(config, dict.fromkeys(layers, precision))
-        models[precision] = workbench.quantize(rules, prepared=prepared, measure=False)
-        steps.done()
-    feed = samples[0]
-    times = least_times(
-        {name: partial(model.run, feed) for name, model in models.items()}, seconds=1.0
-    )
-    measured = {}
-    for name, model in models.items():
-        watched = watching(model.hub, outputs, keep=False)
-        sqnr = output_sqnr(expected, (watched.run(feed) for feed in samples))
-        measured[name] = Measured(name, sqnr, 1e3 * times[name], scores(model))
-    steps.done()
-    before = measured.pop("")
-    options = sorted(measured.values(), key=lambda option: _rank(option, before, measured))
-    return Advice(layers if options else (), before, tuple(options))
+class _Bench:
+    """Quantises and measures: outputs, time, scores."""
+
+    def __init__(
+        self,
+        workbench: Workbench,
+        config: Config,
+        expected: Sequence[Sequence[Array]],
+        samples: Sequence[Feed],
+        outputs: Sequence[str],
+        evaluate: Mapping[str, Evaluate],
+    ) -> None:
+        self._workbench = workbench
+        self._prepared = workbench.prepared(config)
+        self._expected, self._samples, self._outputs = expected, samples, outputs
+        self._evaluate = evaluate
+        self._scores: dict[str, dict[str, float]] = {}
+
+    def measure(self, configs: Sequence[Config], precisions: Sequence[str]) -> list[Measured]:
+        """Return what was measured of each configuration, the times in turns."""
+        models = [
+            self._workbench.quantize(config, prepared=self._prepared, measure=False)
+            for config in configs
+        ]
+        feed = self._samples[0]
+        runs = {str(index): partial(model.run, feed) for index, model in enumerate(models)}
+        times = least_times(runs, seconds=1.0)
+        measured = []
+        for index, (config, precision, model) in enumerate(
+            zip(configs, precisions, models, strict=True)
+        ):
+            watched = watching(model.hub, self._outputs, keep=False)
+            sqnr = output_sqnr(self._expected, (watched.run(feed) for feed in self._samples))
+            key = config.to_yaml()
+            if key not in self._scores:  # a score may take minutes
+                self._scores[key] = {
+                    name: float(function(model)) for name, function in self._evaluate.items()
+                }
+            ms = 1e3 * times[str(index)]
+            measured.append(Measured(precision, sqnr, ms, self._scores[key]))
+        return measured
 
 
 def _fewest(ladder: Sequence[float]) -> int:
@@ -247,15 +282,13 @@ def _fewest(ladder: Sequence[float]) -> int:
     return max(n for n in range(1, steps + 1) if above[n] >= highest - STRAIGHT)
 
 
-def _rank(
-    option: Measured, before: Measured, measured: Mapping[str, Measured]
-) -> tuple[bool, bool]:
+def _rank(option: Measured, before: Measured, options: Sequence[Measured]) -> tuple[bool, bool]:
     """Return the order of an option: what wins nearly as much as the best, then what is as fast.
 
     Of equals the one offered first stays first.
     """
-    best = max(other.sqnr for other in measured.values()) - before.sqnr
-    fastest = min(other.ms for other in measured.values())
+    best = max(other.sqnr for other in options) - before.sqnr
+    fastest = min(other.ms for other in options)
     return option.sqnr - before.sqnr < AS_GOOD * best, option.ms > AS_FAST * fastest
 
 
@@ -264,6 +297,10 @@ class _Steps:
         self._total, self._progress, self._made = total, progress, 0
 
     def done(self) -> None:
-        self._made += 1
+        self._made = min(self._made + 1, self._total)
         if self._progress is not None:
-            self._progress(min(self._made, self._total), self._total)
+            self._progress(self._made, self._total)
+
+    def end(self) -> None:
+        self._made = self._total
+        self.done()

@@ -8,7 +8,8 @@ SQNR = 10 log10(sum of squared float values / sum of squared differences). Of se
 noise-to-signal ratios are averaged, so that the worst one decides. What comes out of a Softmax or
 a Sigmoid is compared before it: probabilities near 0 and 1 hide noise, and a near tie that falls
 the other way drowns it. Everything is measured on the kernels that will run, on the calibration's
-first feeds.
+first feeds. `isolated` and `gain` are of layers as they are rounded, before biases are corrected
+for the errors of all.
 """
 
 from __future__ import annotations
@@ -129,17 +130,19 @@ def analyse(
     restored_hub = (
         prepared.hub
         if restore == "f32"
-        else _applied(prepared, with_rules(config, {}, others=restore), samples[0])
+        else unrefined(prepared, with_rules(config, {}, others=restore), samples[0])
     )
+    # Corrections of one layer's errors in another's bias would be wrong once the one is switched.
+    raw = unrefined(prepared, config, samples[0])
     # Alone: float, and one layer switched. Restored: quantised, and one layer switched.
-    alone = Switchboard(prepared.hub, quantized.hub, names, outputs)
-    restored = Switchboard(quantized.hub, restored_hub, names, outputs)
+    alone = Switchboard(prepared.hub, raw, names, outputs)
+    restored = Switchboard(raw, restored_hub, names, outputs)
 
     def measure(board: Switchboard, switched: Collection[str]) -> float:
         return output_sqnr(expected, (board.run(feed, switched) for feed in samples))
 
     def measure_rules(rules: Mapping[str, str], others: str | None) -> float:
-        hub = _applied(prepared, with_rules(config, rules, others=others), samples[0])
+        hub = unrefined(prepared, with_rules(config, rules, others=others), samples[0])
         return output_sqnr(expected, _results(watching(hub, outputs, keep=False), samples))
 
     whole = measure(restored, ())
@@ -305,7 +308,7 @@ def _difference(after: float, before: float) -> float:
 # ---- Choosing ------------------------------------------------------------------------------------
 
 
-def _applied(prepared: Prepared, config: Config, feed: Feed) -> ir.Model:
+def unrefined(prepared: Prepared, config: Config, feed: Feed) -> ir.Model:
     """Return the prepared graph with the precisions of `config`, not refined."""
     calibration = prepared.calibration
     shapes: Mapping[str, tuple[int, ...]] = (

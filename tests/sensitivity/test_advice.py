@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from sensitive_network import ASK, BAD, workbench
 
@@ -66,6 +65,18 @@ def test_where_no_layer_stands_out_it_says_so() -> None:
     assert found.before.ms > 0
 
 
+def test_what_wins_nothing_when_quantised_anew_is_not_advised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = workbench()
+    found = analyse(bench, ASK, only=[BAD])
+    monkeypatch.setattr("lowprec.sensitivity.advice.WORTH_SAYING", 1000.0)
+    monkeypatch.setattr("lowprec.sensitivity.advice._fewest", lambda ladder: 1)
+    advice = advise(bench, ASK, found)
+    assert advice is not None
+    assert advice.layers == ()
+
+
 def test_nothing_quantised_needs_no_advice() -> None:
     assert advise(workbench(), ASK, []) is None
 
@@ -94,10 +105,8 @@ def test_the_faster_of_equals_is_advised() -> None:
     from lowprec.sensitivity.advice import _rank
 
     def order(*options: Measured) -> list[str]:
-        by_name = {option.precision: option for option in options}
-        return [o.precision for o in sorted(options, key=lambda o: _rank(o, before, by_name))]
+        return [o.precision for o in sorted(options, key=lambda o: _rank(o, before, options))]
 
     assert order(Measured("bf16", 29.0, 1.01), Measured("f32", 30.0, 1.0))[0] == "bf16"
     assert order(Measured("bf16", 29.0, 1.20), Measured("f32", 30.0, 1.0))[0] == "f32"
     assert order(Measured("bf16", 22.0, 0.90), Measured("f32", 30.0, 1.0))[0] == "f32"
-    assert np.isfinite(before.sqnr)
