@@ -49,14 +49,16 @@ def quantize(
         calibration_data: Samples that are typical for the model's use; bf16 needs none. One item of
             an iterable is one complete feed: a dict by input name, a tuple in input order, or an
             array for a single input; a function that returns such an iterable, an .npz file and a
-            folder of them work too. It is read once.
+            folder of them work too. It is read once. None takes what the configuration names
+            (`data.calibration`).
         precision: "int8" (ranges from data), "int8-dynamic" (ranges in every run),
             "int8-weight-only", "bf16", "f16-weight-only", or "auto": each layer the lowest
             precision that keeps the accuracy and wins time on this machine.
         config: A Config, a dict, or the path of a YAML file.
         evaluate: A function from a model to a score, or several by name. Given, a search tries
             configurations until one meets the criterion `tuning.accuracy`, and the best one found
-            is returned, whether it does or not; the report says which, and lists the trials.
+            is returned, whether it does or not; the report says which, and lists the trials. None
+            takes what the configuration names (`evaluation.metric` on `data.evaluation`).
         example_inputs: For adapters that trace models.
         progress: Called as progress(done, total) while samples are consumed, or for each trial of
             a search; True shows a bar on stderr.
@@ -75,9 +77,11 @@ def quantize(
         >>> y = q(x)  # doctest: +SKIP
     """
     from lowprec.config import Config
+    from lowprec.sources import resolve
 
     settings = with_precision(Config.of(config), precision)
     settings.check_supported()
+    settings, calibration_data, evaluate = resolve(settings, calibration_data, evaluate)
     captured = capture(model, example_inputs=example_inputs)
     workbench = open_workbench(captured, calibration_data, settings)
     with _progress(progress) as report_progress:

@@ -70,8 +70,8 @@ def tune(
     from lowprec.atomic import resolve_target
     from lowprec.cli.display import megabytes
     from lowprec.config import Config
-    from lowprec.flow import find_data
     from lowprec.progress import progress_bar
+    from lowprec.sources import find_data
 
     for target in filter(None, (output, report)):
         resolve_target(target)

@@ -81,7 +81,11 @@ class DataTranslation:
 
     def _transform(self, name: str, options: Any) -> Any:
         """Return the options of a transform with its framework's meaning written out."""
-        if name not in its.SQUARE_SIZES or not isinstance(options, Mapping):
+        if not isinstance(options, Mapping):
+            return options
+        if name == "ResizeCropImagenet" and self.framework.startswith("onnxrt"):
+            return {**its.ONNX_IMAGENET, **options, "data_format": "channels_first"}
+        if name not in its.SQUARE_SIZES:
             return options
         if not self.framework.startswith(("onnxrt", "tensorflow")):
             return options
@@ -177,8 +181,9 @@ class DataTranslation:
     def _metrics(self, section: Mapping[str, Any], path: Path) -> dict[str, Any]:
         values = self.values
         found = {}
-        for name, options in section.items():
-            place = (*path, str(name))
+        for given, options in section.items():
+            place = (*path, str(given))
+            name = its.METRIC_NAMES.get(given, given) if isinstance(given, str) else given
             if str(name).lower() not in {known.lower() for known in METRICS}:
                 kind = "is not here" if name in its.OTHER_METRICS else "is not known"
                 values.mistakes.add(
@@ -203,6 +208,9 @@ class DataTranslation:
             )
         if "task" in kept:
             self.values.note((*path, "task"), f"{kept.pop('task')}: means nothing here")
+        mapping = kept.pop("output_index_mapping", None)
+        for name, number in self.values.section(mapping, (*path, "output_index_mapping")).items():
+            kept[its.OUTPUT_NAMES.get(str(name), str(name))] = None if number == -1 else number
         if "anno_path" in kept:
             kept.pop("anno_path")
             self.values.note((*path, "anno_path"), "labels come with the data set")

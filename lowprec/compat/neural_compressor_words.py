@@ -12,6 +12,7 @@ FRAMEWORKS = (
     "onnxrt_integerops",
     "onnxrt_qoperator",
     "onnxrt_qdq",
+    "onnxrt_qdqops",
     "onnxrt_qlinear",
     "onnxrt_integer",
     "NA",
@@ -87,6 +88,10 @@ OTHER_DATASETS = (
     "Imagenet",
 )
 OTHER_METRICS = ("SquadF1", "BLEU", "GLUE")
+METRIC_NAMES = {"COCOmAPv2": "COCOmAP"}
+OUTPUT_NAMES = {"num_detections": "detections"}  # of output_index_mapping, where they differ
+# What ONNX's ResizeCropImagenet does beyond what is written.
+ONNX_IMAGENET = {"std_value": [0.229, 0.224, 0.225], "data_format": "channels_first"}
 # Transforms that do nothing here: images are decoded and are arrays already.
 IDLE_TRANSFORMS = (
     "ParseDecodeImagenet",

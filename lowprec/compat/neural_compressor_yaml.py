@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Mapping
 from typing import Any
 
@@ -233,7 +232,8 @@ class Translation(TuningTranslation):
             rule = self._rule(options, (*path, str(name)))
             if default is not None:
                 rule.setdefault("precision", "int8")
-            pattern = "*".join(glob.escape(part) for part in str(name).split(".*"))
+            # Names stand for regular expressions there, and are often written like file names.
+            pattern = str(name).replace(".*?", "*").replace(".*", "*").replace("[", "[[]")
             if rule:
                 self.rules.append({"match": pattern, **rule})
 

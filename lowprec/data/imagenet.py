@@ -9,7 +9,13 @@ from msgspec import Meta
 
 from lowprec.data.geometry import RandomCrop, RandomHorizontalFlip, Size
 from lowprec.data.resize import resize
-from lowprec.data.transform import Array, Transform, along_channels, rows_first
+from lowprec.data.transform import (
+    Array,
+    Transform,
+    along_channels,
+    rows_back,
+    rows_first,
+)
 from lowprec.data.transforms import Normalize
 from lowprec.errors import DataError
 
@@ -96,3 +102,28 @@ class ResizeCropImagenet(Transform, frozen=True, kw_only=True):
         if self.data_format == "channels_first" and result.ndim == 3:
             result = result.transpose(2, 0, 1)
         return np.ascontiguousarray(result)
+
+
+class ResizeWithAspectRatio(Transform, frozen=True, kw_only=True):
+    """Make the shorter side 100 / `scale` times the height (or width) of a crop that follows.
+
+    Where the image shrinks, a pixel is the mean of the area that it covers (OpenCV's INTER_AREA).
+    """
+
+    height: Size
+    width: Size
+    scale: Annotated[float, Meta(gt=0, le=1000)] = 87.5
+
+    def apply(self, image: Array, rng: np.random.Generator) -> Array:
+        """Return the image resampled."""
+        pixels = rows_first(image)
+        rows, columns = pixels.shape[:2]
+        height, width = int(100 * self.height / self.scale), int(100 * self.width / self.scale)
+        if rows > columns:
+            height = int(height * rows / columns)
+        else:
+            width = int(width * columns / rows)
+        if not 0 < height * width <= 1 << 28:
+            raise DataError(f"ResizeWithAspectRatio: {height} x {width} pixels are not possible")
+        result = resize(pixels, height, width, interpolation="area", antialias=False)
+        return rows_back(result, image)

@@ -9,6 +9,7 @@ antialias the bilinear filter is that of OpenCV and of TensorFlow's half-pixel c
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -30,7 +31,8 @@ def resize(
         image: (H, W) or (H, W, C); u8 or floats.
         height: Rows of the result.
         width: Columns of the result.
-        interpolation: "bilinear", "bicubic" (a = -0.5) or "nearest".
+        interpolation: "bilinear", "bicubic" (a = -0.5), "nearest", or "area": the mean of the area
+            that an output pixel covers where the image shrinks, bilinear where it grows.
         antialias: Whether the filter grows where the image shrinks; nearest has none.
     """
     if interpolation == "nearest":
@@ -58,9 +60,14 @@ def _apply(weights: NDArray[np.float64], image: Array) -> Array:
     return np.asarray(np.clip(sums >> _PRECISION, 0, 255).astype(np.uint8).reshape(shape))
 
 
+@functools.lru_cache(maxsize=16)  # most images of a set have one of few sizes
 def _weights(before: int, after: int, interpolation: str, antialias: bool) -> NDArray[np.float64]:
-    """Return the matrix (after, before) of the weights of one axis; each row sums to 1."""
+    """Return the matrix (after, before) of one axis's weights, rows summing to 1; shared."""
     ratio = before / after
+    if interpolation == "area":
+        if ratio > 1:
+            return _covered(before, after)
+        interpolation = "bilinear"
     stretch = max(ratio, 1.0) if antialias else 1.0
     support = _SUPPORT[interpolation] * stretch
     matrix = np.zeros((after, before))
@@ -73,6 +80,16 @@ def _weights(before: int, after: int, interpolation: str, antialias: bool) -> ND
         total = row.sum()
         matrix[index, first:last] = row / total if total else row
     return matrix
+
+
+def _covered(before: int, after: int) -> NDArray[np.float64]:
+    """Return the share that each input pixel has in the area of each output pixel."""
+    edges = np.arange(after + 1)[:, None] * (before / after)
+    pixels = np.arange(before)[None]
+    overlap = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    matrix = np.maximum(overlap, 0.0)
+    result: NDArray[np.float64] = matrix / matrix.sum(axis=1, keepdims=True)
+    return result
 
 
 def _triangle(distance: NDArray[np.float64]) -> NDArray[np.float64]:

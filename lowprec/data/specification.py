@@ -58,6 +58,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
         transforms.LabelShift,
         imagenet.BilinearImagenet,
         imagenet.ResizeCropImagenet,
+        imagenet.ResizeWithAspectRatio,
     )
 }
 

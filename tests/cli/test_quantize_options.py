@@ -134,3 +134,16 @@ def test_what_is_missing_is_named(folder, values, kind, words):
 def test_wrong_precision_is_named(folder, capfd):
     assert command_line(["quantize", "model.onnx", "--precision", "int4"]) == 2
     assert "int8-dynamic" in capfd.readouterr().err
+
+
+def test_quantize_in_python_takes_data_and_metric_from_the_configuration(folder):
+    (folder / "conf.yaml").write_text(
+        "data: {calibration: data.npz, evaluation: labelled.npz}\n"
+        "evaluation: {metric: topk}\n"
+        "precision: bf16\n"
+    )
+    made = lowprec.quantize("model.onnx", config="conf.yaml")
+    assert made.report.accuracy["topk"]["float"] == 1.0
+    assert made.config.data.evaluation is None
+    given = lowprec.quantize("model.onnx", config="conf.yaml", evaluate=lambda model: 2.0)
+    assert given.report.accuracy["score"]["float"] == 2.0

@@ -170,6 +170,8 @@ def test_op_wise_and_optype_wise():
         optype_wise={"Conv2d": {"activation": {"algorithm": ["minmax"]}}, "Softmax": fp32},
         op_wise={
             "layer[1].conv": fp32,
+            "Pre/*": fp32,
+            "Gather_.*?": fp32,
             "head.*": {"activation": {"dtype": ["bf16"]}},
             "fc": {"weight": {"granularity": ["per_tensor"]}, "activation": {"scheme": ["sym"]}},
         },
@@ -178,6 +180,8 @@ def test_op_wise_and_optype_wise():
     assert config.layer_precision("any", "Softmax") == "f32"
     assert config.layer_precision("layer[1].conv", "Conv") == "f32"
     assert config.layer_precision("layer1.conv", "Conv") is None
+    assert config.layer_precision("Pre/add", "Add") == "f32"
+    assert config.layer_precision("Gather_12", "Gather") == "f32"
     assert config.layer_precision("head.fc.2", "Gemm") == "bf16"
     assert config.layer_granularity("fc", "Gemm") == "per_tensor"
     assert config.layer_scheme("fc", "Gemm") == "symmetric"
@@ -254,9 +258,26 @@ def test_sizes_mean_what_they_mean_in_the_framework():
     values = {"quantization": {"calibration": {"dataloader": loader}}}
     ours = translated(**values).data.calibration["transform"]
     assert ours == {"Resize": {"antialias": False, "size": [8, 8]}}
+    imagenet = {"height": 4, "width": 4, "mean_value": [0.4, 0.4, 0.4]}
+    loader = {**LOADER, "transform": {"ResizeCropImagenet": imagenet}}
+    theirs = translated(quantization={"calibration": {"dataloader": loader}})
+    assert theirs.data.calibration["transform"]["ResizeCropImagenet"] == {
+        **imagenet,
+        "std_value": [0.229, 0.224, 0.225],
+        "data_format": "channels_first",
+    }
     torch = {"name": "n", "framework": "pytorch"}
     config, _ = neural_compressor.translate({"model": torch, **values}, Source(None, "c"))
     assert config.data.calibration["transform"] == {"Resize": {"size": 8}}
+
+
+def test_detections_name_their_outputs():
+    mapping = {"boxes": 0, "classes": 1, "scores": 2, "num_detections": 3}
+    metric = {"COCOmAPv2": {"anno_path": "x", "output_index_mapping": mapping}}
+    config = translated(evaluation={"accuracy": {"metric": metric}})
+    assert config.evaluation.metric == {
+        "COCOmAP": {"boxes": 0, "classes": 1, "scores": 2, "detections": 3}
+    }
 
 
 def test_what_means_nothing_is_noted():

@@ -7,7 +7,7 @@ import pytest
 from refusals import refused
 
 from lowprec.data import open_data
-from lowprec.data.imagenet import BilinearImagenet, ResizeCropImagenet
+from lowprec.data.imagenet import BilinearImagenet, ResizeCropImagenet, ResizeWithAspectRatio
 from lowprec.data.resize import resize
 from lowprec.data.specification import TRANSFORMS
 from lowprec.data.transforms import (
@@ -115,6 +115,21 @@ def test_resize_crop_imagenet_has_two_ways_to_normalise():
     np.testing.assert_allclose(result, expected.transpose(2, 0, 1), rtol=1e-4, atol=1e-5)
     with refused(DataError, "raise resize_side"):
         ResizeCropImagenet(height=64, width=28, resize_side=32).apply(image, ANY)
+
+
+def test_resize_with_aspect_ratio_takes_the_mean_of_areas():
+    image = RNG.integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    result = ResizeWithAspectRatio(height=7, width=7, scale=70.0).apply(image, ANY)
+    assert result.shape == (15, 10, 3)  # 40 columns become 100 * 7 / 70, 60 rows in proportion
+    blocks = image.reshape(15, 4, 10, 4, 3).astype(np.float64).mean(axis=(1, 3))
+    assert np.abs(result - blocks).max() <= 1
+    values = RNG.normal(size=(5, 5)).astype(np.float32)
+    shrunk = resize(values, 5, 2, interpolation="area", antialias=False)
+    np.testing.assert_allclose(
+        shrunk[:, 0], (values[:, 0] + values[:, 1] + values[:, 2] / 2) / 2.5, rtol=1e-5
+    )
+    wide = ResizeWithAspectRatio(height=8, width=8, scale=80.0).apply(image[:20], ANY)
+    assert wide.shape == (10, 20, 3)
 
 
 @pytest.mark.parametrize(
