@@ -57,7 +57,10 @@ evaluation:
         Rescale: {{}}
         Transpose: {{perm: [2, 0, 1]}}
         Normalize: {{mean: [0.2860], std: [0.3530]}}
-  performance: {{warmup: 10, iteration: 100, configs: {{cores_per_instance: 4, num_of_instance: 7}}}}
+  performance:
+    warmup: 10
+    iteration: 100
+    configs: {{cores_per_instance: 4, num_of_instance: 7}}
 tuning:
   strategy: {{name: basic}}
   accuracy_criterion: {{relative: 0.5%}}
