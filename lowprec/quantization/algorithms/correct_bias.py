@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 CHEAP_MACS = 1_000_000_000
 """Multiply-adds of a model up to which `auto` corrects: the step runs it a dozen times."""
 
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+"""Layers that `auto` corrects: a mean over hundreds of positions of a feed is one. The rows of a
+MatMul are few words of few texts, rare ones with large errors among them, and what their mean moves
+is every row: MiniLM, with smoothing, falls from 23.4 dB to 15.1 on other texts (similarity 0.656 to
+0.625), to 16.8 with 60 feeds, while the feeds that it was tried on gain 2 dB."""
+
 
 def correct_bias(
     float_model: ir.Model, quantized: ir.Model, feeds: Sequence[Feed], config: Config
@@ -47,11 +53,13 @@ def correct_bias(
         float_model: What its layers should compute in the mean.
         quantized: What was made of it.
         feeds: Typical feeds by input name; a handful is enough.
-        config: Not asked.
+        config: `bias_correction: auto` corrects `CONVOLUTIONS` only, `true` every layer.
     """
     layers = find_integer_layers(float_model, quantized)
+    if config.algorithms.bias_correction == "auto":
+        layers = [layer for layer in layers if layer.layer.node.op_type in CONVOLUTIONS]
     if not layers:
-        return Outcome("bias_correction", 0, None, "no int8 layer in the main graph")
+        return Outcome("bias_correction", 0, None, "no int8 layer that it would correct")
     errors = mean_errors(float_model, quantized, layers, feeds)
     names = NameSource(quantized)
     changed = sum(add_to_bias(*pair, names) for pair in zip(layers, errors, strict=True))
