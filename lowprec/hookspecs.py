@@ -114,8 +114,13 @@ def lowprec_strategies() -> Mapping[str, Callable[..., Any]]:
 def lowprec_observers() -> Mapping[str, Callable[..., Any]]:
     """Return calibration methods by name, written PLUGIN.NAME, for `calibration.method`.
 
-    A method is a function from a Config to a rule: an object with `end_batch(observer)`, called
-    after every batch, and `range(observer)`, called at the end.
+    A method is a function from a Config (whose `activations.scheme` is the tensor's own) to a rule:
+    an object with `end_batch(tensor)`, called once per batch and in order, and `range(tensor)`,
+    called at the end, which returns a `lowprec.calibration.Range`. The tensor has `minimum`,
+    `maximum`, `count`, `histogram()` and `real_histogram` (a `lowprec.calibration.Histogram`:
+    quantiles, shares, power) of all batches, `batch_minimum` and `batch_maximum` of the one at
+    hand. A rule is asked after all batches have run: so it works with workers, and on what was
+    observed for another method.
     """
     return {}
 

@@ -86,10 +86,37 @@ class Halved:
         return Range(observer.minimum / 2, observer.maximum / 2, "toy.halved")
 
 
+class Trimmed:
+    """A calibration method on what was counted: the outermost hundredths are cut off."""
+
+    def __init__(self, config):
+        """Take the configuration: its scheme is the tensor's own."""
+        self.symmetric = config.activations.scheme == "symmetric"
+        self.widest = 0.0
+        self.batches = 0
+
+    def end_batch(self, observer):
+        """Remember the widest batch."""
+        self.batches += 1
+        self.widest = max(self.widest, observer.batch_maximum - observer.batch_minimum)
+
+    def range(self, observer):
+        """Return the range of one tensor."""
+        from lowprec.calibration import Range
+
+        histogram = observer.real_histogram
+        assert histogram.total == observer.count > 0
+        assert 0 < self.widest <= observer.maximum - observer.minimum
+        low, high = histogram.quantile(0.01), histogram.quantile(0.99)
+        note = f"{self.batches} batches, symmetric {self.symmetric}"
+        clipped = histogram.share_below(low) + 1 - histogram.share_below(high)
+        return Range(low, high, "toy.trimmed", clipped=clipped, note=note)
+
+
 @hookimpl
 def lowprec_observers():
-    """Add one calibration method."""
-    return {"toy.halved": Halved}
+    """Add calibration methods."""
+    return {"toy.halved": Halved, "toy.trimmed": Trimmed}
 
 
 @hookimpl

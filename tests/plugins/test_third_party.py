@@ -46,6 +46,19 @@ record = halved.report.layers[0]
 assert record.method == "toy.halved", record
 assert record.rmax < 0.6 * records["dense.0"].rmax
 
+config = {
+    "calibration": {"method": "toy.trimmed"},
+    "activations": {"dtype": "s8"},
+    "layers": [{"match": "dense.1", "scheme": "symmetric"}],
+}
+trimmed = lowprec.quantize(network, Recording(samples), config=config)
+first, second = trimmed.report.layers[0], trimmed.report.layers[-1]
+assert first.method == second.method == "toy.trimmed", (first, second)
+assert first.range_note == "64 batches, symmetric False", first
+assert second.range_note == "64 batches, symmetric True", second
+assert (first.zero_point != 0, second.zero_point) == (True, 0), (first, second)
+assert 0.015 < first.clipped < 0.025, first
+
 try:
     lowprec.quantize([1, 2, 3], Recording(samples))
 except lowprec.errors.ModelError as error:
