@@ -103,8 +103,8 @@ class Activations(_Section, frozen=True, kw_only=True):
 
     Attributes:
         dtype: Of the codes.
-        scheme: Whether the zero point is the middle of the codes; auto: what has the smaller
-            expected error, tensor by tensor.
+        scheme: Whether the zero point is the middle of the codes; auto: tensor by tensor, where
+            that costs next to nothing in expected error.
         granularity: One scale for a tensor.
         reduce_range: Use seven of the eight bits: 0 to 127, or -64 to 63.
     """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-SYMMETRIC_LOSS = 1.01
+SYMMETRIC_LOSS = 1.05
 """Scheme auto: a tensor becomes symmetric when that raises its expected error by less than this."""
 
 

@@ -163,7 +163,7 @@ def quantize_one(
         )
         rewriter.store_weights(layer, quantized)
         record = records[node]
-        _describe_activation(record, source, chosen[source], parameters[source], ranges)
+        _describe_activation(record, source, chosen[source], config, ranges)
         record.weight_sqnr = quantized.sqnr
         record.raised_channels = quantized.raised_channels
     for node in plan.recurrent:
@@ -177,7 +177,7 @@ def quantize_one(
         }
         hidden = choose_hidden_scale(node, ranges)
         rewriter.store_gates(node, gates, hidden)
-        _describe_activation(records[node], source, chosen[source], parameters[source], ranges)
+        _describe_activation(records[node], source, chosen[source], config, ranges)
         records[node].weight_sqnr = min(
             (quantized.sqnr for quantized in gates.values() if quantized.sqnr is not None),
             default=None,
@@ -281,14 +281,15 @@ def _describe_activation(
     record: LayerRecord,
     source: ir.Value,
     chosen: Range,
-    parameters: ActivationParameters,
+    config: Config,
     ranges: Mapping[str, Range],
 ) -> None:
-    limits = np.iinfo(parameters.zero_point.dtype)
-    scale, zero_point = float(parameters.scale), int(parameters.zero_point)
+    codes = codes_of(config, symmetric=chosen.symmetric)
+    step, zero_point = codes.parameters(chosen.rmin, chosen.rmax)
+    scale = float(step)
     record.tensor = source.name
-    record.rmin = (int(limits.min) - zero_point) * scale
-    record.rmax = (int(limits.max) - zero_point) * scale
+    record.rmin = (codes.qmin - zero_point) * scale
+    record.rmax = (codes.qmax - zero_point) * scale
     record.method, record.clipped = chosen.method, chosen.clipped
     record.range_note = chosen.note
     record.scale, record.zero_point = scale, zero_point
