@@ -42,7 +42,7 @@ class QuantizationResult:
         layers: One record per operator that computes with floats or codes, in graph order.
         int8_macs: Multiply-adds of the layers that multiply codes (static and dynamic), for the
             shapes seen in calibration.
-        total_macs: Multiply-adds of all operators.
+        total_macs: Multiply-adds of all operators but those of branches that calibration never took.
         note: Why nothing was quantised, where that holds for the whole model; else empty.
     """
 
@@ -184,7 +184,8 @@ def quantize_one(
         )
         records[node].reason = describe_hidden(hidden)
 
-    result.total_macs += sum(macs or 0 for macs in plan.macs.values())
+    if graph is result.model.graph or not plan.never_ran:  # a branch not taken costs nothing
+        result.total_macs += sum(macs or 0 for macs in plan.macs.values())
     int8 = (*plan.layers, *plan.recurrent)
     result.int8_macs += sum(plan.macs[node] or 0 for node in int8)
     return records

@@ -81,6 +81,7 @@ def test_a_branch_that_no_sample_took_stays_float_and_says_so():
     reasons = {r.precision: r.reason for r in quantized.report.layers if r.op_type == "MatMul"}
     assert sorted(precisions(quantized).values()) == ["f32", "int8", "int8"]
     assert "calibration never saw its input" in reasons["f32"]
+    assert quantized.report.int8_fraction == 1  # of what ran
     for fed in branch_feeds(2):
         assert np.isfinite(quantized.run(fed)[0]).all()
 
