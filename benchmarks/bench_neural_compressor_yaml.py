@@ -1,6 +1,6 @@
 """A Neural Compressor 1.x YAML for AlexNet on MNIST-like data runs unchanged.
 
-    python benchmarks/bench_neural_compressor_yaml.py [FOLDER] [--images 12000] [--epochs 2]
+    python benchmarks/bench_neural_compressor_yaml.py [FOLDER] [--images 6000] [--epochs 1]
 
 FOLDER holds Fashion-MNIST's (or MNIST's) four idx files: by default those of the Debian package
 dataset-fashion-mnist. A small AlexNet is trained on part of them with torch first.
@@ -9,7 +9,6 @@ dataset-fashion-mnist. A small AlexNet is trained on part of them with torch fir
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import tempfile
 import time
@@ -130,11 +129,12 @@ def train(folder: str, images: int, epochs: int, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", default=FOLDER)
-    parser.add_argument("--images", type=int, default=12000, help="training images")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--images", type=int, default=6000, help="training images")
+    parser.add_argument("--epochs", type=int, default=1)
     arguments = parser.parse_args()
     folder = os.path.abspath(arguments.folder)
-    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
         train(folder, arguments.images, arguments.epochs, Path("alexnet.onnx"))
         Path("conf.yaml").write_text(CONF.format(folder=folder))
         start = time.perf_counter()

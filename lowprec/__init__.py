@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lowprec import errors, numerics
+    from lowprec import compat, data, errors, metrics, numerics
     from lowprec.api import compile, load, quantize
     from lowprec.config import Config
     from lowprec.errors import LowprecError
@@ -27,12 +27,15 @@ __all__ = [
     "LowprecError",
     "QuantizedModel",
     "__version__",
+    "compat",
     "compile",
     "cpu_info",
+    "data",
     "errors",
     "get_include",
     "get_num_threads",
     "load",
+    "metrics",
     "numerics",
     "quantize",
     "set_num_threads",
@@ -49,7 +52,7 @@ _HOMES = {
     "quantize": "lowprec.api",
     "set_num_threads": "lowprec.threads",
 }
-_MODULES = ("errors", "numerics")
+_MODULES = ("compat", "data", "errors", "metrics", "numerics")
 
 
 def cpu_info() -> dict[str, Any]:

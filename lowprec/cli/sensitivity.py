@@ -57,9 +57,9 @@ def find_report(question: Question) -> Report:
     from lowprec import api
     from lowprec.compat import read_config
     from lowprec.config import Config
-    from lowprec.flow import find_data
     from lowprec.progress import progress_bar
     from lowprec.sensitivity import content_key, examine, keep_analysis, read_analysis
+    from lowprec.sources import find_data
 
     settings = Config() if question.config is None else read_config(question.config)[0]
     settings = api.with_precision(settings, question.precision)
