@@ -7,8 +7,9 @@ Every precision is the default configuration with that `precision` on the whole 
 calibrates with 24 samples, the others see no data. dB: signal to noise of all outputs against
 float on held-out samples; kept: the share of decisions that stay, or what the model is judged by
 (bench_models.py). Memory: what a process grows by when it loads the file and runs it once.
-Latencies are the fastest of rounds taken in turns. Beside ours: onnxruntime in float and with its
-own dynamic quantiser (s8 weights, per channel). Writes out/bench/precisions.json and .md.
+Latencies are the fastest of rounds taken in turns, with one thread in processor time. Beside ours:
+onnxruntime in float and with its own dynamic quantiser (s8 weights, per channel). Writes
+out/bench/precisions.json and .md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,7 +41,7 @@ MODELS = ("MiniLM 16", "MiniLM 128", "EfficientNet-Lite0", "PP-OCR rec")
 PRECISIONS = ("int8", "int8-dynamic", "int8-weight-only", "bf16", "f16-weight-only")
 FOLDER = Path("out/bench/precisions")
 SAMPLES = 48
-ROUNDS = 61
+ROUNDS = 25
 
 
 @dataclass
@@ -141,7 +143,8 @@ def measure(model: RealModel, precisions: Sequence[str], threads: Sequence[int])
         for name, path in peers.items():
             run = onnxruntime_run(path, count, None)
             calls[name] = lambda run=run: run(feed)
-        seconds = take_turns(calls, ROUNDS, count, min)
+        clock = time.process_time if count == 1 else time.perf_counter
+        seconds = take_turns(calls, ROUNDS, count, min, clock)
         for row in rows:
             row.seconds[count] = seconds[row.precision]
     return rows

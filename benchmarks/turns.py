@@ -22,9 +22,16 @@ def repeats(call: Call) -> int:
 
 
 def take_turns(
-    calls: Mapping[str, Call], rounds: int, threads: int, middle: Middle = statistics.median
+    calls: Mapping[str, Call],
+    rounds: int,
+    threads: int,
+    middle: Middle = statistics.median,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Return the seconds of one call of each: the median of all rounds, or another `middle`."""
+    """Return the seconds of one call of each: the median of all rounds, or another `middle`.
+
+    `clock` may be time.process_time for one thread: who else the machine works for hardly matters.
+    """
     counts = {name: repeats(call) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
@@ -34,8 +41,8 @@ def take_turns(
             if threads > 1:
                 time.sleep(PAUSE)
             call()
-            start = time.perf_counter()
+            start = clock()
             for _ in range(count):
                 call()
-            times[name].append((time.perf_counter() - start) / count)
+            times[name].append((clock() - start) / count)
     return {name: middle(series) for name, series in times.items()}
