@@ -77,6 +77,10 @@ class WideStep : public Step {
       memcpy(dst, row, static_cast<size_t>(n) * 4);
       return;
     }
+    if (e.kind == OUT_BF16) {
+      kernels->f32_to_bf16(row, reinterpret_cast<uint16_t*>(dst), n);
+      return;
+    }
     // A plain requantisation has the output scale in its multiplier already.
     const float scale = output.ops.empty() && addend.empty() ? 1.0f : e.scale;
     if (e.kind == OUT_U8) {

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from lowprec.numerics import reference
 from lowprec.passes.fuse_bf16_layers import is_bf16_layer
 from lowprec.passes.matching import (
+    constant_array,
     constant_floats,
     graph_of,
     is_operator,
@@ -122,7 +123,7 @@ def _take_chain(node: ir.Node, keep: Container[str]) -> bool:
 
 
 def _take_quantize(node: ir.Node, keep: Container[str]) -> bool:
-    if node.graph is None or node.op_type in ("MatMul", "Gemm"):
+    if node.graph is None or not _stores_any_dtype(node):
         return False
     if node.attributes.get_int("y_dtype", _F32) != _F32:
         return False
@@ -139,11 +140,29 @@ def _take_quantize(node: ir.Node, keep: Container[str]) -> bool:
     return True
 
 
+def _stores_any_dtype(node: ir.Node) -> bool:
+    """Return whether the engine's step for `node` is sure to be one with a full epilogue.
+
+    A matrix product of floats is, where its weights are a constant matrix and its bias a row.
+    """
+    if node.op_type not in ("MatMul", "Gemm"):
+        return True
+    weights = constant_array(node.inputs[1])
+    if weights is None or weights.ndim != 2 or node.attributes.get_int("transA", 0) != 0:
+        return False
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is None:
+        return True
+    row = constant_floats(bias)
+    columns = weights.shape[0 if node.attributes.get_int("transB", 0) != 0 else 1]
+    return row is not None and (row.size == 1 or row.shape == (columns,))
+
+
 def _take_cast(node: ir.Node, keep: Container[str]) -> bool:
-    """Let a float product round to bf16 itself."""
+    """Let a product round to bf16 itself."""
     if node.graph is None or node.attributes.get_int("y_dtype", _F32) != _F32:
         return False
-    if not is_bf16_layer(node) and node.op_type not in ("Conv", "ConvTranspose"):
+    if not is_bf16_layer(node) and not _stores_any_dtype(node):
         return False
     reader = _reader(node, keep)
     if reader is None or not narrows(reader):

@@ -169,9 +169,8 @@ def quantize_one(
     for node in plan.recurrent:
         source = inputs[node]
         assert source is not None
-        name = node.name or ""
         gates = {
-            index: quantize_gates(value, config, name)
+            index: quantize_gates(value, config, node)
             for index, value in enumerate(node.inputs[:3])
             if index > 0 and value is not None
         }

@@ -65,13 +65,13 @@ def why_not_recurrent(node: ir.Node) -> str | None:
     return None
 
 
-def quantize_gates(value: ir.Value, config: Config, layer: str) -> QuantizedGates:
+def quantize_gates(value: ir.Value, config: Config, node: ir.Node) -> QuantizedGates:
     """Return the codes of constant W or R, symmetric: in [-127, 127], or as `weight_qmax` says.
 
     Raises:
         QuantizationError: it holds a NaN or an infinity.
     """
-    weights = constant_floats(value)
+    weights, layer = constant_floats(value), node.name or ""
     assert weights is not None  # why_not_recurrent said so
     if not np.isfinite(weights).all():
         raise QuantizationError(
@@ -79,7 +79,7 @@ def quantize_gates(value: ir.Value, config: Config, layer: str) -> QuantizedGate
             f"be finite: repair the model, or keep the layer in float with layers: "
             f"[{{match: {layer!r}, precision: f32}}]"
         )
-    per_channel = config.weights.granularity == "per_channel"
+    per_channel = config.layer_granularity(layer, node.op_type) == "per_channel"
     largest = np.abs(weights).max(axis=(0, 2) if per_channel else None)
     tiny = np.float32(2.0**-120)
     qmax = weight_qmax(config)

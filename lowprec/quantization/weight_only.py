@@ -94,7 +94,7 @@ def store_codes(
         for index in (1, 2):
             value = node.inputs[index]
             assert value is not None
-            gates = quantize_gates(value, config, node.name or "")
+            gates = quantize_gates(value, config, node)
             losses.append(gates.sqnr)
             _read_codes(node, index, gates.codes, gates.scale, 1, names, known)
         return min((loss for loss in losses if loss is not None), default=None)
