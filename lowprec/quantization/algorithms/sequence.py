@@ -35,8 +35,8 @@ Refinement = Callable[[ir.Model, ir.Model, Sequence[Feed], "Config"], Outcome]
 
 FEEDS_USED = 8
 """Feeds that the algorithms look at, at most: what they ask for are moments and extremes."""
-MIN_GAIN = 0.0
-"""dB of the outputs that a step must gain to stay."""
+MIN_GAIN = 0.1
+"""dB of the outputs that a step must gain to stay; less is chance on a few feeds."""
 
 
 def prepare(model: ir.Model, feeds: Iterable[Feed], config: Config) -> list[Outcome]:
@@ -55,7 +55,7 @@ def prepare(model: ir.Model, feeds: Iterable[Feed], config: Config) -> list[Outc
     """
     if find_quantized_operator(model) is not None:
         return []
-    first = list(islice(feeds, FEEDS_USED))
+    first = few_samples(model, feeds)
     steps: list[tuple[object, Algorithm]] = [
         (config.algorithms.equalization, equalize),
         (config.algorithms.smoothing, smooth),
@@ -84,11 +84,49 @@ def prepare(model: ir.Model, feeds: Iterable[Feed], config: Config) -> list[Outc
     return outcomes
 
 
+def batch_of(model: ir.Model, feed: Feed) -> int:
+    """Return how many samples `feed` holds; 1 where it cannot be cut into samples.
+
+    It can where every input leaves its first dimension open, and all have the same size there.
+    """
+    sizes = set()
+    for value in model.graph.inputs:
+        array = feed.get(value.name or "")
+        is_open = value.shape is not None and len(value.shape) > 0
+        if array is None or not is_open or isinstance(value.shape[0], int):  # type: ignore[index]
+            return 1
+        sizes.add(array.shape[0] if array.ndim else 0)
+    return sizes.pop() if len(sizes) == 1 and 0 not in sizes else 1
+
+
+def few_samples(model: ir.Model, feeds: Iterable[Feed]) -> list[Feed]:
+    """Return at most FEEDS_USED feeds, of one sample each where batches can be cut: time is short.
+
+    Args:
+        model: Its inputs say what a batch is.
+        feeds: By input name; samples are taken from as many as there are.
+    """
+    given = list(islice(feeds, FEEDS_USED))
+    found: list[Feed] = []
+    for place in range(FEEDS_USED):
+        for feed in given:
+            batch = batch_of(model, feed)
+            if place >= batch:
+                continue
+            part = slice(place, place + 1)
+            cut = {name: array[part] for name, array in feed.items()} if batch > 1 else feed
+            found.append(cut)
+        if len(found) >= FEEDS_USED:
+            break
+    return found[:FEEDS_USED]
+
+
 def _judge(outcome: Outcome, gain: float) -> tuple[Outcome, bool]:
     """Return the outcome with its gain, and whether the step is to be undone."""
     if gain >= MIN_GAIN:
         return replace(outcome, gain=gain), False
-    note = f"{outcome.note}; undone: the outputs would lose {-gain:.1f} dB"
+    what = f"lose {-gain:.1f} dB" if gain < -MIN_GAIN else "gain nothing"
+    note = f"{outcome.note}; undone: the outputs would {what}"
     return replace(outcome, changed=0, gain=gain, note=note), True
 
 
@@ -107,12 +145,14 @@ def refine(
     Returns:
         One Outcome per algorithm that was switched on, in the order of their application.
     """
-    first = list(islice(feeds, FEEDS_USED))
+    given = list(islice(feeds, FEEDS_USED))
+    first = few_samples(float_model, given)
     steps: list[Refinement] = []
     if config.algorithms.rounding != "nearest":
         steps.append(round_weights)
     correction = config.algorithms.bias_correction
-    if correction is True or (correction == "auto" and result.total_macs <= CHEAP_MACS):
+    macs = result.total_macs // max(batch_of(float_model, given[0]) if given else 1, 1)
+    if correction is True or (correction == "auto" and macs <= CHEAP_MACS):
         steps.append(correct_bias)
     if not first or not steps or not find_integer_layers(float_model, result.model):
         return []

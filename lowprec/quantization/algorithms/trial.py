@@ -36,13 +36,15 @@ class Trial:
 
     Args:
         model: Simplified float hub; not changed.
-        feeds: Typical feeds by input name; the first few are used.
+        feeds: Typical feeds by input name; the first `count` are used.
         config: How models are quantised for a trial. Every layer becomes int8 that can and that no
             rule keeps out: what is compared may not depend on which layers pass for too coarse.
     """
 
-    def __init__(self, model: ir.Model, feeds: Sequence[Feed], config: Config) -> None:
-        self._feeds = feeds[:FEEDS_TRIED]
+    def __init__(
+        self, model: ir.Model, feeds: Sequence[Feed], config: Config, *, count: int = FEEDS_TRIED
+    ) -> None:
+        self._feeds = feeds[:count]
         self._names = [name for output in model.graph.outputs if (name := _compared(output))]
         self._config = _everything_in_int8(config)
         self._expected = self._run(model)

@@ -13,6 +13,7 @@ from small_models import build
 from lowprec.config import Config
 from lowprec.passes import simplify
 from lowprec.quantization import prepare, refine
+from lowprec.quantization.algorithms.sequence import batch_of, few_samples
 
 rng = np.random.default_rng(29)
 BEFORE = ("equalization", "smoothing", "bias_absorption")
@@ -73,7 +74,7 @@ def feeds_of(count: int) -> list[dict[str, np.ndarray]]:
     return [{"x": generator.standard_normal((1, 4, 9, 9)).astype(np.float32)} for _ in range(count)]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(networks())
 def test_random_networks_compute_what_they_did(hub: ir.Model) -> None:
     simplify(hub)
@@ -189,3 +190,22 @@ def test_bodies_are_left_alone() -> None:
 def test_no_feeds_no_algorithms() -> None:
     assert prepare(tied(), [], FORCED) == []
     assert refine(tied(), quantized(tied(), tied_feeds(), FORCED), [], FORCED) == []
+
+
+def test_batches_are_cut_into_samples_where_that_is_possible() -> None:
+    text = "m (float[{0},4] x, float[{1},2] s) => (float[n,6] y) {{ y = Concat<axis=1>(x, s) }}"
+    feeds = [
+        {
+            "x": np.arange(4 * n, dtype=np.float32).reshape(n, 4),
+            "s": np.zeros((n, 2), np.float32),
+        }
+        for n in (3, 5)
+    ]
+    open_batch = build(text.format("n", "n"))
+    assert [batch_of(open_batch, feed) for feed in feeds] == [3, 5]
+    cut = few_samples(open_batch, feeds)
+    assert len(cut) == 8
+    assert all(array.shape[0] == 1 for feed in cut for array in feed.values())
+    np.testing.assert_array_equal(cut[2]["x"], feeds[0]["x"][1:2])  # one of each feed in turn
+    for fixed in (build(text.format("n", 1)), build(text.format(3, 3))):
+        assert few_samples(fixed, feeds) == feeds
