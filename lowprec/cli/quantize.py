@@ -16,7 +16,7 @@ MISSED = 1  # exit code: it ran, and the criterion is not met
     "--calibration",
     metavar="DATA",
     help="An .npz file, a folder of them, or module:function returning an iterable of feeds; "
-    "bf16 needs none.",
+    "only int8 and auto need it.",
 )
 @click.option(
     "--precision",

@@ -1,7 +1,7 @@
 """Float hub, ranges and configuration in; a hub of mixed precision and its account out."""
 
 from lowprec.quantization.algorithms import Outcome, prepare, refine, with_ends
-from lowprec.quantization.precisions import apply_precisions, convert_to_bf16
+from lowprec.quantization.precisions import apply_precisions
 from lowprec.quantization.quantize import (
     QuantizationResult,
     quantize_graph,
@@ -14,7 +14,6 @@ __all__ = [
     "Outcome",
     "QuantizationResult",
     "apply_precisions",
-    "convert_to_bf16",
     "prepare",
     "quantize_graph",
     "refine",

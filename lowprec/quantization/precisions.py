@@ -18,7 +18,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
 import onnx_ir as ir
 
 from lowprec.calibration.ranges import Range
@@ -26,6 +25,7 @@ from lowprec.passes.fuse_integer_recurrent import RECURRENT_TYPES
 from lowprec.passes.layers import LAYER_TYPES
 from lowprec.passes.matching import NameSource, is_operator
 from lowprec.quantization.dynamic import DynamicLayers, why_not_dynamic
+from lowprec.quantization.logarithms import why_logarithm
 from lowprec.quantization.macs import concrete_shapes
 from lowprec.quantization.placement import wanted_precision
 from lowprec.quantization.quantize import QuantizationResult, finish, infer_types, quantize_one
@@ -106,14 +106,6 @@ def apply_precisions(
     return result
 
 
-def convert_to_bf16(
-    model: ir.Model, config: Config, *, input_shapes: Mapping[str, Iterable[int]] | None = None
-) -> QuantizationResult:
-    """Return `apply_precisions` of `config` with `precision: bf16`: no ranges are needed."""
-    wanted = msgspec.structs.replace(config, precision="bf16")
-    return apply_precisions(model, {}, wanted, input_shapes=input_shapes)
-
-
 def _are_known(model: ir.Model, fed: Mapping[str, Iterable[int]] | None) -> bool:
     """Return whether the shapes of all inputs are: unknown dimensions count as 1 in macs."""
     return all(
@@ -135,7 +127,10 @@ def _choose(node: ir.Node, config: Config, macs: int | None, total: int) -> _Cho
     if wanted == "bf16":
         return _or_f32(wanted, why_not_bf16(node))
     if wanted == "int8-weight-only":
-        return _or_f32(wanted, why_not_weight_only(node))
+        reason = why_not_weight_only(node)
+        if rule is None and reason == "":
+            reason = why_logarithm(node) or ""
+        return _or_f32(wanted, reason)
     if wanted == "f16-weight-only":
         return _or_f32(wanted, why_not_f16(node))
     if wanted == "int8-dynamic":

@@ -53,8 +53,9 @@ def test_a_filter_before_a_logarithm_stays_float(steps):
     plan = plan_placement(model.graph, Config())
     assert first not in plan.layers
     assert plan.reasons[first].startswith("a logarithm follows")
-    dynamic = apply_precisions(model, {}, Config.of({"precision": "int8-dynamic"}))
-    assert {r.precision for r in dynamic.layers if r.op_type == "MatMul"} == {"f32"}
+    for precision in ("int8-dynamic", "int8-weight-only"):
+        result = apply_precisions(model, {}, Config.of({"precision": precision}))
+        assert {r.precision for r in result.layers if r.name == first.name} == {"f32"}
 
 
 @pytest.mark.parametrize(
