@@ -46,12 +46,11 @@ def quantize(
     Args:
         model: What an adapter accepts: an onnx.ModelProto, an onnx_ir.Model or the path of an .onnx
             file; `lowprec doctor` lists the adapters.
-        calibration_data: Samples that are typical for the model's use; only int8 and auto
-            need them. One item of
-            an iterable is one complete feed: a dict by input name, a tuple in input order, or an
-            array for a single input; a function that returns such an iterable, an .npz file and a
-            folder of them work too. It is read once. None takes what the configuration names
-            (`data.calibration`).
+        calibration_data: Samples that are typical for the model's use; only int8 and auto need
+            them. One item of an iterable is one complete feed: a dict by input name, a tuple in
+            input order, or an array for a single input; a function that returns such an iterable,
+            an .npz file and a folder of them work too. It is read once. None takes what the
+            configuration names (`data.calibration`).
         precision: "int8" (ranges from data), "int8-dynamic" (ranges in every run),
             "int8-weight-only", "bf16", "f16-weight-only", or "auto": each layer the lowest
             precision that keeps the accuracy and wins time on this machine.
