@@ -48,7 +48,7 @@ class Run:
         model: The model's file or folder.
         config: How to quantise and to search; what it said about model and data is resolved.
         calibration: Calibration data as `lowprec.quantize` takes it; None where none is named.
-        evaluate: Scores by metric; None where no metric is named.
+        evaluate: The score, or scores by metric; None where no metric is named.
         output: The file to write.
         notes: Lines for the report: how a foreign configuration was understood.
     """
@@ -56,7 +56,7 @@ class Run:
     model: str
     config: Config
     calibration: object
-    evaluate: Mapping[str, Evaluate] | None
+    evaluate: Evaluate | Mapping[str, Evaluate] | None
     output: Path
     notes: tuple[str, ...] = ()
 
@@ -93,6 +93,7 @@ def plan_run(
     calibration: str | None = None,
     evaluation: str | None = None,
     metric: str | None = None,
+    evaluate: Evaluate | Mapping[str, Evaluate] | None = None,
     output: str | None = None,
     notes: tuple[str, ...] | list[str] = (),
 ) -> Run:
@@ -104,6 +105,7 @@ def plan_run(
         calibration: An .npz file, a folder of them, or module:function.
         evaluation: An .npz file with labels, or module:function returning (inputs, labels).
         metric: Name of a metric, or module:function.
+        evaluate: Scores instead of a metric on data.
         output: The file to write.
         notes: Lines for the report.
 
@@ -123,9 +125,8 @@ def plan_run(
     target = Path(output or config.output or f"{Path(path).stem}.{config.precision}.onnx")
     if output is None and config.output is not None:
         _make_folder(target)
-    settings, samples, evaluate = resolve(described, None, None)
-    assert evaluate is None or isinstance(evaluate, Mapping)  # a configuration's have names
-    return Run(path, settings, samples, evaluate, target, tuple(notes))
+    settings, samples, scores = resolve(described, None, evaluate)
+    return Run(path, settings, samples, scores, target, tuple(notes))
 
 
 def _find_model(given: str | None, named: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ LOG_SUFFIX = ".trials.jsonl"
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option(
     "--calibration",
     metavar="DATA",
@@ -30,12 +31,23 @@ LOG_SUFFIX = ".trials.jsonl"
 )
 @click.option(
     "--evaluate",
-    required=True,
     metavar="MODULE:FUNCTION",
-    help="A function from a model to a score, or a dict of such functions by name.",
+    help="A function from a model to a score, or a dict of such functions by name; without it, "
+    "the configuration's metric on its evaluation data.",
 )
-@click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The best model found.")
-@click.option("-c", "--config", metavar="CONF.yaml", help="Configuration; its section tuning.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT.onnx",
+    help="The best model found; without it, what the configuration says, or MODEL.PRECISION.onnx.",
+)
+@click.option(
+    "-c",
+    "--config",
+    metavar="CONF.yaml",
+    help="Configuration: its section tuning, and whatever is not given here; Neural Compressor "
+    "1.x's too.",
+)
 @click.option("--precision", default="int8", help="What to start from; auto: chosen by layer.")
 @click.option("--strategy", metavar="NAME", help="Instead of tuning.strategy.")
 @click.option("--max-trials", type=int, metavar="N", help="Instead of tuning.max_trials.")
@@ -49,10 +61,10 @@ LOG_SUFFIX = ".trials.jsonl"
     "--report", metavar="REPORT.html", help="Write the full report too: a page, or REPORT.json."
 )
 def tune(
-    model: str,
+    model: str | None,
     calibration: str | None,
-    evaluate: str,
-    output: str,
+    evaluate: str | None,
+    output: str | None,
     config: str | None,
     precision: str,
     strategy: str | None,
@@ -69,30 +81,41 @@ def tune(
     from lowprec import api
     from lowprec.atomic import resolve_target
     from lowprec.cli.display import megabytes
+    from lowprec.compat import read_config
     from lowprec.config import Config
+    from lowprec.flow import plan_run
     from lowprec.progress import progress_bar
-    from lowprec.sources import find_data
 
-    for target in filter(None, (output, report)):
-        resolve_target(target)
+    settings, notes = (Config(), []) if config is None else read_config(config)
+    run = plan_run(
+        api.with_precision(settings, precision),
+        model=model,
+        calibration=calibration,
+        evaluate=None if evaluate is None else find_functions(evaluate),
+        output=output,
+        notes=notes,
+    )
+    if run.evaluate is None:
+        raise ConfigError(
+            "nothing says how a model is scored; give --evaluate MODULE:FUNCTION, or "
+            "evaluation.metric and data.evaluation in the configuration"
+        )
     changes = {"strategy": strategy, "max_trials": max_trials, "timeout": timeout, "log": log}
-    settings = _with_tuning(Config.of(config), changes, output + LOG_SUFFIX)
-    settings = api.with_precision(settings, precision)
-    settings.check_supported()
-    functions = find_functions(evaluate)
-    data = find_data(calibration, "--calibration")
-    _say_what_is_reused(settings.tuning.log)
-    captured = api.capture(model)
-    workbench = api.open_workbench(captured, data, settings)
+    run = replace(run, config=_with_tuning(run.config, changes, f"{run.output}{LOG_SUFFIX}"))
+    for target in filter(None, (str(run.output), report)):
+        resolve_target(target)
+    _say_what_is_reused(run.config.tuning.log)
     with progress_bar("tuning") as progress:
-        result = api.search(workbench, captured, settings, functions, progress)
-    result.model.save(output)
+        made = run.execute(progress)
+    result = made.tuning
+    assert result is not None  # there are scores
+    result.model.save(run.output)
     if report is not None:
         result.model.report.save(report)
     _print_trials(result.trials, result.best)
     verdict = [note for note in result.model.report.notes if note.startswith("tuning:")]
     click.echo("\n".join(verdict))
-    click.echo(f"wrote {output}: {megabytes(Path(output).stat().st_size)}")
+    click.echo(f"wrote {run.output}: {megabytes(run.output.stat().st_size)}")
     return 0 if result.met else MISSED
 
 

@@ -265,7 +265,7 @@ def test_doctor_says_why_not_more(lowprec_command):
         (["quantize", "model.onnx"], ["calibration data"]),
         (["quantize", "model.onnx", "-o", "b.onnx"], ["calibration data"]),
         (["inspect", "model.onnx", "--colour"], ["--colour"]),
-        (["tune", "model.onnx"], ["tune"]),
+        (["tune", "model.onnx"], ["--evaluate", "evaluation.metric"]),
         (["bench", "model.onnx", "--seconds", "-1"], ["--seconds"]),
         (["bench", "model.onnx", "--shape", "q=1"], ["--shape q=1", "x"]),
         (["bench", "model.onnx", "--shape", "x=a"], ["--shape x=a", "NAME=SIZE"]),

@@ -190,3 +190,12 @@ def test_our_own_translation_runs_and_gives_the_same_model(folder, capfd):
     one, two = (lowprec.load(name) for name in ("one.onnx", "two.onnx"))
     inputs = np.random.default_rng(0).normal(size=(4, 1, 28, 28)).astype(np.float32)
     np.testing.assert_array_equal(one(inputs), two(inputs))
+
+
+def test_tune_runs_the_file_too(folder, capfd):
+    (folder / "conf.yaml").write_text(CONF.replace("./nc_workspace", "./tuned"))
+    assert command_line(["tune", "-c", "conf.yaml", "-o", "tuned.onnx"]) == 0
+    out = capfd.readouterr().out
+    assert "the criterion (1 % relative) is met" in out
+    assert len(list((folder / "tuned").glob("trials-*.jsonl"))) == 1
+    assert (folder / "tuned.onnx").exists()

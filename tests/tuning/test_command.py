@@ -85,8 +85,8 @@ def test_the_best_model_is_saved_and_the_log_is_gone_on_from(folder, tune):
 
 def test_a_missed_criterion_saves_the_best_so_far_and_exits_with_1(folder, tune):
     (folder / "conf.yaml").write_text(CONF.replace("absolute: 55", "absolute: 0"))
-    code, out, _ = tune("--log", "own.jsonl", "--max-trials", "2")
-    assert code == 1
+    code, out, error = tune("--log", "own.jsonl", "--max-trials", "2")
+    assert code == 1, error
     assert "NOT met after 2 trials" in out
     assert lowprec.load("best.onnx").report.notes[-1] in out
     assert (folder / "own.jsonl").is_file()
