@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-from lowprec.report_html.markup import Html, element, finite
+from lowprec.report_html.markup import Html, element, finite, significant
 from lowprec.report_html.pictures import (
     Point,
     Series,
@@ -25,7 +25,7 @@ from lowprec.report_html.tables import (
     plain_pairs,
     trial_table,
 )
-from lowprec.report_html.values import Values, layers, mapping, mappings, pair, precision
+from lowprec.report_html.values import Values, items, layers, mapping, mappings, pair, precision
 
 
 def render(values: Values) -> str:
@@ -172,7 +172,9 @@ def _trials(values: Values) -> Html:
             ("★", "best", "best"),
             ("●", "met", "criterion met"),
             ("✕", "missed", "missed"),
+            ("▼", "missed", "far below"),
             ("◆", "original", "float"),
+            ("╌", "limit", "criterion"),
         )
     ]
     figure = element(
@@ -235,6 +237,8 @@ def _pareto(values: Values, rows: Sequence[Values], best: object) -> Html:
     ]
     if not placed:
         return Html("")
+    cost_name = "latency, % of float" if has_times else "size, MB"
+    quality_name = single if single is not None else "loss, % (negated)"
     points = []
     for row, x, y in placed:
         efficient = not any((a <= x and b >= y and (a < x or b > y)) for _, a, b in placed)
@@ -243,7 +247,8 @@ def _pareto(values: Values, rows: Sequence[Values], best: object) -> Html:
             Point(
                 x,
                 y,
-                f"trial {row.get('number')}: {row.get('change') or ''}",
+                f"trial {row.get('number')}: {row.get('change') or ''} "
+                f"({quality_name} {significant(y, 4)}, {cost_name} {significant(x)})",
                 "best" if is_best else "met" if row.get("met") else "missed",
                 efficient,
                 str(row.get("number")) if efficient or is_best else "",
@@ -255,8 +260,8 @@ def _pareto(values: Values, rows: Sequence[Values], best: object) -> Html:
         points.append(Point(whole, reference, "float model", "original"))
     return pareto_picture(
         "Trials: quality against cost",
-        "latency, % of float" if has_times else "size, MB",
-        single if single is not None else "loss, % (negated)",
+        cost_name,
+        quality_name,
         points,
         _limit(values, reference) if reference is not None else None,
     )
@@ -285,13 +290,16 @@ def _advice(advice: Values) -> Html:
     """Return what an analysis advises, with what was measured of it."""
     if not advice:
         return Html("")
-    named = [str(name) for name in advice.get("layers") or ()]
+    named = [str(name) for name in items(advice.get("layers"))]
     listed = element("ul", *(element("li", element("code", name)) for name in named))
+    others = [element("p", f"Or {line}") for line in items(advice.get("lines"))[1:]]
+    many = len(named) > 2  # fewer stand in the sentence
     return element(
         "section",
         element("h2", "Advice"),
         element("p", advice.get("sentence", ""), class_="large-text"),
-        element("details", element("summary", f"the {len(named)} layers"), listed) if named else "",
+        *others,
+        element("details", element("summary", f"The {len(named)} layers"), listed) if many else "",
         element("pre", advice.get("yaml", "")) if advice.get("yaml") else "",
         id="advice",
         class_="callout",

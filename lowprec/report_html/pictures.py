@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lowprec.report_html.markup import Html, element, finite, joined, significant
 
 WIDTH, HEIGHT = 460.0, 250.0  # of a chart, in its own units; letters are 12 high
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 12.0, 36.0
+DEEPEST = 6.0  # times what the criterion allows: trials that lose more stand at the lower edge
 
 
 def svg(title: str, width: float, height: float, *content: object, class_: str) -> Html:
@@ -216,6 +217,11 @@ def pareto_picture(
         points: The trials.
         limit: Quality that the criterion asks for; None draws no line.
     """
+    lowest = _lowest_shown([point.quality for point in points], limit)
+    points = [
+        point if point.quality >= lowest else replace(point, quality=lowest, class_="below")
+        for point in points
+    ]
     vertical = _Frame.of([*(point.quality for point in points), limit])
     costs = _Frame.of([point.cost for point in points], margin=0.08)
     left = LEFT + 14
@@ -233,6 +239,13 @@ def pareto_picture(
         path = f"M{_at(x(best[0].cost))} {_at(vertical.y(best[0].quality))}"
         path += "".join(f"H{_at(x(p.cost))}V{_at(vertical.y(p.quality))}" for p in best[1:])
         marks.append(element("path", d=path, class_="front"))
+    labels: list[tuple[float, float]] = []
+    # What is drawn last lies on top; what is labelled first keeps its number.
+    numbered = {
+        id(point)
+        for point in sorted(points, key=lambda point: point.class_ != "best")
+        if point.number and _is_free(labels, x(point.cost), vertical.y(point.quality))
+    }
     for point in sorted(points, key=lambda point: point.class_ in ("best", "original")):
         cx, cy = x(point.cost), vertical.y(point.quality)
         if point.class_ == "best":
@@ -240,6 +253,9 @@ def pareto_picture(
         elif point.class_ == "original":
             d = f"M{_at(cx)} {_at(cy - 7)}l7 7-7 7-7-7Z"
             shape = element("path", d=d, class_="point original")
+        elif point.class_ == "below":
+            d = f"M{_at(cx)} {_at(cy + 5)}l-5-9h10Z"
+            shape = element("path", d=d, class_="point below")
         elif point.class_ == "missed":
             d = f"M{_at(cx - 4)} {_at(cy - 4)}l8 8m0-8l-8 8"
             shape = element("path", d=d, class_="point missed")
@@ -254,13 +270,15 @@ def pareto_picture(
             class_="small",
         )
         marks.append(
-            element("g", element("title", point.label), shape, label if point.number else "")
+            element(
+                "g", element("title", point.label), shape, label if id(point) in numbered else ""
+            )
         )
     ticks = []
     for value in costs.ticks():
         tick = element(
             "text",
-            significant(value, 3).rstrip(),
+            costs.shown(value),
             x=_at(x(value)),
             y=HEIGHT - 20,
             text_anchor="middle",
@@ -276,6 +294,22 @@ def pareto_picture(
         *marks,
         class_="chart",
     )
+
+
+def _lowest_shown(qualities: Sequence[float], limit: float | None) -> float:
+    """Return where the picture ends below: a ruined trial must not flatten all the others."""
+    best = max(qualities, default=0.0)
+    if limit is None or best <= limit:
+        return min(qualities, default=0.0)
+    return best - DEEPEST * (best - limit)
+
+
+def _is_free(labels: list[tuple[float, float]], x: float, y: float) -> bool:
+    """Return whether a number at (x, y) hides none before it; it is remembered then."""
+    free = all(abs(x - a) > 18 or abs(y - b) > 12 for a, b in labels)
+    if free:
+        labels.append((x, y))
+    return free
 
 
 def _star(x: float, y: float, radius: float) -> str:
@@ -328,17 +362,21 @@ class _Frame:
         last = math.floor(self.high / self.step + 1e-9)
         return [index * self.step for index in range(first, last + 1)]
 
+    def shown(self, value: float) -> str:
+        decimals = max(-math.floor(math.log10(self.step) + 1e-9), 0)
+        return f"{value:,.{decimals}f}".replace("-", "−")
+
     def drawn(self, left: float = LEFT) -> Html:
-        decimals = max(-math.floor(math.log10(self.step)), 0)
         lines = []
         for value in self.ticks():
             y = self.y(value)
-            shown = f"{value:,.{decimals}f}".replace("-", "−")
             lines += [
                 element(
                     "line", x1=_at(left), x2=WIDTH - RIGHT, y1=_at(y), y2=_at(y), class_="grid"
                 ),
-                element("text", shown, x=_at(left - 5), y=_at(y + 4), text_anchor="end"),
+                element(
+                    "text", self.shown(value), x=_at(left - 5), y=_at(y + 4), text_anchor="end"
+                ),
             ]
         return joined(lines)
 

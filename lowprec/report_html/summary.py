@@ -80,7 +80,8 @@ def _accuracy(values: Values, name: str) -> list[Html]:
             continue
         change = after - before
         relative = f" ({signed(100 * change / abs(before), 2)} %)" if before and change else ""
-        small = joined([f"float {score(before)}, ", element("b", signed(change, 2)), relative])
+        shown = signed(change, 2) if change else "no change"
+        small = joined([f"float {score(before)}, ", element("b", shown), relative])
         made.append(_card(str(metric), score(after), small, _bars(before, after, score, name)))
     return made
 

@@ -378,7 +378,9 @@ def _score(value: Any) -> str:
 
 def _percent(value: Any) -> str:
     found = finite(value)
-    return "" if found is None else f"{100 * found:+.2f} %".replace("-", "−")
+    if found is None:
+        return ""
+    return f"{100 * found:+.2f} %".replace("-", "−") if found else "0"
 
 
 def _figure(value: Any) -> str:
