@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from lowprec.passes.matching import is_operator
 from lowprec.quantization.algorithms.equalize import is_equalizable, scale_spots
 from lowprec.quantization.algorithms.moments import Feed
 from lowprec.quantization.algorithms.outcome import Outcome
@@ -42,10 +43,15 @@ def smooth(model: ir.Model, feeds: Sequence[Feed], config: Config) -> Outcome:
     Args:
         model: Simplified float hub, before calibration: ranges change.
         feeds: A few typical feeds by input name.
-        config: Layers that it keeps out of int8 are left as they are.
+        config: Layers that it keeps out of int8 are left as they are. `auto` looks at models with
+            a LayerNormalization, and there at matrices that are worth a multiplication more.
     """
+    everywhere = config.algorithms.smoothing is True
+    if not everywhere and not any(is_operator(n, "LayerNormalization") for n in model.graph):
+        note = "no LayerNormalization, hence no outliers of transformers; other models with `true`"
+        return Outcome("smoothing", 0, None, note)
     spots = [spot for spot in find_spots(model, config) if not is_equalizable(spot)]
-    if config.algorithms.smoothing is not True:
+    if not everywhere:
         spots = [spot for spot in spots if _is_cheap(spot)]
     if not spots:
         return Outcome("smoothing", 0, None, "no tensor that layers read can be scaled")

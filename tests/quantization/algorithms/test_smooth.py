@@ -87,6 +87,18 @@ def test_where_nothing_absorbs_it_a_multiplication_is_inserted() -> None:
     np.testing.assert_array_equal(before[0], run(hub, feed)[0])
 
 
+def test_auto_looks_at_transformers_and_asks_nothing_of_other_models(monkeypatch) -> None:
+    text = f"m (float[1,9,{WIDTH}] x) => (float[1,9,256] q) {{ g = Gelu(x) q = MatMul(g, wq) }}"
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr("lowprec.quantization.algorithms.moments.compile_model", fail)
+    assert [o.changed for o in prepare(build(text, CONSTANTS), [FEED], AUTO)] == [0]
+    with pytest.raises(AssertionError, match="the model was run"):
+        prepare(build(text, CONSTANTS), [FEED], ON)
+
+
 def test_layers_that_stay_float_do_not_take_part() -> None:
     hub = attention()
     rules = [{"match": "*", "precision": "f32"}]
