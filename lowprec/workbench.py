@@ -62,6 +62,8 @@ FEEDS_KEPT = (
     8  # calibration feeds for what looks at a few: algorithms, and the comparison at the end
 )
 PROFILE_MS = 150  # how long the layers' times may take to measure
+LARGE_MACS = 1_000_000_000  # per sample; from here on fewer feeds are compared
+FEEDS_OF_LARGE = 4
 KEPT = 8  # settings whose graphs and histograms are remembered
 
 
@@ -221,7 +223,8 @@ class Workbench:
         # What is returned went through the same door as what is loaded from a file: the same bits.
         quantized = QuantizedModel(load_graph(result.model), config, report)
         if feeds and measure:
-            compare_outputs(self.original, quantized, feeds, report)
+            few = feeds[:FEEDS_OF_LARGE] if result.total_macs > LARGE_MACS else feeds
+            compare_outputs(self.original, quantized, few, report)
             measure_latency(self.original, quantized, feeds[0], report)
             measure_layers(self.original, quantized, feeds[0], report)
         return quantized

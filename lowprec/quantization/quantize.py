@@ -42,7 +42,7 @@ class QuantizationResult:
         layers: One record per operator that computes with floats or codes, in graph order.
         int8_macs: Multiply-adds of the layers that multiply codes (static and dynamic), for the
             shapes seen in calibration.
-        total_macs: Multiply-adds of all operators but those of branches that calibration never took.
+        total_macs: Multiply-adds of all operators, branches that calibration never took left out.
         note: Why nothing was quantised, where that holds for the whole model; else empty.
     """
 
