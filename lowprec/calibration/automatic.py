@@ -77,8 +77,16 @@ class Auto(WholeRule):
 
     @staticmethod
     def _note(best: str, errors: dict[str, float], rejected: list[str]) -> str:
+        """Say how much better the winner is, and what was out of the question."""
         parts = []
-        if best != "minmax" and errors[best] > 0:
+        others = [name for name in errors if name != best and errors[name] > 0]
+        if best == "minmax" and others and not rejected and errors[best] > 0:
+            other = min(others, key=errors.__getitem__)
+            loss = 10 * np.log10(errors[other] / errors[best])
+            parts.append(
+                f"{other} would be {loss:.1f} dB worse" if loss > 0 else "no gain in cutting"
+            )
+        elif best != "minmax" and errors[best] > 0:
             gain = 10 * np.log10(errors["minmax"] / errors[best])
             parts.append(f"{gain:.1f} dB better than minmax")
         return "; ".join(parts + rejected)

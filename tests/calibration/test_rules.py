@@ -112,3 +112,44 @@ def test_the_choice_does_not_depend_on_the_unit(scale: float) -> None:
     plain, scaled = observe("auto", values), observe("auto", values * np.float32(scale))
     assert plain.method == scaled.method
     assert scaled.rmax == pytest.approx(plain.rmax * scale, rel=0.02)
+
+
+def test_auto_says_what_it_did_and_what_it_rejected() -> None:
+    values = rng.standard_normal(1_000_000).astype(np.float32)
+    values[0] = 12
+    assert "dB better than minmax" in observe("auto", values).note
+    masked = values.copy()
+    masked[:3] = -10_000
+    assert observe("auto", masked).note
+    even = rng.uniform(-1, 1, 100_000).astype(np.float32)
+    assert observe("auto", even).note
+    assert observe("minmax", values).note == ""
+
+
+def test_exact_zeros_are_no_noise() -> None:
+    values = np.maximum(rng.standard_normal(500_000), 0).astype(np.float32)
+    found = observe("minmax", values)
+    scale = np.float32(found.rmax) / np.float32(255)
+    back = np.rint(values / scale) * scale
+    exact = 10 * np.log10(np.square(values).mean() / np.square(values - back).mean())
+    assert found.sqnr == pytest.approx(exact, abs=0.1)
+
+
+@pytest.mark.parametrize("momentum", [0, 0.5, 0.9])
+def test_momentum_is_a_key(momentum: float) -> None:
+    found = observe("moving-average", floats(0, 10), floats(0, 20), momentum=momentum)
+    assert found.rmax == pytest.approx(momentum * 10 + (1 - momentum) * 20)
+
+
+def test_auto_rejects_what_clips_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = rng.standard_normal(1_000_000).astype(np.float32)
+    values[0] = 12
+    monkeypatch.setattr("lowprec.calibration.automatic.MAX_CLIPPED", 1e-7)
+    found = observe("auto", values)
+    assert found.method == "minmax"
+    assert "% of the values" in found.note
+    monkeypatch.setattr("lowprec.calibration.automatic.MAX_CLIPPED", 1e-3)
+    monkeypatch.setattr("lowprec.calibration.automatic.MAX_CLIPPED_POWER", 1e-9)
+    found = observe("auto", values)
+    assert found.method == "minmax"
+    assert "% of the tensor's energy" in found.note
