@@ -1,4 +1,4 @@
-"""Pictures show what they are given: bars by count, the range that is held, trials in their place."""
+"""Pictures show what they are given: counted bars, the range held, trials in their place."""
 
 from __future__ import annotations
 
