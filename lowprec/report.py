@@ -117,7 +117,7 @@ class Report:
 
     @property
     def precision(self) -> str:
-        """What the configuration asked for: "int8" or "bf16"."""
+        """What the configuration asked for: "int8", "bf16" or another of its precisions."""
         return str(self.config.get("precision", "int8"))
 
     @property
@@ -129,6 +129,13 @@ class Report:
     def bf16_fraction(self) -> float:
         """Share of the multiply-adds whose operands are bf16, 0..1."""
         macs = sum(layer.macs or 0 for layer in self.layers if layer.precision == "bf16")
+        return macs / self.total_macs if self.total_macs else 0.0
+
+    def _share(self, precision: str) -> float:
+        """Return the share of the multiply-adds of the layers in `precision`, 0..1."""
+        if precision == "int8" and not any(x.precision == "int8-dynamic" for x in self.layers):
+            return self.int8_fraction
+        macs = sum(layer.macs or 0 for layer in self.layers if layer.precision == precision)
         return macs / self.total_macs if self.total_macs else 0.0
 
     def to_dict(self, *, times: bool = False) -> dict[str, Any]:
@@ -243,13 +250,13 @@ class Report:
 
     def _summary(self) -> str:
         precision = self.precision
-        fraction = self.bf16_fraction if precision == "bf16" else self.int8_fraction
-        quantized = sum(layer.precision == precision for layer in self.layers)
+        counts = Counter(layer.precision for layer in self.layers if layer.precision != "f32")
+        names = sorted(counts, key=lambda name: (name != precision, name)) or [precision]
+        operators = [f"{counts[name]} in {name}" for name in names]
+        operators[0] = f"{counts[names[0]]} of {len(self.layers)} operators in {names[0]}"
+        shares = " and ".join(f"{100 * self._share(name):.1f} %" for name in names)
         millions = f"{self.total_macs / 1e6:,.1f} million"
-        parts = [
-            f"{quantized} of {len(self.layers)} operators in {precision}",
-            f"{100 * fraction:.1f} % of {millions} multiply-adds",
-        ]
+        parts = [*operators, f"{shares} of {millions} multiply-adds"]
         if precision != "bf16" or self.samples:
             parts.append(f"{self.samples} calibration samples")
         if self.float_bytes and self.int8_bytes:
