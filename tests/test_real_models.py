@@ -87,6 +87,15 @@ def test_int8_decides_like_float(model, source):
     assert np.mean(np.concatenate(same)) >= LEAST_SAME.get(model.name, 0.95)
 
 
+@pytest.mark.skipif(not has_package("basic-pitch"), reason="basic-pitch is not installed")
+def test_basic_pitch_keeps_its_filters_in_float():
+    (pitch,) = (model for model in real_models() if model.name == "Basic Pitch")
+    report = lowprec.quantize(pitch.load(), pitch.feeds(4, 1)).report
+    assert 0.9 <= report.int8_fraction < 0.95
+    assert sum("a logarithm follows" in layer.reason for layer in report.layers) >= 20
+    assert min(output["sqnr"] for output in report.agreement) >= 25
+
+
 @pytest.fixture(scope="module")
 def recognizer_and_words():
     calibration, words = draw_words(1, 48, 80)
