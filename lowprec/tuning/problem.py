@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, Union
 
 from lowprec.config import Config
+from lowprec.errors import ConfigError
 from lowprec.tuning.changes import with_layers
 from lowprec.tuning.trial import Trial
 
@@ -114,6 +115,22 @@ class Problem:
         self._workbench = workbench
         self.remember = remember
         self._wins = wins
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """Keys of the configuration that the search must leave as they are.
+
+        `tuning.options.fixed`; the ladder of `basic` and the usual space heed it.
+
+        Raises:
+            ConfigError: it is no list of keys.
+        """
+        keys = self.options.get("fixed", ())
+        if not isinstance(keys, (list, tuple)) or not all(isinstance(key, str) for key in keys):
+            raise ConfigError(
+                "tuning.options.fixed must be a list of keys, for example [algorithms.smoothing]"
+            )
+        return frozenset(keys)
 
     def random(self) -> random.Random:
         """Return a new source of random numbers, the same in every run with the same seed."""

@@ -60,6 +60,23 @@ def test_dynamic_products_are_on_the_ladder_where_there_are_products():
     assert any("int8-dynamic: all MatMul" in trial.change for trial in result.trials)
 
 
+def test_what_is_fixed_is_left_alone():
+    options = {"fixed": ["calibration.method", "algorithms.smoothing", "layers"]}
+    changes = [trial.change for trial in search("basic", options=options).trials]
+    assert "algorithms.equalization: true" in changes
+    assert not any("calibration" in c or "smoothing" in c or "dynamic" in c for c in changes)
+    draws = search("random", options=options, accuracy={"relative": 0.0}, max_trials=20)
+    assert not any("calibration" in trial.change for trial in draws.trials)
+    with pytest.raises(ConfigError, match="must be a list of keys"):
+        search("basic", options={"fixed": "calibration.method"})
+
+
+def test_a_symmetric_scheme_is_not_given_up():
+    given = Config.of({"activations": {"scheme": "symmetric"}, "tuning": {"strategy": "basic"}})
+    result = tune(FakeWorkbench(), given, score)
+    assert not any("scheme" in trial.change for trial in result.trials)
+
+
 def test_layers_fall_back_in_the_order_of_what_they_cost():
     result = search("mse", accuracy={"relative": 0.0}, stop="exhausted")
     fallen = [in_float(trial) for trial in result.trials if in_float(trial)]

@@ -32,6 +32,8 @@ RUNGS: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("activations.scheme", ("auto",)),
 )
 
+KEPT = ("symmetric",)  # values that somebody chose for a runtime that knows nothing else
+
 Order = Callable[[Problem], list[Layer]]
 
 
@@ -58,11 +60,15 @@ def climb(problem: Problem, start: Trial) -> Generator[Proposal, Any, Trial]:
     best = start
     for key, values in RUNGS:
         present = _value(best.config, key)
+        if key in problem.fixed or present in KEPT:
+            continue
         rest = [value for value in values if value != present]
         candidates = [with_values(best.config, {key: value}) for value in rest]
         best = yield from _best_of(candidates, best)
     types = {layer.op_type for layer in problem.layers() if layer.precision == "int8"}
     products = [op_type for op_type in PRODUCTS if op_type in types]
+    if "layers" in problem.fixed:
+        products = []
     if products:
         best = yield from _best_of([with_types(best.config, products, "int8-dynamic")], best)
     return best

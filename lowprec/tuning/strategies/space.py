@@ -88,7 +88,8 @@ def _usual(problem: Problem) -> dict[str, list[object]]:
         values.sort(key=lambda value: value != present)
         if present not in values:
             values.insert(0, present)
-    if any(layer.op_type == "MatMul" for layer in layers):
+    dimensions = {key: values for key, values in dimensions.items() if key not in problem.fixed}
+    if any(layer.op_type == "MatMul" for layer in layers) and "layers" not in problem.fixed:
         dimensions[PRECISION + "MatMul"] = [None, "int8-dynamic"]
     dimensions[FALLBACK] = [0, *growing_counts(len(layers))]
     return dimensions
