@@ -32,9 +32,15 @@ LOG_SUFFIX = ".trials.jsonl"
 @click.option(
     "--evaluate",
     metavar="MODULE:FUNCTION",
-    help="A function from a model to a score, or a dict of such functions by name; without it, "
-    "the configuration's metric on its evaluation data.",
+    help="A function from a model to a score, or a dict of such functions by name.",
 )
+@click.option(
+    "--evaluation",
+    metavar="DATA",
+    help="Instead of --evaluate, with --metric: an .npz file with labels, or module:function "
+    "returning (inputs, labels).",
+)
+@click.option("--metric", metavar="NAME", help="topk, Accuracy, F1 ... or module:function.")
 @click.option(
     "-o",
     "--output",
@@ -45,10 +51,9 @@ LOG_SUFFIX = ".trials.jsonl"
     "-c",
     "--config",
     metavar="CONF.yaml",
-    help="Configuration: its section tuning, and whatever is not given here; Neural Compressor "
-    "1.x's too.",
+    help="Configuration: lowprec's or Neural Compressor 1.x's.",
 )
-@click.option("--precision", default="int8", help="What to start from; auto: chosen by layer.")
+@click.option("--precision", metavar="PRECISION", help="What to start from; auto: by layer.")
 @click.option("--strategy", metavar="NAME", help="Instead of tuning.strategy.")
 @click.option("--max-trials", type=int, metavar="N", help="Instead of tuning.max_trials.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Instead of tuning.timeout.")
@@ -60,25 +65,28 @@ LOG_SUFFIX = ".trials.jsonl"
 @click.option(
     "--report", metavar="REPORT.html", help="Write the full report too: a page, or REPORT.json."
 )
+@click.pass_context
 def tune(
+    context: click.Context,
     model: str | None,
     calibration: str | None,
     evaluate: str | None,
+    evaluation: str | None,
+    metric: str | None,
     output: str | None,
     config: str | None,
-    precision: str,
+    precision: str | None,
     strategy: str | None,
     max_trials: int | None,
     timeout: float | None,
     log: str | None,
     report: str | None,
-) -> int:
+) -> None:
     """Search for the best low-precision form of MODEL that keeps its accuracy.
 
     Exit code 0: the criterion is met. 1: it is missed, and the best so far is saved. A search that
     was stopped goes on from its log when it is started again.
     """
-    from lowprec import api
     from lowprec.atomic import resolve_target
     from lowprec.cli.display import megabytes
     from lowprec.compat import read_config
@@ -87,36 +95,38 @@ def tune(
     from lowprec.progress import progress_bar
 
     settings, notes = (Config(), []) if config is None else read_config(config)
+    changes = {"strategy": strategy, "max_trials": max_trials, "timeout": timeout, "log": log}
     run = plan_run(
-        api.with_precision(settings, precision),
+        _changed(settings, precision, changes),
         model=model,
         calibration=calibration,
+        evaluation=evaluation,
+        metric=metric,
         evaluate=None if evaluate is None else find_functions(evaluate),
         output=output,
         notes=notes,
     )
-    if run.evaluate is None:
+    if run.evaluate is None and run.config.precision != "auto":
         raise ConfigError(
-            "nothing says how a model is scored; give --evaluate MODULE:FUNCTION, or "
-            "evaluation.metric and data.evaluation in the configuration"
+            "nothing scores the models; give --evaluate MODULE:FUNCTION, or --evaluation with "
+            "--metric, or the configuration's data.evaluation and evaluation.metric"
         )
-    changes = {"strategy": strategy, "max_trials": max_trials, "timeout": timeout, "log": log}
-    run = replace(run, config=_with_tuning(run.config, changes, f"{run.output}{LOG_SUFFIX}"))
+    run = replace(run, config=_with_log(run.config, f"{run.output}{LOG_SUFFIX}"))
     for target in filter(None, (str(run.output), report)):
         resolve_target(target)
     _say_what_is_reused(run.config.tuning.log)
     with progress_bar("tuning") as progress:
-        made = run.execute(progress)
-    result = made.tuning
-    assert result is not None  # there are scores
+        result = run.execute(progress)
     result.model.save(run.output)
     if report is not None:
         result.model.report.save(report)
-    _print_trials(result.trials, result.best)
+    if result.tuning is not None:
+        _print_trials(result.tuning.trials, result.tuning.best)
     verdict = [note for note in result.model.report.notes if note.startswith("tuning:")]
     click.echo("\n".join(verdict))
-    click.echo(f"wrote {run.output}: {megabytes(run.output.stat().st_size)}")
-    return 0 if result.met else MISSED
+    click.echo(f"wrote {run.output}: {megabytes(Path(run.output).stat().st_size)}")
+    if result.met is False:
+        context.exit(MISSED)
 
 
 def find_functions(text: str) -> Callable[[Any], float] | Mapping[str, Callable[[Any], float]]:
@@ -147,14 +157,23 @@ def find_functions(text: str) -> Callable[[Any], float] | Mapping[str, Callable[
     return found  # type: ignore[no-any-return]
 
 
-def _with_tuning(config: Config, changes: Mapping[str, object], log: str) -> Config:
+def _changed(config: Config, precision: str | None, changes: Mapping[str, object]) -> Config:
+    """Return `config` with what the options say."""
     from lowprec.config import Config
 
     values = config.to_dict()
     values["tuning"].update({key: value for key, value in changes.items() if value is not None})
-    if values["tuning"]["log"] is None:
-        values["tuning"]["log"] = log
+    if precision is not None:
+        values["precision"] = precision
     return Config.from_dict(values)
+
+
+def _with_log(config: Config, log: str) -> Config:
+    if config.tuning.log is not None:
+        return config
+    import msgspec
+
+    return msgspec.structs.replace(config, tuning=msgspec.structs.replace(config.tuning, log=log))
 
 
 def _say_what_is_reused(log: str | None) -> None:

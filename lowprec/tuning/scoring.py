@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.config import Config, Tuning
 from lowprec.errors import ConfigError, LowprecError, QuantizationError, UnsupportedError
+from lowprec.optional import require
 from lowprec.tuning.measuring import fingerprint
 
 if TYPE_CHECKING:
@@ -159,20 +160,6 @@ class Scorer:
             self._payload = _pickled((dict(self._functions), self._rebuild))
 
 
-def optional_package(name: str, message: str) -> Any:
-    """Return the module `name`.
-
-    Raises:
-        LowprecError: it is not installed: `message`.
-    """
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if name.split(".")[0] != error.name:
-            raise  # it is installed, but something of its own is missing
-        raise LowprecError(message) from None
-
-
 def _timed(functions: Functions, model: object) -> tuple[dict[str, float], float]:
     start = perf_counter()
     return score(functions, model), perf_counter() - start
@@ -218,11 +205,7 @@ def _pickled(value: object) -> bytes:
 
 
 def _joblib() -> Any:
-    return optional_package(
-        "joblib",
-        "trials in parallel need joblib; `pip install lowprec[distributed]`, or leave "
-        "tuning.n_jobs at 1",
-    )
+    return require("joblib", "distributed", "tuning.n_jobs")
 
 
 def _joblib_is_configured() -> bool:
@@ -237,5 +220,10 @@ def _joblib_is_configured() -> bool:
 
 
 def _register_ray() -> None:
-    message = "tuning.backend 'ray' needs the package ray; `pip install ray`, or use loky"
-    optional_package("ray.util.joblib", message).register_ray()
+    try:
+        module = import_module("ray.util.joblib")
+    except ImportError:
+        raise LowprecError(
+            "tuning.backend 'ray' needs the package ray; `pip install ray`, or use loky"
+        ) from None
+    module.register_ray()

@@ -147,3 +147,22 @@ def test_quantize_with_evaluate_searches_in_processes_too(folder):
         "model.onnx", [data], config={"tuning": tuning}, evaluate=scores.agreement
     )
     assert [trial["number"] for trial in found.report.trials] == [0, 1, 2]
+
+
+def test_a_configuration_may_say_all_of_it(folder, capfd):
+    with np.load("scored.npz") as scored:
+        np.savez("labelled.npz", x=scored["x"], labels=scored["wanted"].argmax(axis=1))
+    more = "model: model.onnx\ndata: {calibration: data.npz, evaluation: labelled.npz}\n"
+    more += "evaluation: {metric: topk}\noutput: made/best.onnx\n"
+    (folder / "conf.yaml").write_text(more + CONF.replace("absolute: 55", "relative: 0.2"))
+    code = command_line(("tune", "-c", "conf.yaml"))
+    out = capfd.readouterr().out
+    assert code == 0, out
+    assert lowprec.load("made/best.onnx").report.trials
+    assert (folder / "made" / "best.onnx.trials.jsonl").is_file()
+
+
+def test_something_must_score_the_models(folder, capfd):
+    code = command_line(("tune", "model.onnx", "--calibration", "data.npz", "-o", "best.onnx"))
+    assert code == 2
+    assert "give --evaluate MODULE:FUNCTION" in capfd.readouterr().err

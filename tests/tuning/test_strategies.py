@@ -230,7 +230,7 @@ def test_optuna_is_left_as_quiet_as_it_was():
 )
 def test_a_missing_package_names_its_extra(monkeypatch, strategy, missing, extra):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(LowprecError, match=rf"pip install lowprec\[{extra}"):
+    with pytest.raises(LowprecError, match=rf"pip install 'lowprec\[{extra}"):
         search(strategy, n_jobs=2 if missing == "joblib" else 1)
 
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from lowprec.config import Config
+from lowprec.optional import require
 from lowprec.tuning.problem import Problem, Proposal
-from lowprec.tuning.scoring import optional_package
 from lowprec.tuning.strategies.space import Point, Space
 from lowprec.tuning.trial import Trial
 
@@ -149,11 +149,7 @@ def _quiet(optuna: Any) -> Iterator[None]:
 
 
 def _optuna() -> Any:
-    return optional_package(
-        "optuna",
-        "the strategies random and bayesian need Optuna; `pip install lowprec[tune]`, or use "
-        "another tuning.strategy",
-    )
+    return require("optuna", "tune", "tuning.strategy random or bayesian")
 
 
 __all__ = ["bayesian", "random"]
