@@ -91,7 +91,10 @@ def observe_in_parallel(
         streams = getattr(backend, "supports_return_generator", False)
         parallel = joblib.Parallel(return_as="generator" if streams else "list")
         run = partial(_run_shares, parallel, joblib.delayed(observe_share), workers)
-        return run(model, names, feeds, bins, done)
+        try:
+            return run(model, names, feeds, bins, done)
+        finally:
+            forget_models()  # of this process, where its threads were the workers
 
 
 def _run_shares(
