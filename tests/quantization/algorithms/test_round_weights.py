@@ -25,8 +25,8 @@ def inputs(count: int, depth: int) -> np.ndarray:
 
 
 def test_the_sums_are_closer_on_inputs_that_were_not_seen() -> None:
-    x = inputs(4096, 48)
-    w = rng.standard_normal((2, 20, 48)).astype(np.float32)
+    x = inputs(4096, 160)  # more than one block of columns
+    w = rng.standard_normal((2, 20, 160)).astype(np.float32)
     scale = np.abs(w).max(axis=2, keepdims=True) / 7  # few codes: rounding matters
     hessian = shrunk(np.stack([x[:2048].T @ x[:2048] / 2048] * 2), 2048)
     codes = round_rows(w, scale, hessian)

@@ -148,6 +148,22 @@ def test_shared_weights_stay_one_constant(algorithms) -> None:
         assert stored == len(different)
 
 
+def test_a_factor_for_one_reader_of_shared_weights_would_be_wrong_for_the_other() -> None:
+    """Here each pair's first layer has its own weights, and the second ones share theirs."""
+    hub = build(
+        "m (float[1,8,9,9] x) => (float[1,8,9,9] y, float[1,8,9,9] z) {"
+        " a = Conv(x, w) c = Relu(a) y = Conv<group=8, pads=[1,1,1,1]>(c, v)"
+        " e = Conv(x, w2) f = Relu(e) z = Conv<group=8, pads=[1,1,1,1]>(f, v) }",
+        {**SHARED, "w2": np.ascontiguousarray(SHARED["w"][::-1])},
+    )
+    feeds = tied_feeds()
+    before = outputs(hub, feeds)
+    assert prepare(hub, feeds, FORCED)[0].changed == 0
+    assert sum(value.name.startswith("v") for value in hub.graph.initializers.values()) == 1
+    for expected, actual in zip(before, outputs(hub, feeds), strict=True):
+        np.testing.assert_array_equal(expected, actual)
+
+
 def test_a_model_that_is_quantised_is_left_alone() -> None:
     hub, feeds = tied(), tied_feeds()
     result = quantized(hub, feeds, FORCED)
