@@ -104,10 +104,9 @@ def _key(content: str, question: Question, settings: Config) -> str:
 def _functions(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
-    from lowprec.cli.tune import find_functions
+    from lowprec.functions import find_functions
 
-    found = find_functions(text)
-    return dict(found) if isinstance(found, Mapping) else {text.rpartition(":")[2]: found}
+    return find_functions(text, "--evaluate")
 
 
 # ---- The table -----------------------------------------------------------------------------------

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -92,6 +89,7 @@ def tune(
     from lowprec.compat import read_config
     from lowprec.config import Config
     from lowprec.flow import plan_run
+    from lowprec.functions import find_functions
     from lowprec.progress import progress_bar
 
     settings, notes = (Config(), []) if config is None else read_config(config)
@@ -102,7 +100,7 @@ def tune(
         calibration=calibration,
         evaluation=evaluation,
         metric=metric,
-        evaluate=None if evaluate is None else find_functions(evaluate),
+        evaluate=None if evaluate is None else find_functions(evaluate, "--evaluate"),
         output=output,
         notes=notes,
     )
@@ -127,34 +125,6 @@ def tune(
     click.echo(f"wrote {run.output}: {megabytes(Path(run.output).stat().st_size)}")
     if result.met is False:
         context.exit(MISSED)
-
-
-def find_functions(text: str) -> Callable[[Any], float] | Mapping[str, Callable[[Any], float]]:
-    """Return the function, or the functions by name, that `module:name` means.
-
-    Raises:
-        ConfigError: the text has another form, or there is no such function.
-    """
-    module_name, colon, name = text.rpartition(":")
-    if not colon or not module_name or not name:
-        raise ConfigError(f"--evaluate {text}: give MODULE:FUNCTION, for example scores:top1")
-    # Stays: other processes that score trials import it, too.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(import_module(module_name), name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"--evaluate {text}: module '{module_name}' cannot be imported: {error}"
-        ) from None
-    except AttributeError:
-        raise ConfigError(f"--evaluate {text}: module '{module_name}' has no '{name}'") from None
-    if not callable(found) and not isinstance(found, Mapping):
-        raise ConfigError(
-            f"--evaluate {text}: it is a {type(found).__name__}; name a function from a model to a "
-            "score, or a dict of such functions"
-        )
-    return found  # type: ignore[no-any-return]
 
 
 def _changed(config: Config, precision: str | None, changes: Mapping[str, object]) -> Config:

@@ -4,7 +4,6 @@ from lowprec.quantization.algorithms import Outcome, prepare, refine, with_ends
 from lowprec.quantization.precisions import apply_precisions
 from lowprec.quantization.quantize import (
     QuantizationResult,
-    quantize_graph,
     tensors_to_calibrate,
 )
 from lowprec.report import LayerRecord
@@ -15,7 +14,6 @@ __all__ = [
     "QuantizationResult",
     "apply_precisions",
     "prepare",
-    "quantize_graph",
     "refine",
     "tensors_to_calibrate",
     "with_ends",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from lowprec.calibration.ranges import Range
 from lowprec.errors import QuantizationError
 from lowprec.graph.silence import silent_onnx_ir
 from lowprec.passes.simplify import eliminate_dead_nodes
-from lowprec.quantization.macs import Shape, concrete_shapes
+from lowprec.quantization.macs import Shape
 from lowprec.quantization.placement import (
     Placement,
     comes_from_codes,
@@ -59,7 +59,7 @@ class QuantizationResult:
 
 
 def tensors_to_calibrate(model: ir.Model, config: Config) -> list[str]:
-    """Return the names of the values whose ranges `quantize_graph` may ask for, in graph order.
+    """Return the names of the values whose ranges static layers may ask for, in graph order.
 
     Args:
         model: Simplified float hub.
@@ -79,42 +79,6 @@ def tensors_to_calibrate(model: ir.Model, config: Config) -> list[str]:
         names += [value.name for value in own if value in seen]
         names += sorted(value.name or "" for value in seen - set(own))  # read from outside
     return list(dict.fromkeys(name for name in names if name))
-
-
-def quantize_graph(
-    model: ir.Model,
-    ranges: Mapping[str, Range],
-    config: Config,
-    *,
-    input_shapes: Mapping[str, Iterable[int]] | None = None,
-) -> QuantizationResult:
-    """Return a copy of `model` in which activations and weights are quantised (see `placement`).
-
-    A model that is quantised already comes back as it is.
-
-    Args:
-        model: Simplified float hub.
-        ranges: By value name; a layer whose input has none stays float.
-        config: Dtypes, schemes, and layers to keep in float.
-        input_shapes: Shapes of the inputs as fed in calibration, by name; decides how many
-            multiply-adds each layer has. Without them declared shapes count.
-
-    Raises:
-        QuantizationError: a weight that is not finite, or a range that is not.
-    """
-    found = find_quantized_operator(model)
-    if found is not None:
-        note = f"already quantised: node {found.name!r} is a {found.op_type}"
-        return QuantizationResult(model.clone(), note=note)
-
-    result = QuantizationResult(model.clone())
-    infer_types(result.model)
-    shapes = concrete_shapes(model, input_shapes)
-    for graph in list(result.model.graphs()):
-        records = quantize_one(result, graph, ranges, config, shapes)
-        result.layers += records.values()
-    finish(result.model)
-    return result
 
 
 def infer_types(model: ir.Model) -> None:

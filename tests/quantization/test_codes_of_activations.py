@@ -138,7 +138,7 @@ def test_rules_set_method_and_scheme_of_what_a_layer_reads() -> None:
 
 
 def test_a_range_without_a_scheme_follows_the_config() -> None:
-    from lowprec.quantization import quantize_graph
+    from lowprec.quantization import apply_precisions
 
     model = build(TEXT, W)
     ranges = {name: Range(-1.0, 3.0, "mine") for name in ("x", "r", "c", "t")}
@@ -148,5 +148,5 @@ def test_a_range_without_a_scheme_follows_the_config() -> None:
             "layers": [{"op_type": "Conv", "precision": "int8"}],
         }
     )
-    result = quantize_graph(model, ranges, config)
+    result = apply_precisions(model, ranges, config)
     assert {layer.zero_point for layer in result.layers if layer.tensor} == {0}

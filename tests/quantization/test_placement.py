@@ -12,7 +12,7 @@ from small_models import build, operators
 from lowprec.calibration.ranges import Range
 from lowprec.config import Config
 from lowprec.passes import simplify
-from lowprec.quantization import QuantizationResult, quantize_graph, tensors_to_calibrate
+from lowprec.quantization import QuantizationResult, apply_precisions, tensors_to_calibrate
 
 rng = np.random.default_rng(11)
 
@@ -28,7 +28,7 @@ def quantize(
     config = config or Config()
     simplify(model)
     names = tensors_to_calibrate(model, config)
-    return quantize_graph(model, {n: Range(rmin, rmax, "minmax") for n in names}, config)
+    return apply_precisions(model, {n: Range(rmin, rmax, "minmax") for n in names}, config)
 
 
 def reasons(result: QuantizationResult) -> dict[str, str]:
@@ -198,7 +198,7 @@ def test_parts_that_only_a_concat_reads_are_rounded_once_with_its_scale() -> Non
     )
     simplify(model)
     ranges = {"x": (-1.0, 1.0), "a": (-2.0, 1.0), "b": (-1.0, 2.0), "c": (-3.0, 3.0)}
-    result = quantize_graph(
+    result = apply_precisions(
         model, {name: Range(*ends, "minmax") for name, ends in ranges.items()}, Config()
     )
     (concat,) = [node for node in result.model.graph if node.op_type == "Concat"]
@@ -269,7 +269,7 @@ def test_a_body_quantises_what_it_reads_from_outside_inside_of_it() -> None:
 def test_a_quantised_model_comes_back_as_it_is() -> None:
     first = quantize(build(TWO_CONVS % "Relu", WEIGHTS))
     assert tensors_to_calibrate(first.model, Config()) == []
-    again = quantize_graph(first.model, {}, Config())
+    again = apply_precisions(first.model, {}, Config())
     assert again.note.startswith("already quantised")
     assert operators(again.model) == operators(first.model)
 
@@ -285,7 +285,7 @@ def test_every_float_operator_has_a_reason() -> None:
 def test_a_layer_whose_input_was_never_seen_stays_float() -> None:
     model = build(TWO_CONVS % "Relu", WEIGHTS)
     simplify(model)
-    result = quantize_graph(model, {"x": Range(-1, 1, "minmax")}, Config())
+    result = apply_precisions(model, {"x": Range(-1, 1, "minmax")}, Config())
     assert int8(result) == ["Conv"]
     assert any("calibration never saw its input h" in r for r in reasons(result).values())
 
@@ -297,17 +297,17 @@ def test_a_depthwise_layer_with_a_coarse_input_stays_float_unless_asked_for() ->
     )
     model = build(text, {"w": floats(4, 4, 3, 3), "v": floats(4, 1, 3, 3)})
     ranges = {"x": Range(-1, 1, "minmax", sqnr=25), "h": Range(-1, 1, "minmax", sqnr=25)}
-    result = quantize_graph(model, ranges, Config())
+    result = apply_precisions(model, ranges, Config())
     assert int8(result) == ["Conv"]
     assert any("25.0 dB" in reason for reason in reasons(result).values())
     fine = {**ranges, "h": Range(-1, 1, "minmax", sqnr=35)}
-    assert int8(quantize_graph(model, fine, Config())) == ["Conv", "Conv"]
+    assert int8(apply_precisions(model, fine, Config())) == ["Conv", "Conv"]
     asked = Config.of({"layers": [{"op_type": "Conv", "precision": "int8"}]})
-    assert int8(quantize_graph(model, ranges, asked)) == ["Conv", "Conv"]
+    assert int8(apply_precisions(model, ranges, asked)) == ["Conv", "Conv"]
 
 
 def test_no_layer_reads_what_eight_bits_ruin() -> None:
     model = build("m (float[2,16] x) => (float[2,8] y) { y = MatMul(x, w) }", {"w": floats(16, 8)})
-    result = quantize_graph(model, {"x": Range(-1e6, 1, "minmax", sqnr=4)}, Config())
+    result = apply_precisions(model, {"x": Range(-1e6, 1, "minmax", sqnr=4)}, Config())
     assert int8(result) == []
     assert "eight bits would leave its input 4.0 dB" in "".join(reasons(result).values())

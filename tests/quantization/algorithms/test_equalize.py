@@ -10,7 +10,7 @@ from small_models import build, values_of
 from lowprec.calibration.ranges import Range
 from lowprec.config import Config
 from lowprec.engine import compile_model
-from lowprec.quantization import prepare, quantize_graph, tensors_to_calibrate
+from lowprec.quantization import apply_precisions, prepare, tensors_to_calibrate
 
 rng = np.random.default_rng(17)
 SPREAD = 10.0 ** np.linspace(-3, 0, 8, dtype=np.float32)
@@ -52,7 +52,7 @@ def signal_to_noise(hub: ir.Model, config: Config = Config()) -> float:  # noqa:
     seen = values_of(hub, names, FEED)
     ranges = {n: Range(float(a.min()), float(a.max()), "minmax") for n, a in seen.items()}
     (expected,) = run(hub, FEED)
-    (actual,) = run(quantize_graph(hub, ranges, config).model, FEED)
+    (actual,) = run(apply_precisions(hub, ranges, config).model, FEED)
     return float(10 * np.log10(np.square(expected).sum() / np.square(expected - actual).sum()))
 
 

@@ -13,7 +13,7 @@ from lowprec.calibration.ranges import Range
 from lowprec.config import Config
 from lowprec.errors import QuantizationError
 from lowprec.passes import simplify
-from lowprec.quantization import QuantizationResult, quantize_graph, tensors_to_calibrate
+from lowprec.quantization import QuantizationResult, apply_precisions, tensors_to_calibrate
 
 rng = np.random.default_rng(5)
 EVERYTHING = Config.of({"layers": [{"match": "*", "precision": "int8"}]})  # however small
@@ -82,7 +82,7 @@ def quantize(name: str, config: Config | None = None) -> tuple[ir.Model, Quantiz
     names = tensors_to_calibrate(model, config)
     seen = values_of(model, names, feeds(name))
     ranges = {t: Range(float(seen[t].min()), float(seen[t].max()), "minmax") for t in names}
-    return model, quantize_graph(model, ranges, config, input_shapes=shapes)
+    return model, apply_precisions(model, ranges, config, input_shapes=shapes)
 
 
 def feeds(name: str) -> dict[str, np.ndarray]:
@@ -196,7 +196,7 @@ def test_symmetric_s8_activations() -> None:
 
 def test_a_tensor_of_zeros_is_legal() -> None:
     model = build("m (float[2,16] x) => (float[2,8] y) { y = MatMul(x, w) }", {"w": floats(16, 8)})
-    result = quantize_graph(model, {"x": Range(0.0, 0.0, "minmax")}, Config())
+    result = apply_precisions(model, {"x": Range(0.0, 0.0, "minmax")}, Config())
     (scale,) = [n.inputs[1] for n in result.model.graph if n.op_type == "QuantizeLinear"]
     assert scale.const_value.numpy() == 1.0
     (y,) = run(result.model, {"x": np.zeros((2, 16), np.float32)})
@@ -207,7 +207,7 @@ def test_a_tensor_of_zeros_is_legal() -> None:
 def test_a_range_must_be_finite_and_in_order(bad: tuple[float, float]) -> None:
     model = build("m (float[2,16] x) => (float[2,8] y) { y = MatMul(x, w) }", {"w": floats(16, 8)})
     with pytest.raises(QuantizationError, match="tensor 'x' has range"):
-        quantize_graph(model, {"x": Range(*bad, "minmax")}, Config())
+        apply_precisions(model, {"x": Range(*bad, "minmax")}, Config())
 
 
 def test_a_bias_shared_by_two_layers_is_stored_with_each_ones_scale() -> None:
@@ -215,7 +215,7 @@ def test_a_bias_shared_by_two_layers_is_stored_with_each_ones_scale() -> None:
         "m (float[2,16] x) => (float[2,8] y, float[2,8] z) { y = Gemm(x, w, b) z = Gemm(x, v, b) }",
         {"w": floats(16, 8), "v": 7 * floats(16, 8), "b": floats(8)},
     )
-    result = quantize_graph(model, {"x": Range(-3, 3, "minmax")}, Config())
+    result = apply_precisions(model, {"x": Range(-3, 3, "minmax")}, Config())
     x = floats(2, 16)
     for expected, actual in zip(run(model, {"x": x}), run(result.model, {"x": x}), strict=True):
         assert np.abs(expected - actual).max() < 0.05 * np.abs(expected).max()
