@@ -167,7 +167,7 @@ def test_a_cluster_of_two_dask_workers_calibrates() -> None:
             n_workers=2,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",  # any free port: other clusters may run here
             host="127.0.0.1",
         ) as cluster,
         distributed.Client(cluster),
