@@ -44,6 +44,8 @@ LEAST_WIN = 0.1
 """dB below which restoring one more layer is not worth it."""
 WORTH_SAYING = 1.0
 """dB that all of them together must win: below, the harm is spread over the model."""
+GOOD = 40.0
+"""dB from which nothing is advised: an error of one percent."""
 ENOUGH_MORE = 10.0
 """dB that equal outputs count for above the best unequal ones."""
 STRAIGHT = 0.05
@@ -97,6 +99,8 @@ class Advice:
     @property
     def sentence(self) -> str:
         """What to do and what it wins, in one sentence."""
+        if not self.layers and self.before.sqnr >= GOOD:
+            return f"Nothing needs to change: the outputs keep {self.before.sqnr:.1f} dB of float's"
         if not self.layers:
             return (
                 "No few layers stand out: what quantising costs is spread over the model. Where it "
@@ -142,6 +146,8 @@ class Advice:
     def _effects(self, after: Measured) -> str:
         before = self.before
         parts = [f"{after.sqnr - before.sqnr:+.1f} dB ({before.sqnr:.1f} to {after.sqnr:.1f})"]
+        if math.isinf(after.sqnr):
+            parts = [f"equal to float (before: {before.sqnr:.1f} dB)"]
         parts += [
             f"{name} {after.scores[name] - score:+.4g} ({score:.4g} to {after.scores[name]:.4g})"
             for name, score in before.scores.items()
@@ -203,7 +209,7 @@ def advise(
     before: Measured | None = None
     # What layers win together in the switchboard, they need not win when all is quantised anew.
     for count in dict.fromkeys((_fewest(ladder), len(chosen) if _fewest(ladder) else 0)):
-        layers = tuple(chosen[:count])
+        layers = tuple(chosen[:count]) if ladder[0] < GOOD and count < len(found) else ()
         rules = [with_rules(config, dict.fromkeys(layers, low)) for low in precisions if layers]
         before, *options = bench.measure([config, *rules], ["", *precisions][: len(rules) + 1])
         if options and max(option.sqnr for option in options) >= before.sqnr + WORTH_SAYING:

@@ -65,11 +65,30 @@ def test_where_no_layer_stands_out_it_says_so() -> None:
     assert found.before.ms > 0
 
 
+def test_what_is_good_needs_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = workbench()
+    found = analyse(bench, ASK)
+    monkeypatch.setattr("lowprec.sensitivity.advice.GOOD", 1.0)
+    advice = advise(bench, ASK, found)
+    assert advice is not None
+    assert advice.layers == ()
+    kept = f"{advice.before.sqnr:.1f} dB"
+    assert advice.sentence.startswith(f"Nothing needs to change: the outputs keep {kept}")
+
+
+def test_all_layers_in_float_is_no_advice() -> None:
+    bench = workbench()
+    found = [layer for layer in analyse(bench, ASK) if layer.name == BAD]
+    advice = advise(bench, ASK, found)
+    assert advice is not None
+    assert advice.layers == ()
+
+
 def test_what_wins_nothing_when_quantised_anew_is_not_advised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench = workbench()
-    found = analyse(bench, ASK, only=[BAD])
+    found = analyse(bench, ASK)
     monkeypatch.setattr("lowprec.sensitivity.advice.WORTH_SAYING", 1000.0)
     monkeypatch.setattr("lowprec.sensitivity.advice._fewest", lambda ladder: 1)
     advice = advise(bench, ASK, found)
