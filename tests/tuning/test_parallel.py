@@ -113,7 +113,7 @@ def test_a_cluster_of_two_workers_calibrates_and_tunes():
     wanted = outcome(search("exhaustive", 56.0))
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         ) as cluster,
         distributed.Client(cluster),
     ):
