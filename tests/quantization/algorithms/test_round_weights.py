@@ -110,6 +110,21 @@ def test_the_outputs_get_better() -> None:
     assert sqnr(hub, result.model, feeds[8:]) > before + 1
 
 
+def test_auto_leaves_expensive_layers_at_the_nearest_codes(monkeypatch) -> None:
+    monkeypatch.setattr("lowprec.quantization.algorithms.round_weights.CHEAP_DEPTH", 24)
+    hub, feeds = network()
+    auto = Config.of({"algorithms": {"bias_correction": False, "rounding": "auto"}, **IN_INT8})
+    result = quantized(hub, feeds[:8], auto)
+    codes = {n: a.copy() for n, a in integer_constants(result.model, np.int8).items()}
+    refine(hub, result, feeds[:8], auto)
+    changed = {
+        name.partition("_")[0]
+        for name, array in integer_constants(result.model, np.int8).items()
+        if (array != codes[name]).any()
+    }
+    assert changed == {"v", "u"}  # 9 and 24 weights a row; w has 27 and t 32
+
+
 def test_nearest_changes_nothing() -> None:
     hub, feeds = network()
     nearest = Config.of({"algorithms": {"bias_correction": False}, **IN_INT8})
