@@ -49,7 +49,7 @@ from lowprec.quantization import (
 )
 from lowprec.quantization.recognition import find_quantized_operator
 from lowprec.report import Report
-from lowprec.timing import median_times
+from lowprec.timing import least_times
 
 if TYPE_CHECKING:
     from lowprec.calibration.rules import RuleFactory
@@ -323,7 +323,7 @@ def measure_latency(
     original: CompiledModel, quantized: QuantizedModel, feed: Feed, report: Report
 ) -> None:
     """Write into `report` how long both models take for `feed`."""
-    times = median_times(
+    times = least_times(
         {"float": lambda: original.run(feed), report.precision: lambda: quantized.run(feed)},
         seconds=0.2,
         least=3,
