@@ -80,7 +80,6 @@ def quantize(
     from lowprec.sources import resolve
 
     settings = with_precision(Config.of(config), precision)
-    settings.check_supported()
     settings, calibration_data, evaluate = resolve(settings, calibration_data, evaluate)
     captured = capture(model, example_inputs=example_inputs)
     workbench = open_workbench(captured, calibration_data, settings)

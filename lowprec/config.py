@@ -12,8 +12,7 @@
     data: {calibration: samples.npz, evaluation: {dataset: {ImageFolder: {root: photos}}}}
     evaluation: {metric: {topk: {k: 1}}}
 
-Every key is optional. What a later version will do is accepted here, so that a configuration file
-can be shared between versions, and refused at use by `check_supported`, never silently ignored.
+Every key is optional, and every one that is accepted is acted upon.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from lowprec.config_text import (
     word,
     words,
 )
-from lowprec.errors import ConfigError, UnsupportedError
+from lowprec.errors import ConfigError
 
 Precision = Literal["int8", "int8-dynamic", "int8-weight-only", "bf16", "f16-weight-only", "auto"]
 LayerPrecision = Literal[
@@ -418,16 +417,6 @@ class Config(_Section, frozen=True, kw_only=True):
                 return value
         return None
 
-    def check_supported(self) -> None:
-        """Raise UnsupportedError when the configuration asks for what a later version does.
-
-        At the moment every key that is accepted is acted upon, and nothing is refused.
-        """
-        checks: list[tuple[str, object, tuple[object, ...]]] = []
-        for key, value, supported in checks:
-            if value not in supported:
-                _refuse(key, value, supported)
-
 
 def read_text(source: str | os.PathLike[str]) -> str:
     """Return the text of a configuration file.
@@ -463,12 +452,6 @@ def is_neural_compressor(values: Mapping[Any, Any]) -> bool:
         or isinstance(tuning.get("strategy"), Mapping)
         or "accuracy" in evaluation
         or "performance" in evaluation
-    )
-
-
-def _refuse(key: str, value: object, supported: tuple[object, ...]) -> None:
-    raise UnsupportedError(
-        f"{key}: {word(value)} is not in this version of lowprec; use {words(supported)}"
     )
 
 

@@ -68,7 +68,6 @@ class Run:
         """
         from lowprec import api
 
-        self.config.check_supported()
         captured: Captured = api.capture(self.model)
         workbench = api.open_workbench(captured, self.calibration, self.config)
         found: TuningResult | None = None

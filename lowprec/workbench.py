@@ -147,7 +147,7 @@ class Workbench:
         """Return the graph and the ranges for `config`: the first time computed, then remembered.
 
         Args:
-            config: Checked by `check_supported`.
+            config: Any precision but auto.
             progress: Called as progress(done, total) while samples are consumed.
 
         Raises:
@@ -181,7 +181,6 @@ class Workbench:
             DataError: data is needed and there is none, or it is not usable.
             ConfigError: the configuration cannot be applied.
         """
-        config.check_supported()
         if config.precision == "auto":
             raise ConfigError(
                 "precision auto is a search: lowprec.quantize() runs it; a workbench "

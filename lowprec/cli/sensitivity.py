@@ -63,7 +63,6 @@ def find_report(question: Question) -> Report:
 
     settings = Config() if question.config is None else read_config(question.config)[0]
     settings = api.with_precision(settings, question.precision)
-    settings.check_supported()
     data = find_data(question.calibration or settings.data.calibration, "--calibration")
     if data is None:
         raise DataError(
