@@ -43,7 +43,9 @@ def layer_times(
             readers.setdefault(record.tensor, record.name)
     both = []
     for session in (original, quantized):
-        rounds = [session.profile(feed, repeats=1) for _ in range(max(repeats, 1))]
+        rounds = [
+            session.profile(feed, repeats=1, warm=number > 0) for number in range(max(repeats, 1))
+        ]
         times: dict[str, float] = {}
         for index, step in enumerate(rounds[0]):
             owner = step.row.name if step.row.name in names else _owner(step.row.name, readers)

@@ -48,7 +48,11 @@ def median_times(
 
 
 def least_times(
-    runs: Mapping[str, Callable[[], object]], *, seconds: float = 0.5, least: int = 5
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float = 0.5,
+    least: int = 5,
+    warm: bool = False,
 ) -> dict[str, float]:
     """Return the shortest duration of each run in seconds: what it takes when nobody disturbs.
 
@@ -59,9 +63,10 @@ def least_times(
         runs: What to time, by name.
         seconds: How long to measure, for all together.
         least: Turns to take at least, however long they are.
+        warm: All of them have run just before: no run is only for warming up.
     """
     times = dict.fromkeys(runs, float("inf"))
-    for run in runs.values():
+    for run in () if warm else runs.values():
         run()
     order = list(runs)
     end = perf_counter() + seconds

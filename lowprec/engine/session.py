@@ -515,12 +515,21 @@ class Session:
             node.op_type, node.name or "", "reference", "numpy", "", 0.0, f"native: {why}", False
         )
 
-    def profile(self, feeds: Mapping[str, npt.ArrayLike], *, repeats: int = 10) -> list[StepTime]:
-        """Return the median time of each step over `repeats` runs (after one that warms up)."""
+    def profile(
+        self, feeds: Mapping[str, npt.ArrayLike], *, repeats: int = 10, warm: bool = False
+    ) -> list[StepTime]:
+        """Return the median time of each step over `repeats` runs.
+
+        Args:
+            feeds: As for `run`.
+            repeats: Runs that count.
+            warm: They need no run before them that does not count.
+        """
         import statistics
 
         checked = self._checked(feeds)
-        self._run(checked, timed=True)
+        if not warm:
+            self._run(checked, timed=True)
         rounds = [self._run(checked, timed=True)[1] for _ in range(max(1, repeats))]
         return [
             StepTime(rounds[0][i][0], statistics.median(r[i][1] for r in rounds))

@@ -63,7 +63,10 @@ def test_the_suite_passes_but_for_the_list(tmp_path):
     unlisted = {name: reason for name, reason in failed.items() if not listed(name)}
     assert unlisted == {}, "these fail and are not in not_passing.txt"
     passing = {name for name in results if name not in failed}
-    assert {name for name in passing if listed(name)} == set(), "these pass: take them off the list"
+    # What is drawn at random may come out as expected, now and then.
+    sure = {pattern for pattern, reason in patterns().items() if not reason.startswith("random")}
+    wrong = {name for name in passing if sure.intersection(listed(name))}
+    assert wrong == set(), "these pass: take them off the list"
     idle = set(patterns()) - {pattern for name in failed for pattern in listed(name)}
     assert idle == set(), "these patterns name no case"
     native = sum(outcome == "native" for outcome, _ in results.values())

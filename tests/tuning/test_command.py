@@ -51,6 +51,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "conf.yaml").write_text(CONF)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())
+    sys.modules.pop("scores", None)  # another test's
     yield tmp_path
     sys.modules.pop("scores", None)
 
