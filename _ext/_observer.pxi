@@ -341,7 +341,7 @@ cdef class ChannelObserver:
         return bounds[0], bounds[1]
 
     def sums(self, int64_t channel):
-        """Return the sums of the channel's finite values and of their squares, as TensorObserver."""
+        """Return the sums of the channel's finite values and of their squares."""
         if not 0 <= channel < self.observer.channels():
             raise ValueError(f"channel {channel} is none of {self.observer.channels()}")
         limbs = np.empty((2, LIMBS), np.int64)
