@@ -16,9 +16,12 @@ class Rounds:
 
     def __init__(self, *rounds: dict[str, float]) -> None:
         self._rounds = iter(rounds)
+        self._started = False
 
-    def profile(self, feed: object, *, repeats: int) -> list[StepTime]:
+    def profile(self, feed: object, *, repeats: int, warm: bool) -> list[StepTime]:
         assert repeats == 1
+        assert warm == self._started  # the first run may have to plan
+        self._started = True
         return [
             StepTime(StepRow("op", name, "kernel", "isa", "f32[1]", 0.0, "", True), ms / 1e3)
             for name, ms in next(self._rounds).items()
