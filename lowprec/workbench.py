@@ -40,7 +40,6 @@ from lowprec.models import REPORT_KEY, CompiledModel, QuantizedModel
 from lowprec.passes import simplify
 from lowprec.quantization import (
     Outcome,
-    QuantizationResult,
     apply_precisions,
     prepare,
     refine,
@@ -196,8 +195,17 @@ class Workbench:
             return earlier
         if prepared is None:
             prepared = self.prepared(config, progress)
-        result, outcomes = self.rewrite(config, prepared)
         calibration, feeds = prepared.calibration, self.kept_feeds(config)
+        ends = with_ends(self.hub, config)
+        result = apply_precisions(
+            prepared.hub,
+            calibration.ranges if calibration else {},
+            ends,
+            input_shapes=calibration.input_shapes if calibration else _shapes_of(feeds),
+        )
+        outcomes = list(prepared.outcomes)
+        if not result.note:
+            outcomes += refine(prepared.hub, result, feeds, ends)
         report = Report(
             model=self.name,
             config=config.to_dict(),
@@ -227,29 +235,6 @@ class Workbench:
             measure_latency(self.original, quantized, feeds[0], report)
             measure_layers(self.original, quantized, feeds[0], report)
         return quantized
-
-    def rewrite(
-        self, config: Config, prepared: Prepared
-    ) -> tuple[QuantizationResult, list[Outcome]]:
-        """Return the quantised graph, which nothing has compiled yet, and what algorithms did.
-
-        Args:
-            config: As for `quantize`.
-            prepared: As for `quantize`.
-        """
-        config = with_ends(self.hub, config)
-        calibration = prepared.calibration
-        feeds = self.kept_feeds(config)
-        result = apply_precisions(
-            prepared.hub,
-            calibration.ranges if calibration else {},
-            config,
-            input_shapes=calibration.input_shapes if calibration else _shapes_of(feeds),
-        )
-        outcomes = list(prepared.outcomes)
-        if not result.note:
-            outcomes += refine(prepared.hub, result, feeds, config)
-        return result, outcomes
 
     def _prepare(self, config: Config, progress: Progress | None) -> Prepared:
         hub = self.hub.clone()

@@ -9,7 +9,11 @@ import onnx_ir as ir
 
 
 def model_digest(model: ir.Model) -> str:
-    """Return a hash of what `model` computes: nodes, names, constants; metadata do not count."""
+    """Return a hash of what `model` computes: nodes, names, constants.
+
+    Metadata of nodes count, for they hold the scale of a recurrent layer's state; the model's own
+    do not.
+    """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr(sorted(model.opset_imports.items())).encode())
     graph = model.graph
@@ -26,9 +30,7 @@ def model_digest(model: ir.Model) -> str:
             array = np.ascontiguousarray(tensor.numpy())
             digest.update(array.reshape(-1).view(np.uint8).data)
     for node in graph:
-        bare = ir.serde.serialize_node(node)
-        del bare.metadata_props[:]
-        digest.update(bare.SerializeToString(deterministic=True))
+        digest.update(ir.serde.serialize_node(node).SerializeToString(deterministic=True))
     for key in sorted(model.functions):
         function = ir.serde.serialize_function(model.functions[key])
         digest.update(function.SerializeToString(deterministic=True))

@@ -154,20 +154,21 @@ def find_layer(node: ir.Node) -> Layer | str:
 
 def set_weights(layer: Layer, array: NDArray[np.float32], names: NameSource) -> None:
     """Give `layer` the weights `array`; others that read the old ones keep them."""
-    _set_input(layer.node, 1, array, layer.weights.name or "weights", names)
+    set_constant(layer.node, 1, array, layer.weights.name or "weights", names)
 
 
 def set_bias(layer: Layer, array: NDArray[np.float32], names: NameSource) -> None:
     """Give `layer` (not a MatMul) the bias `array`, shape (channels,)."""
-    if len(layer.node.inputs) < 3:
-        layer.node.resize_inputs(3)
     name = layer.bias.name if layer.bias is not None else None
-    _set_input(layer.node, 2, array, name or f"{layer.weights.name}_bias", names)
+    set_constant(layer.node, 2, array, name or f"{layer.weights.name}_bias", names)
 
 
-def _set_input(
-    node: ir.Node, index: int, array: NDArray[np.float32], name: str, names: NameSource
+def set_constant(
+    node: ir.Node, index: int, array: NDArray[np.generic], name: str, names: NameSource
 ) -> None:
+    """Give `node` a constant: in the old one's place where nobody else reads it, else as `name`."""
+    if len(node.inputs) <= index:
+        node.resize_inputs(index + 1)
     old = node.inputs[index]
     graph = graph_of(node)
     mine = old is not None and old.graph is graph and not old.is_graph_output()

@@ -99,11 +99,6 @@ def total_noise(layers: Sequence[LayerCost], chosen: Mapping[str, str]) -> float
     return sum(layer.noise_of(chosen[layer.name]) for layer in layers)
 
 
-def total_seconds(layers: Sequence[LayerCost], chosen: Mapping[str, str]) -> float:
-    """Return the time of a choice."""
-    return sum(layer.seconds[chosen[layer.name]] for layer in layers)
-
-
 def why(layer: LayerCost, precision: str) -> str:
     """Return why `layer` got `precision`, for a report; empty where nothing needs saying."""
     lowest = layer.fastest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from lowprec.timing import median_times
@@ -45,7 +44,7 @@ class Benchmark:
 
 
 def fingerprint(model: QuantizedModel) -> str | None:
-    """Return what stands for the graph and weights of `model`; None when that cannot be had.
+    """Return what stands for the graph and weights of `model`; None for one without a graph.
 
     Two configurations that make the same model (smoothing where nothing can be smoothed) need only
     one evaluation.
@@ -53,10 +52,6 @@ def fingerprint(model: QuantizedModel) -> str | None:
     hub = getattr(model, "hub", None)
     if hub is None:
         return None
-    from lowprec.graph import to_proto
+    from lowprec.graph.digest import model_digest
 
-    try:
-        content = to_proto(hub).SerializeToString(deterministic=True)
-    except ValueError:  # larger than a protobuf can be
-        return None
-    return hashlib.sha256(content).hexdigest()
+    return model_digest(hub)

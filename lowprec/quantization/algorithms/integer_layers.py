@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lowprec.passes.layers import Layer, find_layer
+from lowprec.passes.layers import Layer, find_layer, set_constant
 from lowprec.passes.matching import (
     NameSource,
     add_constant,
@@ -215,17 +215,9 @@ def replace_constant(
     node: ir.Node, index: int, array: NDArray[np.generic], names: NameSource
 ) -> None:
     """Give `node` a constant, of the same name where nobody else reads the old one."""
-    if len(node.inputs) <= index:
-        node.resize_inputs(index + 1)
-    old = node.inputs[index]
-    graph = graph_of(node)
-    mine = old is not None and old.graph is graph and not old.is_graph_output()
-    if old is not None and mine and len(old.uses()) == 1:
-        old.const_value = ir.Tensor(np.ascontiguousarray(array), name=old.name)
-        old.shape = ir.Shape(array.shape)
-        return
-    name = names.fresh((old.name if old is not None else None) or f"{node.outputs[0].name}_shift")
-    node.replace_input_with(index, add_constant(graph, name, array))
+    old = node.inputs[index] if index < len(node.inputs) else None
+    name = (old.name if old is not None else None) or f"{node.outputs[0].name}_shift"
+    set_constant(node, index, array, name, names)
 
 
 def set_codes(target: IntegerLayer, codes: NDArray[np.int8], names: NameSource) -> None:
