@@ -12,6 +12,12 @@ from lowprec.errors import ModelError
 
 Array = NDArray[np.generic]
 
+# What an output of the same computation in another order of summation keeps, in dB and as a share.
+SAME_FLOATS = 50.0
+SAME_HALVES = 25.0
+SAME_INTEGERS = 0.98
+NEGLIGIBLE = 1e-6
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -101,6 +107,36 @@ class AgreementSum:
             equal=self._equal / self._values if self._values else 1.0,
             samples=self._samples,
         )
+
+
+def disagreement(name: str, expected: Array, actual: Array) -> str:
+    """Return in words how two results of one computation differ; empty where rounding explains it.
+
+    Args:
+        name: Of the output.
+        expected: Any numeric dtype.
+        actual: The same dtype and shape, or this says so.
+    """
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+        return (
+            f"output '{name}' is {actual.dtype}{list(actual.shape)} in place of "
+            f"{expected.dtype}{list(expected.shape)}"
+        )
+    if expected.dtype.kind in "biu":
+        equal = np.count_nonzero(expected == actual)
+        if equal < SAME_INTEGERS * expected.size:
+            return f"output '{name}' has {equal} of {expected.size} values in common"
+        return ""
+    a, b = expected.astype(np.float64), actual.astype(np.float64)
+    finite = np.isfinite(a)
+    if not np.array_equal(finite, np.isfinite(b)):
+        return f"output '{name}' is NaN or infinite at other places"
+    a, b = a[finite], b[finite]
+    least = SAME_FLOATS if expected.dtype.itemsize >= 4 else SAME_HALVES
+    kept = _decibels(float(np.vdot(a, a)), float(np.vdot(a - b, a - b)))
+    if kept < least and a.size and np.abs(a - b).max() > NEGLIGIBLE:
+        return f"output '{name}' agrees to {kept:.1f} dB only"
+    return ""
 
 
 def _decibels(signal: float, noise: float) -> float:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lowprec.workbench import Workbench
 
 Feed = dict[str, NDArray[np.generic]]
+
+WITHOUT_DATA = ("bf16", "int8-dynamic", "int8-weight-only", "f16-weight-only")
 Evaluate = Callable[[Any], float]
 
 
@@ -81,8 +83,18 @@ def quantize(
 
     settings = with_precision(Config.of(config), precision)
     settings, calibration_data, evaluate = resolve(settings, calibration_data, evaluate)
-    captured = capture(model, example_inputs=example_inputs)
+    if calibration_data is None and example_inputs is None and settings.precision in WITHOUT_DATA:
+        deferred = defer(
+            model,
+            lambda example: quantize(
+                model, config=settings, evaluate=evaluate, example_inputs=example, progress=progress
+            ),
+        )
+        if deferred is not None:
+            return deferred
+    captured = capture(model, example_inputs=example_inputs, calibration_data=calibration_data)
     workbench = open_workbench(captured, calibration_data, settings)
+    verify(captured, workbench.original)
     with _progress(progress) as report_progress:
         if evaluate is None and settings.precision != "auto":
             quantized = workbench.quantize(settings, report_progress)
@@ -141,8 +153,13 @@ def compile(model: object, *, example_inputs: object = None) -> Any:
         kept.session.prepare()
         return CompiledModel(kept.session)
 
+    if example_inputs is None:
+        deferred = defer(model, lambda example: compile(model, example_inputs=example))
+        if deferred is not None:
+            return deferred
     captured = capture(model, example_inputs=example_inputs)
     compiled = compile_captured(captured)
+    verify(captured, compiled)
     if keeper is not None and captured.kind == "onnx" and keeper.keep(compiled.session):
         kept = keeper.open(_simplified)
         compiled = compiled if kept is None else CompiledModel(kept.session)
@@ -153,7 +170,17 @@ def compile(model: object, *, example_inputs: object = None) -> Any:
 # ---- The steps -----------------------------------------------------------------------------------
 
 
-def capture(model: object, *, example_inputs: object = None) -> Captured:
+def defer(model: object, build: Callable[[object], Any]) -> object | None:
+    """Return an object that calls `build` with what it is first called with, if an adapter can."""
+    from lowprec.plugins import active_plugins
+
+    deferred: object | None = active_plugins().hook.lowprec_defer(model=model, build=build)
+    return deferred
+
+
+def capture(
+    model: object, *, example_inputs: object = None, calibration_data: object = None
+) -> Captured:
     """Return what the first adapter that takes `model` makes of it.
 
     Raises:
@@ -163,7 +190,7 @@ def capture(model: object, *, example_inputs: object = None) -> Captured:
 
     plugins = active_plugins()
     captured: Captured | None = plugins.hook.lowprec_capture(
-        model=model, example_inputs=example_inputs
+        model=model, example_inputs=example_inputs, calibration_data=calibration_data
     )
     if captured is None:
         what = (
@@ -174,6 +201,28 @@ def capture(model: object, *, example_inputs: object = None) -> Captured:
             "(`lowprec doctor` lists the adapters)"
         )
     return captured
+
+
+def verify(captured: Captured, compiled: CompiledModel) -> None:
+    """Run the captured graph on what the framework itself computed before, and compare.
+
+    Raises:
+        ModelError: the graph computes something else.
+    """
+    from lowprec.agreement import disagreement
+
+    for feeds, outputs in captured.samples:
+        results = zip(compiled.outputs, outputs, compiled.run(feeds), strict=True)
+        for info, expected, actual in results:
+            wrong = disagreement(info.name, expected, actual)
+            if wrong:
+                shapes = ", ".join(f"{name} {list(a.shape)}" for name, a in feeds.items())
+                raise ModelError(
+                    f"the {captured.kind} model computes something else than the graph that was "
+                    f"captured of it: {wrong} (for {shapes}); it may do something that a trace "
+                    "does not see, as reading a number from a tensor: give an ONNX file instead, "
+                    "or only the part of it that computes"
+                )
 
 
 def compile_captured(captured: Captured) -> CompiledModel:

@@ -14,7 +14,7 @@ that a hook does not need may be left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +33,9 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
+Sample = tuple["dict[str, NDArray[Any]]", "list[NDArray[Any]]"]  # inputs, outputs
+
+
 @dataclass
 class Captured:
     """A framework's model, translated into the hub.
@@ -43,12 +46,16 @@ class Captured:
         kind: The framework's name, for reports and for the adapter's own hooks.
         binding: How the framework's arguments and results map to graph inputs and outputs; the
             adapter's own business.
+        samples: Feeds by input name, each with the outputs, in order, that the framework itself
+            computes for it. Where there are any, the hub is run on them before anything else, and
+            must give the same.
     """
 
     graph: ir.Model
     source: object
     kind: str
     binding: Mapping[str, object] = field(default_factory=dict)
+    samples: Sequence[Sample] = ()
 
 
 @dataclass(frozen=True)
@@ -67,15 +74,31 @@ class AdapterInfo:
 
 
 @hookspec(firstresult=True)
-def lowprec_capture(model: object, example_inputs: object) -> Captured | None:
+def lowprec_capture(
+    model: object, example_inputs: object, calibration_data: object
+) -> Captured | None:
     """Return `model` as a hub graph, or None when it is not this adapter's.
 
     Args:
         model: Whatever was given to quantize() or compile().
         example_inputs: One complete feed for models that must be traced; often None.
+        calibration_data: As given, or None. An adapter that traces may look at its first items; if
+            that uses them up, its own `lowprec_batches` must still yield them.
 
     Raises:
         LowprecError: it is this adapter's, but cannot be captured.
+    """
+
+
+@hookspec(firstresult=True)
+def lowprec_defer(model: object, build: Callable[[object], Any]) -> object | None:
+    """Return an object that captures `model` when it is first called, or None.
+
+    Asked when there is neither an example nor data, and the precision needs no data.
+
+    Args:
+        model: Whatever was given to quantize() or compile().
+        build: Called with example inputs, returns what quantize() or compile() returns.
     """
 
 

@@ -76,7 +76,9 @@ def test_a_broken_plugin_is_set_aside_and_others_work(install, problem):
     reason = f"cannot be imported: {type(problem).__name__}: no module"
     assert states["broken"].reason == reason
     assert states["good"].state == "active"
-    assert plugins.active_plugins().hook.lowprec_capture(model="good", example_inputs=None)
+    assert plugins.active_plugins().hook.lowprec_capture(
+        model="good", example_inputs=None, calibration_data=None
+    )
     assert loaded.accepted_kinds() == "good things"
 
 
@@ -99,11 +101,14 @@ def test_a_refused_plugin_is_not_left_registered():
     with refused(LowprecError, "bad"):
         registry.register(Misspelt(), "bad")
     registry.register(Good(), "good")
-    assert registry.hook.lowprec_capture(model="good", example_inputs=None)
+    assert registry.hook.lowprec_capture(model="good", example_inputs=None, calibration_data=None)
     with refused(LowprecError, "'good'", "already"):
         registry.register(Good(), "good")
     registry.unregister("good")
-    assert registry.hook.lowprec_capture(model="good", example_inputs=None) is None
+    assert (
+        registry.hook.lowprec_capture(model="good", example_inputs=None, calibration_data=None)
+        is None
+    )
 
 
 def test_adapters_can_be_disabled(install, monkeypatch):
@@ -122,7 +127,7 @@ def test_a_plugin_that_cannot_describe_itself_still_works(install):
 
     loaded = install(silent=Silent())
     assert loaded.statuses()[0].info is None
-    assert loaded.hook.lowprec_capture(model="good", example_inputs=None)
+    assert loaded.hook.lowprec_capture(model="good", example_inputs=None, calibration_data=None)
 
 
 def test_collected_hooks_merge_by_name(install):

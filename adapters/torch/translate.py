@@ -1,0 +1,158 @@
+"""An ExportedProgram as a hub graph: torch.onnx in memory, names from the module, own weights."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from lowprec.errors import ModelError
+
+OPSET = 23
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def translate(
+    program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]
+) -> ir.Model:
+    """Return the program as a hub graph.
+
+    Args:
+        program: From torch.export.export.
+        inputs: Names of the graph's inputs, in order.
+        outputs: Names of the graph's outputs, in order.
+
+    Raises:
+        ModelError: an operator has no ONNX form.
+    """
+    with quiet():
+        try:
+            exported = torch.onnx.export(
+                program, (), None, dynamo=True, opset_version=OPSET, verbose=False
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ModelError(f"the module has no ONNX form: {_reason(error)}") from error
+    assert exported is not None
+    model: ir.Model = exported.model
+    _rename(model, inputs, outputs)
+    _name_nodes(model.graph)
+    _own_weights(model.graph)
+    for value in model.graph.all_nodes():
+        value.metadata_props.clear()
+    model.metadata_props.clear()
+    return model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep torch's exporters from writing about what their caller cannot change."""
+    names = ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "onnxscript")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    graph = model.graph
+    if len(graph.inputs) != len(inputs) or len(graph.outputs) != len(outputs):
+        raise ModelError(
+            f"the module takes {len(inputs)} tensors and returns {len(outputs)}, its ONNX form has "
+            f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
+        )
+    wanted = {*inputs, *outputs}
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if value.name in wanted:
+                value.name = f"{value.name}_value"
+    for value in [*graph.initializers.values()]:
+        if value.name in wanted:
+            value.name = f"{value.name}_weight"
+    for value, name in zip(graph.inputs, inputs, strict=True):
+        value.name = name
+    _separate_outputs(graph)
+    for value, name in zip(graph.outputs, outputs, strict=True):
+        value.name = name
+
+
+def _separate_outputs(graph: ir.Graph) -> None:
+    """Give every output a value of its own: one may be an input, a weight or another output."""
+    seen: set[int] = set()
+    for index, value in enumerate(graph.outputs):
+        if id(value) in seen or value.is_graph_input() or value.is_initializer():
+            node = ir.node("Identity", [value])
+            node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+            graph.append(node)
+            graph.outputs[index] = node.outputs[0]
+        seen.add(id(value))
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    """Name nodes after the modules that they come from: what configurations match."""
+    used: set[str] = set()
+    for node in graph.all_nodes():
+        path = _owner_of_weights(node) or _innermost(node.metadata_props.get(_SCOPES, ""))
+        name = path if path and path not in used else f"{path or 'module'}/{node.op_type}"
+        number = 1
+        unique = name
+        while unique in used:
+            number += 1
+            unique = f"{name}_{number}"
+        used.add(unique)
+        node.name = unique
+
+
+def _owner_of_weights(node: ir.Node) -> str:
+    """Return the path of the module whose weight `node` multiplies with; empty where none is."""
+    for value in node.inputs:
+        name = value.name if value is not None and value.is_initializer() else None
+        if name and name.startswith("module.") and ".weight" in name:
+            return name.removeprefix("module.").rpartition(".weight")[0]
+    return ""
+
+
+def _innermost(scopes: str) -> str:
+    """Return the module path in torch.onnx's list of scopes, without our wrapper's part."""
+    try:
+        names = [str(name) for name in ast.literal_eval(scopes)] if scopes else []
+    except (SyntaxError, ValueError):
+        return ""
+    inside = [name for name in names[:-1] if name == "module" or name.startswith("module.")]
+    return inside[-1].removeprefix("module").removeprefix(".") if inside else ""
+
+
+def _own_weights(graph: ir.Graph) -> None:
+    """Copy the weights: training the module later must not change ours. Tied ones stay one."""
+    first: dict[Any, ir.Value] = {}
+    for value in [*graph.initializers.values()]:
+        tensor = value.const_value
+        assert tensor is not None
+        raw = getattr(tensor, "raw", None)
+        if isinstance(raw, torch.Tensor):
+            key = (raw.data_ptr(), raw.dtype, tuple(raw.shape), raw.stride())
+            tied = first.get(key)
+            if tied is not None and raw.numel():
+                value.replace_all_uses_with(tied)
+                del graph.initializers[str(value.name)]
+                continue
+            first[key] = value
+        value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=value.name)
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:400]

@@ -1,0 +1,54 @@
+"""A module goes in, a module comes out."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import lowprec
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, 2, 1),
+        )
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        return {"logits": self.head(self.body(x).mean((2, 3))), "more": (x.sum((1, 2, 3)), None)}
+
+
+def _network() -> Network:
+    torch.manual_seed(0)
+    return Network()
+
+
+def test_a_compiled_module_computes_what_the_module_does_for_any_batch() -> None:
+    network = _network().eval()
+    compiled = lowprec.compile(network, example_inputs=torch.randn(1, 3, 16, 16))
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, 3, 16, 16)
+        with torch.no_grad():
+            expected = network(x)
+        actual = compiled(x)
+        torch.testing.assert_close(actual["logits"], expected["logits"])
+        torch.testing.assert_close(actual["more"][0], expected["more"][0], rtol=1e-4, atol=1e-3)
+        assert actual["more"][1] is None
+
+
+def test_a_quantised_module_names_its_layers_as_the_module_does() -> None:
+    network = _network()
+    samples = [(torch.randn(2, 3, 16, 16), torch.tensor([1, 2])) for _ in range(4)]
+    quantised = lowprec.quantize(network, samples)
+    assert network.training
+    assert {layer.name for layer in quantised.report.layers} >= {"body.0", "body.3", "head"}
+    x = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        expected = network.eval()(x)["logits"]
+    error = quantised(x)["logits"] - expected
+    assert error.norm() < 0.05 * expected.norm()
