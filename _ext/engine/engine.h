@@ -145,6 +145,14 @@ struct Tensor {
   bool is_constant() const { return constant != nullptr; }
 };
 
+// A tensor that only moves what is in another one, as a place in that one: element (i, j, ..) is
+// element offset + i * strides[0] + j * strides[1] + .. of `tensor`.
+struct View {
+  int tensor = -1;
+  int64_t offset = 0;
+  std::vector<int64_t> strides;  // by logical axis
+};
+
 using Pointers = uint8_t* const*;
 
 class Step {
@@ -173,7 +181,8 @@ class Step {
 
   std::vector<int> in, out;  // plan tensors read and written (liveness)
   int64_t scratch_bytes = 0;
-  int inplace = -1;  // in[inplace] may share memory with out[0] (same size, same layout)
+  int inplace = -1;         // in[inplace] may share memory with out[0] (same size, same layout)
+  bool only_moves = false;  // a copy that is left out where nobody reads it
   double macs = 0;
   int64_t weight_bytes = 0;  // of the model's constants that are packed into the step
   const Node* node = nullptr;
@@ -214,7 +223,11 @@ class Planner {
   // The output is the same memory as `tensor`, seen with another shape (no step).
   void alias(const Node& node, size_t i, int tensor, const Shape& shape,
              Layout layout = Layout::PLAIN);
-  void add(std::unique_ptr<Step> step);  // node, kernel default ("op isa") are filled in
+  // What a step copied from where, for readers that can read it there (view_of).
+  void note_view(int id, View view);
+  View view_of(int id) const;                  // the tensor itself where nothing was noted
+  int made(const Node& node, size_t i) const;  // the plan tensor of an output; -1: not made
+  void add(std::unique_ptr<Step> step);        // node, kernel default ("op isa") are filled in
   Step& add(const std::vector<int>& in, const std::vector<int>& out,
             std::function<void(Pointers, uint8_t*)> body);
 
@@ -237,6 +250,7 @@ class Planner {
   int convert(int tensor, Layout layout);
   void build(const Node& node);
   void fold(size_t first_step);
+  void leave_out_unread_copies(const std::vector<int>& outputs);
 
   const Program& program_;
   const Kernels* kernels_;
@@ -244,6 +258,7 @@ class Planner {
   std::vector<Tensor> tensors_;
   std::vector<std::unique_ptr<Step>> steps_;
   std::vector<int> plain_, last_;  // by value id: plan tensor in that layout, or -1
+  std::map<int, View> views_;      // by plan tensor
   int storages_ = 0;
   std::vector<std::unique_ptr<uint8_t[]>> owned_;  // folded constants
   std::vector<std::shared_ptr<Prepared>> kept_;    // alive as long as the plan
@@ -267,8 +282,9 @@ std::vector<std::string> operator_names();
 // --------------------------------------------------------------------------- operator tables
 const std::vector<Operator>& conv_operators();        // ops_conv.cpp: Conv, QConv
 const std::vector<Operator>& transposed_operators();  // ops_transposed.cpp
-const std::vector<Operator>& matrix_operators();   // ops_matrix.cpp: MatMul, Gemm, QMatMul, QGemm
-const std::vector<Operator>& observe_operators();  // ops_observe.cpp: calibration taps
+const std::vector<Operator>& matrix_operators();     // ops_matrix.cpp: MatMul, Gemm, QMatMul, QGemm
+const std::vector<Operator>& attention_operators();  // ops_attention.cpp
+const std::vector<Operator>& observe_operators();    // ops_observe.cpp: calibration taps
 const std::vector<Operator>& elementwise_operators();  // ops_elementwise.cpp
 const std::vector<Operator>& quantize_operators();     // ops_quantize.cpp
 const std::vector<Operator>& reduce_operators();       // ops_reduce.cpp: reductions, softmax, norms

@@ -22,7 +22,14 @@ void build_gather(Planner& planner, const Node& node) {
   const int64_t outer = count(tensor.shape, 0, axis), size = tensor.shape[axis];
   const int64_t run = count(tensor.shape, axis + 1, tensor.rank()) * dtype_size(tensor.dtype);
   const int64_t picks = where.elements();
-  planner.add({x, indices}, {y}, [=](Pointers t, uint8_t*) {
+  const bool one = where.shape.empty() && where.is_constant() && size > 0;
+  if (one) {  // an axis less: readers may read the original
+    View view = planner.view_of(x);
+    view.offset += inside(index_at(where.constant, wide, 0), size) * view.strides[axis];
+    view.strides.erase(view.strides.begin() + static_cast<int64_t>(axis));
+    planner.note_view(y, std::move(view));
+  }
+  Step& step = planner.add({x, indices}, {y}, [=](Pointers t, uint8_t*) {
     const int64_t grain = std::max<int64_t>(1, std::min(PLAIN_GRAIN, COPY_GRAIN / (run + 1)));
     parallel_rows(outer * picks, grain, [&](int64_t begin, int64_t end) {
       uint8_t* dst = t[y] + begin * run;
@@ -32,6 +39,7 @@ void build_gather(Planner& planner, const Node& node) {
       }
     });
   });
+  step.only_moves = one;
 }
 
 void build_gather_elements(Planner& planner, const Node& node) {

@@ -16,8 +16,32 @@ namespace {
 
 // --------------------------------------------------------------------------------------- views
 
+// Notes where output i of a copy, of this shape, lies in what operand `x` is a view of.
+void note_copy(Planner& planner, int y, const View& from, int64_t offset, const Strides& strides) {
+  planner.note_view(y, {from.tensor, from.offset + offset, strides});
+}
+
+// The view of operand 0 seen with another shape belongs to output 0, too.
+void note_reshaped(Planner& planner, const Node& node, int x, const Shape& shape) {
+  const View from = planner.view_of(x);
+  View seen{from.tensor, from.offset, {}};
+  const Shape old = planner.tensor(x).shape;
+  if (from.tensor == x || count(old) == 0 || node.outputs.empty() || node.outputs[0] < 0) return;
+  if (reshape_strides(old, from.strides, shape, &seen.strides)) {
+    planner.note_view(planner.made(node, 0), std::move(seen));
+  }
+}
+
+void see_as_moved(Planner& planner, const Node& node, const Shape& shape);
+
 // Output 0 is operand 0 with another shape; moves data only where no layout of the new shape fits.
 void see_as(Planner& planner, const Node& node, const Shape& shape) {
+  const int x = planner.operand_as_is(node, 0);
+  see_as_moved(planner, node, shape);
+  note_reshaped(planner, node, x, shape);
+}
+
+void see_as_moved(Planner& planner, const Node& node, const Shape& shape) {
   const int x = planner.operand_as_is(node, 0);
   const Tensor tensor = planner.tensor(x);
   Strides strides;
@@ -105,7 +129,8 @@ void build_unsqueeze(Planner& planner, const Node& node) {
 
 // Adds one copy step from operand `x`.
 void add_copy(Planner& planner, int x, int y, const StridedCopy& copy) {
-  planner.add({x}, {y}, [=](Pointers t, uint8_t*) { copy.run(t[y], t[x]); });
+  Step& step = planner.add({x}, {y}, [=](Pointers t, uint8_t*) { copy.run(t[y], t[x]); });
+  step.only_moves = true;
 }
 
 void build_transpose(Planner& planner, const Node& node) {
@@ -117,16 +142,23 @@ void build_transpose(Planner& planner, const Node& node) {
   }
   if (order.size() != tensor.rank()) throw Error("perm does not fit the rank");
   const Strides own = strides_of(tensor);
+  const View view = planner.view_of(x);
   Shape shape;
-  Strides strides;
+  Strides strides, of_view;
   for (const int64_t axis : order) {
     const size_t from = static_cast<size_t>(normalise_axis(axis, tensor.rank(), "perm"));
     shape.push_back(tensor.shape[from]);
     strides.push_back(own[from]);
+    of_view.push_back(view.strides[from]);
   }
   Layout layout;
-  if (find_layout(shape, strides, &layout)) return planner.alias(node, 0, x, shape, layout);
+  if (find_layout(shape, strides, &layout)) {
+    planner.alias(node, 0, x, shape, layout);
+    if (view.tensor != x) note_copy(planner, planner.made(node, 0), view, 0, of_view);
+    return;
+  }
   const int y = planner.output(node, 0, tensor.dtype, shape);
+  note_copy(planner, y, view, 0, of_view);
   const Strides dense = strides_of(shape, Layout::PLAIN);
   add_copy(planner, x, y, StridedCopy(dtype_size(tensor.dtype), shape, dense, strides));
 }
@@ -222,12 +254,14 @@ void build_split(Planner& planner, const Node& node) {
                 to_string(tensor.shape));
   }
   const Strides own = strides_of(tensor);
+  const View view = planner.view_of(x);
   int64_t at = 0;
   for (size_t i = 0; i < sizes.size(); ++i) {
     Shape shape = tensor.shape;
     shape[axis] = sizes[i];
     if (node.outputs[i] >= 0) {
       const int y = planner.output(node, i, tensor.dtype, shape, tensor.layout);
+      note_copy(planner, y, view, at * view.strides[axis], view.strides);
       add_copy(planner, x, y,
                StridedCopy(dtype_size(tensor.dtype), shape, strides_of(shape, tensor.layout), own,
                            0, at * own[axis]));
@@ -254,6 +288,8 @@ void build_slice(Planner& planner, const Node& node) {
   }
   Shape shape = tensor.shape;
   Strides strides = strides_of(tensor);
+  const View view = planner.view_of(x);
+  View part = view;
   int64_t offset = 0;
   for (size_t i = 0; i < starts.size(); ++i) {
     const size_t axis = static_cast<size_t>(axes[i]);
@@ -269,16 +305,25 @@ void build_slice(Planner& planner, const Node& node) {
     const int64_t first = clamped(starts[i]), last = clamped(ends[i]);
     const int64_t span = step > 0 ? last - first : first - last, pace = step > 0 ? step : -step;
     shape[axis] = span <= 0 ? 0 : (span - 1) / pace + 1;
-    if (shape[axis] > 0) offset += first * strides[axis];
+    if (shape[axis] > 0) {
+      offset += first * strides[axis];
+      part.offset += first * view.strides[axis];
+    }
     // One element: the step, which may be huge, is never taken.
     strides[axis] = shape[axis] > 1 ? strides[axis] * step : 0;
+    part.strides[axis] = shape[axis] > 1 ? view.strides[axis] * step : 0;
   }
   if (shape == tensor.shape && offset == 0) {  // e.g. [:] written with a huge end
     bool whole = true;
     for (const int64_t step : steps) whole = whole && step == 1;
-    if (whole) return planner.alias(node, 0, x, shape, tensor.layout);
+    if (whole) {
+      planner.alias(node, 0, x, shape, tensor.layout);
+      if (view.tensor != x) planner.note_view(planner.made(node, 0), view);
+      return;
+    }
   }
   const int y = planner.output(node, 0, tensor.dtype, shape, tensor.layout);
+  planner.note_view(y, std::move(part));
   add_copy(planner, x, y,
            StridedCopy(dtype_size(tensor.dtype), shape, strides_of(shape, tensor.layout), strides,
                        0, offset));

@@ -5,9 +5,11 @@
 #include <string.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "engine/layouts.h"
 #include "engine/memory.h"
+#include "engine/views.h"
 
 namespace lp {
 
@@ -30,11 +32,6 @@ class Copy : public Step {
  private:
   int64_t bytes_;
 };
-
-// True where both layouts are the same bytes.
-bool layouts_agree(const Shape& shape) {
-  return shape.size() < 3 || shape[1] == 1 || count(shape, 2, shape.size()) == 1;
-}
 
 }  // namespace
 
@@ -188,6 +185,35 @@ void Planner::alias(const Node& node, size_t i, int source, const Shape& shape, 
     const size_t value = static_cast<size_t>(node.outputs[i]);
     (seen.layout == Layout::PLAIN ? plain_ : last_)[value] = static_cast<int>(tensors_.size()) - 1;
   }
+}
+
+int Planner::made(const Node& node, size_t i) const {
+  if (i >= node.outputs.size() || node.outputs[i] < 0) return -1;
+  const size_t value = static_cast<size_t>(node.outputs[i]);
+  return last_[value] >= 0 ? last_[value] : plain_[value];
+}
+
+void Planner::note_view(int id, View view) { views_[id] = std::move(view); }
+
+View Planner::view_of(int id) const {
+  const auto known = views_.find(id);
+  return known != views_.end() ? known->second : View{id, 0, strides_of(tensor(id))};
+}
+
+// Copies whose readers all read the original (view_of).
+void Planner::leave_out_unread_copies(const std::vector<int>& outputs) {
+  std::vector<bool> read(static_cast<size_t>(storages_), false);
+  const auto storage = [&](int id) { return static_cast<size_t>(tensor(id).storage); };
+  for (const int id : outputs) read[storage(id)] = true;
+  std::vector<std::unique_ptr<Step>> kept;
+  for (size_t i = steps_.size(); i-- > 0;) {
+    const bool wanted = std::any_of(steps_[i]->out.begin(), steps_[i]->out.end(),
+                                    [&](int id) { return read[storage(id)]; });
+    if (steps_[i]->only_moves && !wanted) continue;
+    for (const int id : steps_[i]->in) read[storage(id)] = true;
+    kept.push_back(std::move(steps_[i]));
+  }
+  steps_.assign(std::make_move_iterator(kept.rbegin()), std::make_move_iterator(kept.rend()));
 }
 
 void Planner::add(std::unique_ptr<Step> step) {
@@ -377,6 +403,7 @@ std::shared_ptr<Plan> Program::plan(const std::vector<Shape>& shapes,
     plan->output_ids_.push_back(id);
     plan->output_tensors_.push_back(planner.tensor(id));
   }
+  planner.leave_out_unread_copies(plan->output_ids_);
 
   for (const auto& step : planner.steps_) {
     if (step->node == nullptr || step->macs == 0) continue;

@@ -338,6 +338,11 @@ struct Kernels {
   void (*pack_rows_s8)(const void* b, int64_t row_stride, int64_t k, int64_t n, int32_t flip,
                        int8_t* packed, int32_t* sums);
 
+  // Rows of k floats, row_stride apart, to panels of 64 columns (pack.h), each element times
+  // `factor`: column j of the packed weights is row j of x (impl/pack_f32.inl). Padding is zeros.
+  void (*pack_turned_f32)(const float* x, int64_t row_stride, int64_t n, int64_t k, float factor,
+                          float* packed);
+
   // Conversions: all of them by ConversionCode; the most common also as functions.
   Convert convert[CONVERSION_COUNT];
   void (*quantize_u8)(const float* x, uint8_t* q, int64_t n, float scale, int32_t zero_point);

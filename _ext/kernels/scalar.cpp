@@ -25,6 +25,7 @@
 //
 #include "kernels/impl/entries_int8.inl"
 #include "kernels/impl/pack.inl"
+#include "kernels/impl/pack_f32.inl"
 #include "kernels/impl/table.inl"
 
 namespace lp {

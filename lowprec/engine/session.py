@@ -663,9 +663,11 @@ def hubs_of(
     """Return what the engine makes of `model`: the fused hub, and the one before fusing."""
     from lowprec.engine.programs import clone
     from lowprec.passes import expand_functions, fuse, widen_operands
+    from lowprec.passes.fuse_attention import needs_body
 
     plain = clone(model)
-    expand_functions(plain, frozenset(_core.native_operators()))
+    bodies = {node.name or "" for node in plain.graph if needs_body(node)}
+    expand_functions(plain, frozenset(_core.native_operators()), bodies)
     widen_operands(plain)
     whole = plain
     if fused:

@@ -17,6 +17,7 @@ The order matters, and each pass states what it expects of the earlier ones:
       fuse_residuals           product + another tensor, chain, Quantize -> the same
    10 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
    11 fuse_bf16_storage        Cast'ed Add / Softmax / pools ..      -> BAdd / BSoftmax ..
+      fuse_attention           Attention -> Transpose -> Quantize    -> Attention
    12 fuse_tables              functions of one code                 -> into the layer before them
    13 fuse_elementwise         element-wise operators in a row       -> one Elementwise
 
@@ -31,6 +32,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from lowprec.graph.silence import silent_onnx_ir
+from lowprec.passes.fuse_attention import fuse_attention
 from lowprec.passes.fuse_bf16_layers import fuse_bf16_layers
 from lowprec.passes.fuse_bf16_storage import fuse_bf16_storage
 from lowprec.passes.fuse_dynamic_layers import fuse_dynamic_layers
@@ -77,6 +79,7 @@ def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
     fuse_residuals(model, keep)
     fuse_integer_elementwise(model, keep)
     fuse_bf16_storage(model, keep)
+    fuse_attention(model, keep)
     fuse_tables(model)
     fuse_elementwise(model, keep)
     remove_dead_nodes(model)

@@ -24,6 +24,7 @@ constexpr lp::Kernels kernel_table(const char* name) {
   k.depthwise_f32 = depthwise_f32;
   k.depthwise_bf16 = depthwise_bf16;
   k.pack_rows_s8 = pack_rows_s8;
+  k.pack_turned_f32 = pack_turned_f32;
   add_conversions(k);
   k.range = range;
   k.histogram = histogram;

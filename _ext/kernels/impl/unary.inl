@@ -31,6 +31,7 @@ LP_INLINE VF quiet(VF x, VF y) { return select(is_nan(x), x + x, y); }
 struct Reduced {
   VF q;
   VI n;
+  VF whole;  // n as a float
 };
 LP_INLINE Reduced reduce_exp(VF x) {
   const VF magic = vset(12582912.0f);  // 1.5 * 2^23: its sum with n holds n in the low bits
@@ -43,13 +44,16 @@ LP_INLINE Reduced reduce_exp(VF x) {
   p = fma(p, r, vset(0x1.5558f8p-5f));
   p = fma(p, r, vset(0x1.555490p-3f));
   p = fma(p, r, vset(0x1.fffffcp-2f));
-  return {fma(r * r, p, r), as_s32(shifted) - as_s32(magic)};
+  return {fma(r * r, p, r), as_s32(shifted) - as_s32(magic), n};
 }
 LP_INLINE VF power_of_two(VI n) { return as_f32(shift_left<23>(n + vset_s32(127))); }
 
 LP_INLINE VF vexp(VF x) {
   // e^89 is infinite, e^-104 rounds to 0.
   const Reduced e = reduce_exp(clamp_keeping_nan(x, vset(-104.0f), vset(89.0f)));
+#if defined(LP_ISA_AVX512)
+  return {_mm512_scalef_ps((vset(1.0f) + e.q).v, e.whole.v)};
+#endif
   // Two factors, since 2^n itself may be denormal or too large; only the last product rounds.
   const VI half = shift_right_signed<1>(e.n);
   return (vset(1.0f) + e.q) * power_of_two(half) * power_of_two(e.n - half);
