@@ -1,6 +1,8 @@
 """PyTorch modules, and calibration data as tensors, DataLoaders and tokenizer outputs.
 
-Importing this package does not import torch; its hooks and names do when they are used.
+Importing this package does not import torch; its hooks and names do when they are used. Where torch
+is imported already, it registers the operator that exported programs hold; where it is not,
+`import lowprec.adapters.torch.operator` does.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ _PUBLIC = {
     "CompiledModule": "module",
     "QuantizedModule": "module",
     "example": "examples",
+    "load": "module",
 }
 
-__all__ = ["CompiledModule", "QuantizedModule", "example"]
+__all__ = ["CompiledModule", "QuantizedModule", "example", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -63,7 +66,7 @@ def lowprec_rebuild(quantized: object, captured: Captured) -> object | None:
         return None
     from lowprec.adapters.torch.module import module_of
 
-    return module_of(quantized, captured)
+    return module_of(quantized, captured)  # type: ignore[arg-type]
 
 
 @hookimpl
@@ -101,3 +104,7 @@ def _installed(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+if hasattr(sys.modules.get("torch"), "export"):  # not while torch itself is being imported
+    import_module(f"{__name__}.operator")

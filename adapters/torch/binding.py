@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 
 from lowprec.adapters.torch.trees import Leaf, Tree, builder, flatten, pairs_of
-from lowprec.errors import InputError
+from lowprec.errors import InputError, ModelError
 
 KEY = "lowprec.torch"  # in metadata_props
 
@@ -30,6 +30,7 @@ class Binding:
         inputs: Names of the graph inputs, by leaf.
         result: The result's tree; the leaves are the graph's outputs.
         ranges: By input name and axis, (least, greatest) size; None is no bound.
+        defaults: Of the parameters, where they are None, numbers or texts.
     """
 
     parameters: tuple[str, ...]
@@ -38,6 +39,7 @@ class Binding:
     inputs: tuple[str, ...]
     result: Tree
     ranges: Mapping[str, Mapping[str, tuple[int | None, int | None]]]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-able data."""
@@ -48,31 +50,47 @@ class Binding:
             "inputs": list(self.inputs),
             "result": self.result,
             "ranges": {name: dict(axes) for name, axes in self.ranges.items()},
+            "defaults": dict(self.defaults),
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Binding:
-        """Return what `to_dict` wrote."""
+    def from_dict(cls, data: object) -> Binding:
+        """Return what `to_dict` wrote; the data may come from a file that nobody checked.
+
+        Raises:
+            ModelError: it is something else.
+        """
+        from lowprec.adapters.torch.stored import checked_binding
+
+        found = checked_binding(data)
         return cls(
-            tuple(data["parameters"]),
-            data["positional"],
-            data["arguments"],
-            tuple(data["inputs"]),
-            data["result"],
+            tuple(found["parameters"]),
+            found["positional"],
+            found["arguments"],
+            tuple(found["inputs"]),
+            found["result"],
             {
                 name: {axis: (low, high) for axis, (low, high) in axes.items()}
-                for name, axes in data["ranges"].items()
+                for name, axes in found["ranges"].items()
             },
+            found["defaults"],
         )
 
     @cached_property
-    def _is_plain(self) -> bool:
-        """Whether the leaves are the first parameters themselves, in order."""
-        return len(self.arguments) == len(self.inputs) and all(
-            name == parameter and tree == {"leaf": index}
-            for index, (parameter, (name, tree)) in enumerate(
-                zip(self.parameters, self.arguments.items(), strict=False)
-            )
+    def _order(self) -> tuple[str, ...] | None:
+        """The arguments' names, where each is a tensor; None where one is not."""
+        trees = [*self.arguments.values()]
+        if any(tree != {"leaf": index} for index, tree in enumerate(trees)):
+            return None
+        return tuple(self.arguments)
+
+    @cached_property
+    def _prefix(self) -> int:
+        """How many of the arguments are forward's first parameters, in order."""
+        names = zip(self.arguments, self.parameters[: self.positional], strict=False)
+        return next(
+            (index for index, (name, parameter) in enumerate(names) if name != parameter),
+            min(len(self.arguments), self.positional),
         )
 
     @cached_property
@@ -80,19 +98,32 @@ class Binding:
         """The function from output tensors to the module's result."""
         return builder(self.result)
 
+    def quick_leaves(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Sequence[Any] | None:
+        """Return what is given for the graph's inputs, in order; None where `leaves` must look.
+
+        What is returned may be anything but what it should be: tensors.
+        """
+        order = self._order
+        if order is None:
+            return None
+        count = len(args)
+        if count + len(kwargs) != len(order) or count > self._prefix:
+            return None
+        if not kwargs:
+            return args
+        try:
+            return [*args, *[kwargs[name] for name in order[count:]]]
+        except KeyError:
+            return None
+
     def leaves(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
         """Return the tensors for the graph's inputs, in order.
 
         Raises:
             InputError: the call differs from the captured one in more than the tensors' values.
         """
-        if (
-            not kwargs
-            and self._is_plain
-            and len(args) == len(self.inputs)
-            and all(isinstance(value, torch.Tensor) for value in args)
-        ):
-            return list(args)
         return [tensor for _, tensor in self.named_leaves(args, kwargs)]
 
     def named_leaves(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Leaf]:
@@ -101,25 +132,48 @@ class Binding:
         leaves: list[Leaf] = []
         for name, tree in self.arguments.items():
             if name not in given:
-                if tree == {"value": None}:
+                if "value" in tree and _same(tree["value"], self.defaults.get(name)):
                     continue
                 raise InputError(
                     f"argument '{name}' is missing; the module was captured with "
                     f"{', '.join(self.arguments)}"
                 )
-            found = flatten(given.pop(name), name, leaves)
+            try:
+                found = flatten(given.pop(name), name, leaves)
+            except ModelError as error:
+                raise InputError(str(error)) from None
             if found != tree:
                 raise InputError(
                     f"argument '{name}' is {_describe(found)}, the module was captured with "
                     f"{_describe(tree)}; give the same, or capture it again with these arguments"
                 )
         for name, value in given.items():
-            if value is not None:
+            if value is not None and not _same(value, self.defaults.get(name)):
+                default = f" (it is {self.defaults[name]!r})" if name in self.defaults else ""
                 raise InputError(
-                    f"argument '{name}' was left out when the module was captured; leave it out, "
-                    "or capture it again with these arguments"
+                    f"argument '{name}' was left out when the module was captured; leave it out"
+                    f"{default}, or capture the module again with this argument"
                 )
         return leaves
+
+    def check_ranges(self, leaves: Sequence[torch.Tensor]) -> None:
+        """Raise InputError where a size is one that the module was not captured for."""
+        for name, leaf in zip(self.inputs, leaves, strict=True):
+            for axis, (low, high) in self.ranges.get(name, {}).items():
+                if int(axis) >= leaf.ndim:
+                    continue  # the engine says what is wrong
+                size = leaf.shape[int(axis)]
+                if (low is not None and size < low) or (high is not None and size > high):
+                    bounds = f"{low if low is not None else 0} to {high or 'any size'}"
+                    raise InputError(
+                        f"argument '{name}' has size {size} on axis {axis}; the module was "
+                        f"captured for {bounds}"
+                    )
+
+    def is_called_like(self, other: Binding) -> bool:
+        """Return whether calls and results of the two have the same form."""
+        fields = ("parameters", "positional", "arguments", "result")
+        return all(getattr(self, name) == getattr(other, name) for name in fields)
 
     def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) > self.positional:
@@ -144,6 +198,10 @@ def parameters_of(signature: inspect.Signature) -> tuple[tuple[str, ...], int]:
     plain = [p for p in signature.parameters.values() if p.kind != inspect.Parameter.VAR_KEYWORD]
     named = [p for p in plain if p.kind != inspect.Parameter.VAR_POSITIONAL]
     return tuple(p.name for p in named), sum(p.kind in _KINDS for p in named)
+
+
+def _same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and not isinstance(value, torch.Tensor) and value == other
 
 
 def _describe(tree: Tree) -> str:

@@ -14,6 +14,7 @@ from lowprec.adapters.torch.binding import KEY, Binding, parameters_of
 from lowprec.adapters.torch.dynamic import export_with, may_be_batched, varying_axes
 from lowprec.adapters.torch.examples import Example, examples_of
 from lowprec.adapters.torch.items import OpenedData
+from lowprec.adapters.torch.signature import plain_defaults
 from lowprec.adapters.torch.tensors import to_numpy
 from lowprec.adapters.torch.translate import quiet, translate
 from lowprec.adapters.torch.trees import Leaf, Tree, flatten
@@ -80,7 +81,15 @@ def capture_module(
         model = translate(program, names, outputs)
         samples = [(_feed(names, leaves), [to_numpy(t).copy() for t in tensors])]
     parameters, positional = parameters_of(signature)
-    binding = Binding(parameters, positional, arguments, tuple(names), flat.result, {})
+    binding = Binding(
+        parameters,
+        positional,
+        arguments,
+        tuple(names),
+        flat.result,
+        {},
+        plain_defaults(signature),
+    )
     return Captured(
         graph=load(model),
         source=module,

@@ -3,67 +3,161 @@
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 import torch
 
 from lowprec.adapters.torch import operator
 from lowprec.adapters.torch.binding import KEY, Binding
-from lowprec.adapters.torch.tensors import to_numpy
-from lowprec.errors import InputError, UnsupportedError
-from lowprec.graph import to_proto
+from lowprec.adapters.torch.signature import class_with, picklable
+from lowprec.adapters.torch.state import (
+    Call,
+    call_from,
+    compiled_from,
+    state_of,
+    tensor_of,
+    without_hub,
+)
+from lowprec.adapters.torch.tensors import converted, to_tensor, torch_dtype
+from lowprec.errors import ModelError, UnsupportedError
 from lowprec.hookspecs import Captured
+from lowprec.models import CompiledModel, NodeArg, QuantizedModel
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import ArrayLike, NDArray
 
+    from lowprec.config import Config
+    from lowprec.engine import Explanation, StepTime, TensorInfo
+    from lowprec.report import Report
+
 BUFFER = "lowprec_model"  # the ONNX file in the module's state
+
+# What is made of the bytes and of the call.
+_DERIVED = (
+    "_bounded",
+    "_build",
+    "_compiled",
+    "_dtypes",
+    "_known",
+    "_plain_results",
+    "_session",
+    "_signature_text",
+)
 
 
 class CompiledModule(torch.nn.Module):
     """A captured module on the engine: called like the original, for inference only.
 
     Its state is one uint8 buffer, the bytes of its ONNX file: `state_dict`, `torch.save`, deepcopy
-    and pickle keep them; `half()` and `double()` leave them alone.
+    and pickle keep them; `to()`, `half()` and the like leave them alone, and the module on the CPU.
     """
 
     lowprec_model: torch.Tensor
 
-    def __init__(
-        self, compiled: Any, blob: torch.Tensor, binding: Binding, signature: inspect.Signature
-    ) -> None:
+    def __init__(self, compiled: Any, state: torch.Tensor, call: Call) -> None:
         """Take what `module_of` puts together."""
         super().__init__()
         self.training = False
-        self.register_buffer(BUFFER, blob)
-        self._binding = binding
-        self._signature = signature
-        self._attach(compiled)
+        self._call = call
+        self.__class__ = class_with(type(self), call.signature)
+        self.register_buffer(BUFFER, state)
+        self._attach(compiled, state)
 
-    def _attach(self, compiled: Any) -> None:
-        self._key = operator.key_of(self.lowprec_model)
+    def _attach(self, compiled: Any, state: torch.Tensor) -> None:
+        binding = self._call.binding
+        text = operator.signature_for(state, compiled)
+        operator.register(text, state, compiled)
+        self._buffers[BUFFER] = state
+        self._known = (state, state._version)
+        self._signature_text = text
         self._compiled = compiled
-        operator.register(self._key, compiled)
+        self._session = compiled.session
+        self._build = binding.build_result
+        self._dtypes = tuple(torch_dtype(info.dtype) for info in compiled.inputs)
+        self._bounded = bool(binding.ranges)
+        self._plain_results = all(
+            torch_dtype(info.dtype) != torch.bfloat16 for info in compiled.outputs
+        )
+
+    # ---- Calls ----
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the original module returns for these arguments."""
-        leaves = self._binding.leaves(args, kwargs)
-        if torch.compiler.is_compiling() or type(leaves[0]) is not torch.Tensor:
-            outputs = torch.ops.lowprec.run(leaves, self.lowprec_model, self._key)
-        else:
-            if torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves):
-                raise InputError(
-                    "an input requires a gradient, and a lowprec module computes none; call it "
-                    "under torch.no_grad(), or give it tensor.detach()"
-                )
-            outputs = operator.run(self._compiled, leaves)
-        return self._binding.build_result(outputs)
+        """Return what the original module returns for these arguments.
+
+        Raises:
+            InputError: they do not fit what was captured.
+        """
+        if torch.compiler.is_compiling():
+            return self._traced(args, kwargs)
+        # The usual case, as short as can be; whatever is unusual goes the long way.
+        leaves = self._call.binding.quick_leaves(args, kwargs)
+        if (
+            leaves is None
+            or torch._C._len_torch_dispatch_stack()
+            or torch._C._get_tracing_state() is not None
+        ):
+            return self._carefully(args, kwargs)
+        arrays = []
+        try:
+            for leaf, dtype in zip(leaves, self._dtypes):  # noqa: B905 (time counts)
+                if type(leaf) is not torch.Tensor or leaf.dtype is not dtype:
+                    return self._carefully(args, kwargs)
+                array = leaf.numpy()
+                if not array.flags.c_contiguous:
+                    return self._carefully(args, kwargs)
+                arrays.append(array)
+        except (RuntimeError, TypeError):  # a gradient, another device, bfloat16, lazy bits
+            return self._carefully(args, kwargs)
+        state, version = self._known
+        if self._buffers[BUFFER] is not state or state._version != version or self._bounded:
+            return self._carefully(args, kwargs)
+        results = self._session.run_ordered(arrays)
+        if results is None:
+            return self._carefully(args, kwargs)
+        if self._plain_results:
+            return self._build([torch.from_numpy(array) for array in results])
+        return self._build([to_tensor(array) for array in results])
+
+    def _carefully(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Check everything, convert what may be converted, and go by the operator if traced."""
+        binding = self._call.binding
+        leaves = binding.leaves(args, kwargs)
+        if _is_traced(leaves):
+            return self._traced(args, kwargs)
+        leaves = [leaf.as_subclass(torch.Tensor) for leaf in leaves]
+        operator.refuse_gradients(binding.inputs, leaves)
+        if self._bounded:
+            binding.check_ranges(leaves)
+        return self._build(operator.run(self._current(), leaves))
+
+    def _traced(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call the operator, which stands for the model in what is traced."""
+        leaves = [
+            converted(leaf, dtype, name)
+            for leaf, dtype, name in zip(
+                self._call.binding.leaves(args, kwargs),
+                self._dtypes,
+                self._call.binding.inputs,
+                strict=True,
+            )
+        ]
+        outputs = torch.ops.lowprec.run(leaves, self.lowprec_model, self._signature_text)
+        return self._build(outputs)
+
+    def _current(self) -> Any:
+        """Return the compiled model of the buffer, which torch.func.functional_call replaces."""
+        state, version = self._known
+        buffer = self._buffers[BUFFER]
+        if buffer is state and state._version == version:
+            return self._compiled
+        assert buffer is not None
+        compiled = self._fitting(buffer)
+        if buffer is state:  # written into
+            self._attach(compiled, state)
+        return compiled
 
     def train(self, mode: bool = True) -> CompiledModule:
         """Accept evaluation; training needs the original.
@@ -77,88 +171,291 @@ class CompiledModule(torch.nn.Module):
             )
         return self
 
+    # ---- State ----
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        """Leave the bytes alone: they are codes, on the CPU, whatever the rest is moved to."""
+        return self
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        key = prefix + BUFFER
+        if strict:
+            unexpected_keys += [
+                name for name in state_dict if name.startswith(prefix) and name != key
+            ]
+        if key not in state_dict:
+            if strict:
+                missing_keys.append(key)
+            return
+        state = state_dict[key]
+        if not isinstance(state, torch.Tensor) or state.device.type != "cpu":
+            raise ModelError(f"'{key}' in the state is not a tensor on the CPU")
+        if state is self.lowprec_model:
+            return
+        with torch.inference_mode(False):
+            copy = state.detach().clone()
+        if torch.equal(copy, self.lowprec_model):
+            return
+        self._attach(self._fitting(copy), copy)
+
+    def _fitting(self, state: torch.Tensor) -> Any:
+        """Return what `state` compiles to.
+
+        Raises:
+            ModelError: it is not a usable model, or of a module that is called otherwise.
+        """
+        compiled = compiled_from(state)
+        call = call_from(state) or Call.of_model(compiled, "")
+        if not call.binding.is_called_like(self._call.binding) or (
+            [(info.dtype, len(info.shape or ())) for info in compiled.inputs]
+            != [(info.dtype, len(info.shape or ())) for info in self.inputs]
+        ):
+            raise ModelError(
+                f"the state is of a module that is called as {call.name}{call.signature}, this one "
+                f"as {self._call.name}{self._call.signature}, or with other arguments: load it "
+                "into a module that was made like the saved one"
+            )
+        return compiled
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self.__dict__.items() if name not in _DERIVED}
+        call = self._call
+        kept["_call"] = (call.binding.to_dict(), picklable(call.signature), call.name)
+        return kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        plain, signature, name = state["_call"]
+        self._call = Call(Binding.from_dict(plain), signature, name)
+        buffer = self.lowprec_model
+        if buffer.is_inference() or buffer.device.type != "cpu":
+            with torch.inference_mode(False):
+                buffer = buffer.detach().cpu().clone()
+        self.__class__ = class_with(type(self), signature)
+        self._attach(compiled_from(buffer), buffer)
+
+    def __reduce__(self) -> Any:
+        return _blank, (_named_class(self),), self.__getstate__()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
+        """Return a module of its own over the same bytes and the same compiled model."""
+        import copy
+
+        made = _blank(type(self))
+        memo[id(self)] = made
+        shared = {*_DERIVED, "_call"}
+        for name, value in self.__dict__.items():
+            if name == "_buffers":
+                made.__dict__[name] = dict(value)
+            else:
+                made.__dict__[name] = value if name in shared else copy.deepcopy(value, memo)
+        return made
+
+    def extra_repr(self) -> str:
+        """Return precision, size and signature in one line."""
+        parts = [self._call.name] if self._call.name else []
+        report = getattr(self._compiled, "report", None)
+        if report is not None:
+            low = sum(layer.precision not in ("f32", "float32") for layer in report.layers)
+            parts.append(f"{report.precision}, {low} of {len(report.layers)} layers")
+        parts.append(f"{self.lowprec_model.numel() / 1e6:.1f} MB")
+        sides = (
+            ", ".join(_described(info) for info in infos) for infos in (self.inputs, self.outputs)
+        )
+        return f"{'; '.join(parts)}; ({') -> ('.join(sides)})"
+
+    def _get_name(self) -> str:
+        return _named_class(self).__name__
+
     # ---- As what quantize() and compile() return for ONNX ----
 
     def run(
         self,
-        feeds: Mapping[str, ArrayLike],
+        feeds: Mapping[str, ArrayLike] | Sequence[str] | None,
+        named_feeds: Mapping[str, ArrayLike] | None = None,
+        /,
         *,
         out: Sequence[NDArray[Any]] | None = None,
     ) -> list[NDArray[Any]]:
-        """Return the outputs in order for a dict of arrays by input name."""
-        result: list[NDArray[Any]] = self._compiled.run(feeds, out=out)
+        """Return the outputs in order for a dict of arrays by input name.
+
+        onnxruntime's form `run(output_names, feeds)` works too; None names all outputs.
+
+        Args:
+            feeds: Every input by name; arrays that are C-contiguous are read where they are.
+            named_feeds: The same in onnxruntime's form.
+            out: One array per output, in order, which the engine writes into and returns.
+
+        Raises:
+            InputError: a name, dtype, rank or size does not fit the model, or an array of `out`
+                does not fit its output.
+        """
+        result: list[NDArray[Any]] = self._compiled.run(feeds, named_feeds, out=out)
         return result
 
     @property
-    def inputs(self) -> Any:
-        """Name, dtype and shape of each graph input."""
-        return self._compiled.inputs
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Name, dtype and shape of each graph input; dimensions that may vary are names or None."""
+        found: tuple[TensorInfo, ...] = self._compiled.inputs
+        return found
 
     @property
-    def outputs(self) -> Any:
-        """Name, dtype and shape of each graph output."""
-        return self._compiled.outputs
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Name, dtype and shape of each graph output, in the order of `run`'s result."""
+        found: tuple[TensorInfo, ...] = self._compiled.outputs
+        return found
 
-    def explain(self) -> Any:
-        """Return the steps of the most recent run: operator, kernel, ISA, refusals."""
-        return self._compiled.explain()
+    def get_inputs(self) -> list[NodeArg]:
+        """Return the inputs as onnxruntime.InferenceSession.get_inputs does."""
+        found: list[NodeArg] = self._compiled.get_inputs()
+        return found
 
-    def profile(self, feeds: Mapping[str, ArrayLike], *, repeats: int = 10) -> Any:
-        """Return the median time of each step over `repeats` runs."""
-        return self._compiled.profile(feeds, repeats=repeats)
+    def get_outputs(self) -> list[NodeArg]:
+        """Return the outputs as onnxruntime.InferenceSession.get_outputs does."""
+        found: list[NodeArg] = self._compiled.get_outputs()
+        return found
+
+    def explain(self) -> Explanation:
+        """Return the steps of the most recent run: operator, kernel, ISA, why better ones refused.
+
+        Raises:
+            LowprecError: nothing has run yet; kernels are chosen for concrete shapes.
+        """
+        found: Explanation = self._compiled.explain()
+        return found
+
+    def profile(self, feeds: Mapping[str, ArrayLike], *, repeats: int = 10) -> list[StepTime]:
+        """Return the median time of each step over `repeats` runs, for arrays by input name."""
+        found: list[StepTime] = self._compiled.profile(feeds, repeats=repeats)
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one .onnx file, atomically: `lowprec.load` needs no torch to run it.
+
+        How the module is called stands in its metadata: `lowprec.adapters.torch.load` returns a
+        module with the same signature. A quantised module's file is in QDQ form.
+
+        Raises:
+            OutputError: the folder is missing or read-only, or the disk is full; an old file is
+                unharmed.
+        """
+        from lowprec.atomic import write_atomically
+
+        write_atomically(path, self.lowprec_model.numpy().tobytes())
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Return the model as an onnx.ModelProto, as `save` writes it."""
+        proto = onnx.ModelProto()
+        proto.ParseFromString(self.lowprec_model.numpy().tobytes())
+        return proto
 
 
 class QuantizedModule(CompiledModule):
     """A quantised module with its report."""
 
     @property
-    def config(self) -> Any:
+    def config(self) -> Config:
         """The configuration that the module was quantised with."""
-        return self._compiled.config
+        found: Config = self._compiled.config
+        return found
 
     @property
-    def report(self) -> Any:
+    def report(self) -> Report:
         """Per layer: precision, range, error and why; for the whole: agreement, size, speed."""
-        return self._compiled.report
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one QDQ .onnx file; `lowprec.load` needs no torch to run it.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        self._compiled.save(path)
-
-    def to_onnx(self) -> onnx.ModelProto:
-        """Return the QDQ model as an onnx.ModelProto, as `save` writes it."""
-        proto: onnx.ModelProto = self._compiled.to_onnx()
-        return proto
+        found: Report = self._compiled.report
+        return found
 
 
-def module_of(compiled: Any, captured: Captured) -> CompiledModule:
-    """Return a compiled or quantised model as a module with the original's signature."""
+def module_of(compiled: CompiledModel, captured: Captured) -> CompiledModule:
+    """Return a compiled or quantised model as a module with the original's signature.
+
+    Raises:
+        UnsupportedError: its weights exceed what one ONNX file can hold.
+    """
     binding = captured.binding[KEY]
     signature = captured.binding["signature"]
     assert isinstance(binding, Binding)
     assert isinstance(signature, inspect.Signature)
-    from lowprec import QuantizedModel
-
+    call = Call(binding, signature, type(captured.source).__name__)
     if isinstance(compiled, QuantizedModel):
-        blob = _bytes_of(compiled.to_onnx(), binding)
-        return QuantizedModule(compiled, blob, binding, signature)
-    return CompiledModule(
-        compiled, _bytes_of(to_proto(captured.graph), binding), binding, signature
+        state = state_of(compiled.to_onnx, call)
+        return QuantizedModule(without_hub(compiled, state), state, call)
+    state = state_of(captured.graph, call)
+    return CompiledModule(without_hub(compiled, state), state, call)
+
+
+def load(path: str | os.PathLike[str]) -> CompiledModule:
+    """Return the model in an .onnx file as a torch.nn.Module.
+
+    Args:
+        path: Written by `save` of a module: the module is called like the original, and has the
+            bits, configuration and report that it had. Or any .onnx file: forward takes the graph's
+            inputs, in order or by name, and returns a tensor, or a tuple of several.
+
+    Raises:
+        ModelError: the file is missing or is not a usable ONNX model.
+    """
+    from lowprec.graph import load as load_hub
+    from lowprec.graph.read import read_proto
+
+    name = os.path.splitext(os.path.basename(os.fspath(path)))[0]
+    proto = read_proto(path)
+    has_own_weights = not any(
+        tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer
+    )
+    text = next((e.value for e in proto.metadata_props if e.key == KEY), None)
+    if text is not None and has_own_weights:
+        state = tensor_of(proto.SerializeToString(deterministic=True))
+        return _module_class(compiled := compiled_from(state))(
+            compiled, state, Call.from_json(text)
+        )
+    hub = load_hub(path)
+    inside = CompiledModel(hub)
+    state = state_of(hub, Call.of_model(inside, name))
+    compiled = compiled_from(state)
+    return _module_class(compiled)(compiled, state, Call.of_model(compiled, name))
+
+
+def _module_class(compiled: CompiledModel) -> type[CompiledModule]:
+    return QuantizedModule if isinstance(compiled, QuantizedModel) else CompiledModule
+
+
+def _blank(kind: type[CompiledModule]) -> CompiledModule:
+    return kind.__new__(kind)
+
+
+def _named_class(module: CompiledModule) -> type[CompiledModule]:
+    """Return the class of `module` that can be imported: its own one holds but a signature."""
+    kind: type = type(module)
+    while "forward" in kind.__dict__ and kind is not CompiledModule:
+        kind = kind.__mro__[1]
+    assert issubclass(kind, CompiledModule)
+    return kind
+
+
+def _is_traced(leaves: Sequence[torch.Tensor]) -> bool:
+    """Return whether something looks on: a trace, a mode, or tensors that stand for others."""
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or any(
+            type(leaf).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__ for leaf in leaves
+        )
     )
 
 
-def compiled_from(model: torch.Tensor) -> Any:
-    """Return the compiled model that the bytes of `model` hold."""
-    import lowprec
-
-    return lowprec.compile(onnx.ModelProto.FromString(to_numpy(model).tobytes()))
-
-
-def _bytes_of(proto: onnx.ModelProto, binding: Binding) -> torch.Tensor:
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = KEY, json.dumps(binding.to_dict())
-    return torch.from_numpy(np.frombuffer(proto.SerializeToString(), np.uint8).copy())
+def _described(info: TensorInfo) -> str:
+    if info.shape is None:
+        return f"{info.name}: {info.dtype.name}"
+    sizes = ", ".join("?" if size is None else str(size) for size in info.shape)
+    return f"{info.name}: {info.dtype.name}[{sizes}]"

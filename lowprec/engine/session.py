@@ -74,21 +74,33 @@ class TensorInfo:
     shape: tuple[int | str | None, ...] | None
 
 
+_CORE_ERRORS = (
+    _core.IsaUnavailable,
+    _core.ThreadCountInvalid,
+    _core.EngineError,
+    MemoryError,
+)
+
+
 @contextmanager
 def engine_errors() -> Iterator[None]:
     """Raise the compiled core's errors as ours."""
     try:
         yield
-    except _core.IsaUnavailable as error:
-        raise IsaError(str(error)) from None
-    except _core.ThreadCountInvalid as error:
-        raise ThreadsError(str(error)) from None
-    except _core.EngineError as error:
-        raise InputError(f"the model cannot run on this input: {error}") from None
-    except MemoryError as error:
-        raise InputError(
+    except _CORE_ERRORS as error:
+        raise _as_ours(error) from None
+
+
+def _as_ours(error: BaseException) -> LowprecError:
+    if isinstance(error, _core.IsaUnavailable):
+        return IsaError(str(error))
+    if isinstance(error, _core.ThreadCountInvalid):
+        return ThreadsError(str(error))
+    if isinstance(error, MemoryError):
+        return InputError(
             f"the model cannot run on this input: not enough memory ({error}); feed a smaller one"
-        ) from None
+        )
+    return InputError(f"the model cannot run on this input: {error}")
 
 
 class _NativeRunner:
@@ -97,7 +109,7 @@ class _NativeRunner:
     def __init__(self, segment: ProgramForm):
         self.segment = segment
         self._programs: dict[tuple[str, ...], _core.Program] = {}
-        self._plans: OrderedDict[tuple[Any, ...], _core.Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[Any, ...], tuple[_core.Plan, str]] = OrderedDict()
         self._keyed = [name in segment.keyed for name in segment.inputs]
         self._lock = threading.Lock()
         _with_locks.add(self)
@@ -117,8 +129,8 @@ class _NativeRunner:
             for array, keyed in zip(arrays, self._keyed, strict=True)
         )
         with self._lock:
-            plan = self._plans.get(key)
-            if plan is not None:
+            found = self._plans.get(key)
+            if found is not None:
                 self._plans.move_to_end(key)
             else:
                 program = self._program(arrays)
@@ -129,20 +141,69 @@ class _NativeRunner:
                     raise _NotNative(program.failed_node or "", str(error)) from None
                 if not self._plans:
                     self.segment.release()
-                self._plans[key] = plan
+                found = self._plans[key] = (plan, program.isa)
                 if len(self._plans) > PLANS_KEPT:
                     self._plans.popitem(last=False)
-            self.last = (plan, self._isa(arrays))
-        return plan
+            self.last = found
+        return found[0]
 
-    def _isa(self, arrays: Sequence[Array]) -> str:
-        return self._program(arrays).isa
+    def run_planned(self, arrays: list[Array]) -> list[Array] | None:
+        """Return the results for arrays as the engine reads them; None without a plan for them."""
+        key = tuple([(array.shape, array.dtype.char, None) for array in arrays])
+        found = self._plans.get(key)
+        if found is None:
+            return None
+        self.last = found
+        try:
+            results: list[Array] = found[0].run(arrays)[0]
+        except _CORE_ERRORS as error:
+            raise _as_ours(error) from None
+        return results
 
 
 class _NotNative(Exception):
     def __init__(self, node: str, why: str):
         super().__init__(why)
         self.node, self.why = node, why
+
+
+@dataclass(frozen=True)
+class _Sole:
+    """The runner of a model that is a single program.
+
+    Attributes:
+        runner: Of all nodes.
+        takes: Name and dtype of its inputs, in its order.
+        input_order: For each of them its place among the model's inputs; None where it is the same.
+        output_order: For each of the model's outputs its place among the runner's, or None.
+    """
+
+    runner: _NativeRunner
+    takes: list[tuple[str, np.dtype[Any]]]
+    input_order: list[int] | None
+    output_order: list[int] | None
+
+
+def _order(have: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    order = [have.index(name) for name in wanted]
+    return None if order == [*range(len(order))] else order
+
+
+def _own(results: list[Array], others: Sequence[Array]) -> list[Array]:
+    """Return results in memory of their own: what runs in NumPy or a body may return a view."""
+    taken = [array for array in others if isinstance(array, np.ndarray)]
+    owned = []
+    for result in results:
+        if isinstance(result, np.ndarray):
+            if any(np.may_share_memory(result, array) for array in taken):
+                result = result.copy()
+            taken.append(result)
+        owned.append(result)
+    return owned
+
+
+def _in_turn(arrays: list[Array] | None, order: list[int] | None) -> list[Array] | None:
+    return arrays if arrays is None or order is None else [arrays[index] for index in order]
 
 
 class Session:
@@ -156,6 +217,7 @@ class Session:
     _decisions: Decisions | None
     _hubs: Callable[[], tuple[ir.Model, ir.Model]]  # of a session without one
     _compiled: tuple[Sequence[Segment | ProgramForm], list[Any], dict[str, Array]]
+    _sole: _Sole | None
 
     def __init__(
         self,
@@ -240,7 +302,7 @@ class Session:
         session.inputs, session.outputs = inputs, outputs
         session._constants = dict(constants)
         runners = [_NativeRunner(form) for form in forms]
-        session._compiled = (list(forms), runners, dict(constants))
+        session._take((list(forms), runners, dict(constants)))
         return session
 
     def forms(self) -> tuple[list[ProgramForm], dict[str, Array]] | None:
@@ -296,8 +358,54 @@ class Session:
                 value = initializers.get(name)
                 if value is not None and value.const_value is not None:
                     constants[name] = value.const_value.numpy()
-        # One assignment: a run in another thread sees the old cut or the new one.
-        self._compiled = (segments, runners, constants)
+        self._take((segments, runners, constants))
+
+    def _take(
+        self, compiled: tuple[Sequence[Segment | ProgramForm], list[Any], dict[str, Array]]
+    ) -> None:
+        # One assignment each: a run in another thread sees the old cut or the new one.
+        self._compiled = compiled
+        self._sole = self._sole_of(*compiled)
+
+    def _sole_of(
+        self, segments: Sequence[Segment | ProgramForm], runners: list[Any], _: dict[str, Array]
+    ) -> _Sole | None:
+        """Return the one runner that does all, where a single program takes every input."""
+        if len(runners) != 1 or self._observers or self._decisions is not None:
+            return None
+        (segment,), (runner,) = segments, runners
+        names, results = [info.name for info in self.inputs], [info.name for info in self.outputs]
+        if (
+            not isinstance(runner, _NativeRunner)
+            or sorted(names) != sorted(segment.inputs)
+            or sorted(results) != sorted(segment.outputs)
+            or len(set(results)) != len(results)
+        ):
+            return None
+        dtypes = {info.name: info.dtype for info in self.inputs}
+        return _Sole(
+            runner,
+            [(name, dtypes[name]) for name in segment.inputs],
+            _order(names, segment.inputs),
+            _order(list(segment.outputs), results),
+        )
+
+    def let_go(self, hubs: Callable[[], tuple[ir.Model, ir.Model]]) -> None:
+        """Give up the hub, whose memory is large, where all runs natively without it.
+
+        Args:
+            hubs: Returns the fused and the plain hub again, once a shape turns up that some kernel
+                refuses.
+        """
+        content = self.forms()
+        if content is None or self._decisions is not None:
+            return
+        with self._lock:
+            _, runners, constants = self._compiled
+            self._hubs = hubs
+            self._model = self._plain = None
+            self._flows.clear()
+            self._take((content[0], runners, constants))
 
     def _runner(
         self, model: ir.Model, segment: Segment
@@ -336,9 +444,10 @@ class Session:
             InputError: a name, dtype, rank or size does not fit the model, or an array of `out`
                 does not fit its output.
         """
-        checked = self._checked(feeds)
         if out is None:
-            return self._run(checked, timed=False)[0]
+            planned = self._run_planned(feeds)
+            return self._run(self._checked(feeds), timed=False)[0] if planned is None else planned
+        checked = self._checked(feeds)
         targets = checked_targets(out, self.outputs)
         direct = direct_targets(self.outputs, targets, checked)
         results, _ = self._run(checked, timed=False, direct=direct)
@@ -347,6 +456,35 @@ class Session:
                 check_target(info.name, target, result.shape, result.dtype)
                 np.copyto(target, result)
         return targets
+
+    def run_ordered(self, arrays: list[Array]) -> list[Array] | None:
+        """Return the outputs for shapes that ran before; None where `run` must look closer.
+
+        Args:
+            arrays: In the order of `inputs`: C-contiguous, aligned, of the inputs' dtypes.
+        """
+        sole = self._sole
+        if sole is None:
+            return None
+        if sole.input_order is not None:
+            arrays = [arrays[index] for index in sole.input_order]
+        return _in_turn(sole.runner.run_planned(arrays), sole.output_order)
+
+    def _run_planned(self, feeds: Mapping[str, npt.ArrayLike]) -> list[Array] | None:
+        """Return the outputs if nothing about `feeds` is new; None where it must be checked."""
+        sole = self._sole
+        if sole is None or type(feeds) is not dict or len(feeds) != len(sole.takes):
+            return None
+        arrays = []
+        for name, dtype in sole.takes:
+            array = feeds.get(name)
+            if type(array) is not np.ndarray or array.dtype != dtype:
+                return None
+            flags = array.flags
+            if not (flags.c_contiguous and flags.aligned):
+                return None
+            arrays.append(array)
+        return _in_turn(sole.runner.run_planned(arrays), sole.output_order)
 
     def _run(
         self,
@@ -438,8 +576,11 @@ class Session:
                         self._observe(name, array)
                 values.update(zip(segment.outputs, made, strict=True))
         results = [values[info.name] for info in self.outputs]
-        shared = {id(array) for array in (*feeds.values(), *constants.values())}
-        return [r.copy() if id(r) in shared else r for r in results], times
+        others = [*feeds.values(), *constants.values()]
+        if all(isinstance(runner, _NativeRunner) for runner in runners):
+            shared = {id(array) for array in others}
+            return [r.copy() if id(r) in shared else r for r in results], times
+        return _own(results, others), times
 
     def _run_flow(
         self,
