@@ -29,7 +29,8 @@ class Binding:
         arguments: For each parameter that was given, its tree; the leaves are the graph's inputs.
         inputs: Names of the graph inputs, by leaf.
         result: The result's tree; the leaves are the graph's outputs.
-        ranges: By input name and axis, (least, greatest) size; None is no bound.
+        ranges: By input name and axis, least, greatest and step of the sizes that are accepted, as
+            of a range; None is no bound. Axes that take every size, or one only, are not in it.
         defaults: Of the parameters, where they are None, numbers or texts.
     """
 
@@ -38,7 +39,7 @@ class Binding:
     arguments: Mapping[str, Tree]
     inputs: tuple[str, ...]
     result: Tree
-    ranges: Mapping[str, Mapping[str, tuple[int | None, int | None]]]
+    ranges: Mapping[str, Mapping[str, tuple[int, int | None, int]]]
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class Binding:
             tuple(found["inputs"]),
             found["result"],
             {
-                name: {axis: (low, high) for axis, (low, high) in axes.items()}
+                name: {axis: (least, most, step) for axis, (least, most, step) in axes.items()}
                 for name, axes in found["ranges"].items()
             },
             found["defaults"],
@@ -92,6 +93,33 @@ class Binding:
             (index for index, (name, parameter) in enumerate(names) if name != parameter),
             min(len(self.arguments), self.positional),
         )
+
+    @cached_property
+    def _checks(self) -> list[tuple[int, int, int, int | None, int]]:
+        """Leaf, axis, and the sizes that it accepts."""
+        return [
+            (self.inputs.index(name), int(axis), least, greatest, step)
+            for name, axes in self.ranges.items()
+            for axis, (least, greatest, step) in axes.items()
+        ]
+
+    def check_ranges(self, leaves: Sequence[torch.Tensor]) -> None:
+        """Raise for sizes that the module does not take, or does something else for.
+
+        Raises:
+            InputError: names the input, the axis and the sizes that are accepted.
+        """
+        for index, axis, least, greatest, step in self._checks:
+            size = leaves[index].shape[axis] if axis < leaves[index].ndim else least
+            if (
+                size < least
+                or (greatest is not None and size > greatest)
+                or (step > 1 and (size - least) % step)
+            ):
+                raise InputError(
+                    f"'{self.inputs[index]}' has size {size} on axis {axis}; accepted are "
+                    f"{_sizes(least, greatest, step)}"
+                )
 
     @cached_property
     def build_result(self) -> Callable[[Sequence[torch.Tensor]], Any]:
@@ -156,20 +184,6 @@ class Binding:
                 )
         return leaves
 
-    def check_ranges(self, leaves: Sequence[torch.Tensor]) -> None:
-        """Raise InputError where a size is one that the module was not captured for."""
-        for name, leaf in zip(self.inputs, leaves, strict=True):
-            for axis, (low, high) in self.ranges.get(name, {}).items():
-                if int(axis) >= leaf.ndim:
-                    continue  # the engine says what is wrong
-                size = leaf.shape[int(axis)]
-                if (low is not None and size < low) or (high is not None and size > high):
-                    bounds = f"{low if low is not None else 0} to {high or 'any size'}"
-                    raise InputError(
-                        f"argument '{name}' has size {size} on axis {axis}; the module was "
-                        f"captured for {bounds}"
-                    )
-
     def is_called_like(self, other: Binding) -> bool:
         """Return whether calls and results of the two have the same form."""
         fields = ("parameters", "positional", "arguments", "result")
@@ -202,6 +216,17 @@ def parameters_of(signature: inspect.Signature) -> tuple[tuple[str, ...], int]:
 
 def _same(value: Any, other: Any) -> bool:
     return type(value) is type(other) and not isinstance(value, torch.Tensor) and value == other
+
+
+def _sizes(least: int, greatest: int | None, step: int) -> str:
+    """Return in words the sizes of a range."""
+    if least == greatest:
+        return f"{least}"
+    to = "" if greatest is None else f" to {greatest}"
+    if step == 1:
+        return f"sizes from {least}{to}" + (" on" if greatest is None else "")
+    what = f"multiples of {step}" if least % step == 0 else f"every {step}th size"
+    return f"{what} from {least}{to}" + (" on" if greatest is None else "")
 
 
 def _describe(tree: Tree) -> str:

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
 from lowprec.adapters.torch.binding import KEY, Binding, parameters_of
-from lowprec.adapters.torch.dynamic import export_with, may_be_batched, varying_axes
+from lowprec.adapters.torch.dynamic import (
+    Axes,
+    Exported,
+    export_with,
+    find_batch,
+    resized,
+    varying_axes,
+)
 from lowprec.adapters.torch.examples import Example, examples_of
 from lowprec.adapters.torch.items import OpenedData
+from lowprec.adapters.torch.kinds import plain_module
+from lowprec.adapters.torch.lines import line_of_error
+from lowprec.adapters.torch.refusals import Refusal, first_sentence
+from lowprec.adapters.torch.shapes import axes_given
 from lowprec.adapters.torch.signature import plain_defaults
+from lowprec.adapters.torch.silence import quiet
 from lowprec.adapters.torch.tensors import to_numpy
-from lowprec.adapters.torch.translate import quiet, translate
+from lowprec.adapters.torch.translate import translate
 from lowprec.adapters.torch.trees import Leaf, Tree, flatten
+from lowprec.adapters.torch.untouched import KeptState, untouched
+from lowprec.adapters.torch.watching import line_that_draws, line_that_writes
 from lowprec.errors import ModelError
 from lowprec.graph import load
-from lowprec.hookspecs import Captured
+from lowprec.hookspecs import Captured, Sample
 
 KIND = "torch"
+LARGEST_SAMPLE = 1 << 26  # elements of the inputs that the module is run with to be compared
 
 Feed = dict[str, NDArray[Any]]
 
@@ -66,28 +80,39 @@ def capture_module(
     Raises:
         ModelError: it cannot be captured.
     """
-    _check_device(module)
+    module = plain_module(module)
     data = None if calibration_data is None else OpenedData(calibration_data)
     examples = examples_of(module, example_inputs, data)
+    return capture_calls(module, examples, data)
+
+
+def capture_calls(
+    module: torch.nn.Module, examples: Sequence[Example], data: OpenedData | None
+) -> Captured:
+    """Return `module` as a hub graph for calls like `examples`; else as `capture_module`."""
     signature = inspect.signature(module.forward)
     calls, arguments = _flattened(examples, signature)
-    with _evaluating(module), torch.no_grad(), torch.random.fork_rng(devices=[]), quiet():
+    with quiet(), untouched(module) as state:
         flat = Flat(module, arguments, examples[0])
-        leaves, axes = _dynamic(flat, calls)
-        program = export_with(flat, leaves, axes)
+        outputs = _first_run(flat, calls[0], state)
+        result, paths = flat.result, flat.outputs
+        exported = _exported(flat, calls, axes_given(examples[0], arguments, calls[0], signature))
         names = [name for name, _ in calls[0]]
-        tensors = flat(*leaves)
-        outputs = _output_names(flat.outputs, names)
-        model = translate(program, names, outputs)
-        samples = [(_feed(names, leaves), [to_numpy(t).copy() for t in tensors])]
+        model = translate(exported.program, names, _output_names(paths, names))
+        samples = _samples(flat, names, exported, calls, outputs)
     parameters, positional = parameters_of(signature)
+    ranges = {
+        name: {str(axis): bounds for axis, bounds in axes.items() if bounds != (0, None, 1)}
+        for name, axes in zip(names, exported.bounds, strict=True)
+    }
+    ranges = {name: axes for name, axes in ranges.items() if axes}
     binding = Binding(
         parameters,
         positional,
         arguments,
         tuple(names),
-        flat.result,
-        {},
+        result,
+        ranges,
         plain_defaults(signature),
     )
     return Captured(
@@ -96,6 +121,155 @@ def capture_module(
         kind=KIND,
         binding={KEY: binding, "data": data, "signature": signature},
         samples=samples,
+    )
+
+
+def _first_run(flat: Flat, call: Sequence[Leaf], state: KeptState) -> tuple[torch.Tensor, ...]:
+    """Return what the module computes; refuse it where a second time it would be something else."""
+    tensors = [tensor for _, tensor in call]
+    random_before = torch.get_rng_state()
+    try:
+        outputs: tuple[torch.Tensor, ...] = flat(*_cloned(tensors))
+    except ModelError:
+        raise
+    except Exception as error:  # whatever the module's own code raises
+        raise Refusal(
+            f"the module fails for the example: {first_sentence(error)}",
+            line_of_error(error),
+            "give example_inputs with which it works",
+        ) from error
+    if not torch.equal(random_before, torch.get_rng_state()):
+        raise Refusal(
+            "forward draws random numbers, also in evaluation",
+            line_that_draws(lambda: flat(*_cloned(tensors))),
+            "draw them outside and pass them as an argument",
+        )
+    changed = state.changed_buffers()
+    if changed:
+        state.restore()
+        buffers = [*flat.module.buffers()]
+        raise Refusal(
+            f"forward writes to the buffer '{changed[0]}', so that each call changes the next",
+            line_that_writes(lambda: flat(*_cloned(tensors)), buffers),
+            "take the state as an argument and return it",
+        )
+    if state.has_changed() and not _equal(outputs, flat(*_cloned(tensors))):
+        raise Refusal(
+            "forward keeps something in attributes of the module, so that each call changes the "
+            "next",
+            None,
+            "take the state as an argument and return it",
+        )
+    state.restore()
+    return outputs
+
+
+def _exported(flat: Flat, calls: list[list[Leaf]], given: list[Axes] | None) -> Exported:
+    """Return the module exported with the axes that may change: those given, or found out."""
+    if given is not None:
+        return export_with(flat, _traceable([t for _, t in calls[0]], calls, given), given)
+    largest = max(calls, key=lambda leaves: sum(t.numel() for _, t in leaves))
+    tensors = [tensor for _, tensor in largest]
+    axes = varying_axes(calls, find_batch(flat, calls))
+    try:
+        return export_with(flat, _traceable(tensors, calls, axes), axes)
+    except Refusal as refusal:
+        if not refusal.size_one:
+            raise
+        fixed = [
+            {
+                axis: dim
+                for axis, dim in found.items()
+                if any(leaves[index][1].shape[axis] != 1 for leaves in calls)
+            }
+            for index, found in enumerate(axes)
+        ]
+        if fixed == axes:
+            raise
+        return export_with(flat, tensors, fixed)  # it is only ever called with a size of 1
+
+
+def _traceable(
+    tensors: list[torch.Tensor], calls: Sequence[Sequence[Leaf]], axes: Sequence[Axes]
+) -> list[torch.Tensor]:
+    """Return the tensors with 2 in the place of sizes of 1 that may change.
+
+    torch.export takes a size of 1 for a constant.
+    """
+    names = [{axis: dim.__name__ for axis, dim in found.items()} for found in axes]
+    least: dict[str, int] = {}
+    for index, found in enumerate(names):
+        for axis, name in found.items():
+            if tensors[index].shape[axis] == 1:
+                least[name] = max(2, *(leaves[index][1].shape[axis] for leaves in calls))
+    return resized(tensors, names, least)
+
+
+def _samples(
+    flat: Flat,
+    names: Sequence[str],
+    exported: Exported,
+    calls: Sequence[Sequence[Leaf]],
+    outputs: Sequence[torch.Tensor],
+) -> list[Sample]:
+    """Return calls of other sizes, each with what the module itself computes."""
+    found: list[Sample] = []
+
+    def add(tensors: Sequence[torch.Tensor], results: Sequence[torch.Tensor] | None = None) -> None:
+        feeds = {n: to_numpy(t).copy() for n, t in zip(names, tensors, strict=True)}
+        if any(
+            all(feeds[name].shape == seen[name].shape for name in feeds) for seen, _ in found
+        ) or any(not _accepts(exported, i, tensor) for i, tensor in enumerate(tensors)):
+            return
+        try:
+            results = flat(*_cloned(tensors)) if results is None else results
+        except Exception:  # the module's own: it takes no such sizes
+            return
+        found.append((feeds, [to_numpy(tensor).copy() for tensor in results]))
+
+    add([tensor for _, tensor in calls[0]], outputs)
+    for values in _other_sizes(exported):
+        tensors = exported.resized(values)
+        if sum(tensor.numel() for tensor in tensors) <= LARGEST_SAMPLE:
+            add(tensors)
+    return found
+
+
+def _other_sizes(exported: Exported) -> list[dict[Any, int]]:
+    """Return two choices of other sizes: all a little larger, and each as small as may be."""
+    larger, smaller = {}, {}
+    for symbol in exported.symbols:
+        now = exported.size_of(symbol)
+        larger[symbol] = now + 1
+        smaller[symbol] = max(1, now // 2)
+        places = exported.places(symbol)
+        if places:
+            least, greatest, _ = exported.bounds[places[0][0]][places[0][1]]
+            batch = places[0][1] == 0
+            smaller[symbol] = max(least, 1 if batch else now // 2, 1)
+            if greatest is not None and now + 1 > greatest:
+                larger[symbol] = max(least, now - 1)
+    return [larger, smaller] if larger else []
+
+
+def _accepts(exported: Exported, index: int, tensor: torch.Tensor) -> bool:
+    for axis, (least, greatest, step) in exported.bounds[index].items():
+        size = tensor.shape[axis]
+        if size < least or (greatest is not None and size > greatest) or (size - least) % step:
+            return False
+    constant = set(range(tensor.ndim)) - exported.bounds[index].keys()
+    return all(tensor.shape[axis] == exported.leaves[index].shape[axis] for axis in constant)
+
+
+def _cloned(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return copies: the module may write to what it is given."""
+    return [tensor.clone() for tensor in tensors]
+
+
+def _equal(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+    return len(one) == len(other) and all(
+        a.shape == b.shape and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+        for a, b in zip(one, other, strict=True)
     )
 
 
@@ -134,27 +308,6 @@ def _flattened(
     return alike, trees[0]
 
 
-def _dynamic(
-    flat: Flat, calls: list[list[Leaf]]
-) -> tuple[list[torch.Tensor], list[dict[int, Any]]]:
-    """Return tensors to trace with and the axes that may change."""
-    largest = max(calls, key=lambda leaves: sum(t.numel() for _, t in leaves))
-    tensors = [tensor for _, tensor in largest]
-    batched = may_be_batched(calls)
-    if batched and tensors[0].shape[0] < 2:  # torch.export takes a size of 1 for a constant
-        doubled = [torch.cat([tensor, tensor]) for tensor in tensors]
-        try:
-            flat(*doubled)
-            tensors = doubled
-        except Exception:  # whatever the module's own code raises
-            batched = False
-    return tensors, varying_axes(calls, batched)
-
-
-def _feed(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> Feed:
-    return {name: to_numpy(tensor).copy() for name, tensor in zip(names, tensors, strict=True)}
-
-
 def _output_names(paths: Sequence[str], inputs: Sequence[str]) -> list[str]:
     names: list[str] = []
     for path in paths:
@@ -163,29 +316,3 @@ def _output_names(paths: Sequence[str], inputs: Sequence[str]) -> list[str]:
             name = f"{name}_"
         names.append(name)
     return names
-
-
-@contextmanager
-def _evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Put every part into evaluation and, afterwards, back; buffers that a call changed too."""
-    flags = [(part, part.training) for part in module.modules()]
-    buffers = [(buffer, buffer.clone(), buffer._version) for buffer in module.buffers()]
-    for part, _ in flags:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, training in flags:
-            part.training = training
-        with torch.no_grad():
-            for buffer, before, version in buffers:
-                if buffer._version != version:
-                    buffer.copy_(before)
-
-
-def _check_device(module: torch.nn.Module) -> None:
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if tensor.device.type != "cpu":
-            raise ModelError(
-                f"'{name}' is on '{tensor.device}'; lowprec runs on the CPU: give it module.cpu()"
-            )

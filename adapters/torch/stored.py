@@ -107,17 +107,20 @@ def _check_constant(value: object) -> None:
         raise _damaged("a constant is no number or text")
 
 
-def _checked_ranges(ranges: object) -> dict[str, dict[str, list[int | None]]]:
+def _checked_ranges(ranges: object) -> dict[str, dict[str, list[Any]]]:
     if not isinstance(ranges, dict):
         raise _damaged("'ranges' is not an object")
     for axes in ranges.values():
         if not isinstance(axes, dict) or not all(
-            axis.isdecimal() and isinstance(bounds, list) and len(bounds) == 2
+            axis.isdecimal() and isinstance(bounds, list) and len(bounds) == 3
             for axis, bounds in axes.items()
         ):
-            raise _damaged("'ranges' holds something else than two bounds by axis")
+            raise _damaged("'ranges' holds something else than bounds and a step by axis")
         for bounds in axes.values():
-            if not all(bound is None or type(bound) is int for bound in bounds):
+            least, greatest, step = bounds
+            if not all(type(number) is int for number in (least, step)) or step < 1:
+                raise _damaged("a bound is no number")
+            if greatest is not None and type(greatest) is not int:
                 raise _damaged("a bound is no number")
     return ranges
 

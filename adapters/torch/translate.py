@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ast
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
 import torch
 
+from lowprec.adapters.torch.silence import quiet
 from lowprec.errors import ModelError
 
 OPSET = 23
@@ -48,22 +46,6 @@ def translate(
         value.metadata_props.clear()
     model.metadata_props.clear()
     return model
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep torch's exporters from writing about what their caller cannot change."""
-    names = ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "onnxscript")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
