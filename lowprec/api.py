@@ -92,7 +92,12 @@ def quantize(
         )
         if deferred is not None:
             return deferred
-    captured = capture(model, example_inputs=example_inputs, calibration_data=calibration_data)
+    captured = capture(
+        model,
+        example_inputs=example_inputs,
+        calibration_data=calibration_data,
+        samples=settings.calibration.samples,
+    )
     workbench = open_workbench(captured, calibration_data, settings)
     verify(captured, workbench.original)
     with _progress(progress) as report_progress:
@@ -179,9 +184,19 @@ def defer(model: object, build: Callable[[object], Any]) -> object | None:
 
 
 def capture(
-    model: object, *, example_inputs: object = None, calibration_data: object = None
+    model: object,
+    *,
+    example_inputs: object = None,
+    calibration_data: object = None,
+    samples: int = 128,
 ) -> Captured:
     """Return what the first adapter that takes `model` makes of it.
+
+    Args:
+        model: As for `quantize`.
+        example_inputs: As for `quantize`.
+        calibration_data: As for `quantize`.
+        samples: Items of the data that may be asked for.
 
     Raises:
         ModelError: no adapter takes it.
@@ -190,7 +205,10 @@ def capture(
 
     plugins = active_plugins()
     captured: Captured | None = plugins.hook.lowprec_capture(
-        model=model, example_inputs=example_inputs, calibration_data=calibration_data
+        model=model,
+        example_inputs=example_inputs,
+        calibration_data=calibration_data,
+        samples=samples,
     )
     if captured is None:
         what = (

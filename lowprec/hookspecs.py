@@ -75,7 +75,7 @@ class AdapterInfo:
 
 @hookspec(firstresult=True)
 def lowprec_capture(
-    model: object, example_inputs: object, calibration_data: object
+    model: object, example_inputs: object, calibration_data: object, samples: int
 ) -> Captured | None:
     """Return `model` as a hub graph, or None when it is not this adapter's.
 
@@ -84,6 +84,7 @@ def lowprec_capture(
         example_inputs: One complete feed for models that must be traced; often None.
         calibration_data: As given, or None. An adapter that traces may look at its first items; if
             that uses them up, its own `lowprec_batches` must still yield them.
+        samples: How many items of the data calibration will ask for; no more may be looked at.
 
     Raises:
         LowprecError: it is this adapter's, but cannot be captured.

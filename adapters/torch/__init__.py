@@ -39,14 +39,19 @@ def __getattr__(name: str) -> Any:
 
 @hookimpl
 def lowprec_capture(
-    model: object, example_inputs: object, calibration_data: object
+    model: object, example_inputs: object, calibration_data: object, samples: int
 ) -> Captured | None:
     """Take a torch.nn.Module; its forward is traced with the example or the first samples."""
     if not _is_module(model):
         return None
     from lowprec.adapters.torch.capture import capture_module
 
-    return capture_module(model, example_inputs, calibration_data)  # type: ignore[arg-type]
+    return capture_module(
+        model,  # type: ignore[arg-type]
+        example_inputs,
+        calibration_data,
+        samples,
+    )
 
 
 @hookimpl

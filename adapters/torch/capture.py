@@ -18,14 +18,14 @@ from lowprec.adapters.torch.dynamic import (
     resized,
     varying_axes,
 )
-from lowprec.adapters.torch.examples import Example, examples_of
-from lowprec.adapters.torch.items import OpenedData
+from lowprec.adapters.torch.examples import LOOKED_AT, Example, examples_of
 from lowprec.adapters.torch.kinds import plain_module
 from lowprec.adapters.torch.lines import line_of_error
 from lowprec.adapters.torch.refusals import Refusal, first_sentence
 from lowprec.adapters.torch.shapes import axes_given
 from lowprec.adapters.torch.signature import plain_defaults
 from lowprec.adapters.torch.silence import quiet
+from lowprec.adapters.torch.sources import OpenedData
 from lowprec.adapters.torch.tensors import to_numpy
 from lowprec.adapters.torch.translate import translate
 from lowprec.adapters.torch.trees import Leaf, Tree, flatten
@@ -68,7 +68,10 @@ class Flat(torch.nn.Module):
 
 
 def capture_module(
-    module: torch.nn.Module, example_inputs: object, calibration_data: object
+    module: torch.nn.Module,
+    example_inputs: object,
+    calibration_data: object,
+    most: int = LOOKED_AT,
 ) -> Captured:
     """Return `module` as a hub graph that takes any batch, and any size that varies in the data.
 
@@ -76,13 +79,16 @@ def capture_module(
         module: Stays as it is; captured as in evaluation.
         example_inputs: One call: see `lowprec.adapters.torch.example`.
         calibration_data: Traced with its first samples where there is no example; or None.
+        most: How many of them may be looked at.
 
     Raises:
         ModelError: it cannot be captured.
     """
     module = plain_module(module)
-    data = None if calibration_data is None else OpenedData(calibration_data)
-    examples = examples_of(module, example_inputs, data)
+    data = None
+    if calibration_data is not None:
+        data = OpenedData(calibration_data, inspect.signature(module.forward).parameters)
+    examples = examples_of(module, example_inputs, data, most)
     return capture_calls(module, examples, data)
 
 

@@ -8,9 +8,14 @@ from typing import Any
 
 import torch
 
-from lowprec.adapters.torch.items import OpenedData, call_of, wanted_positions
+from lowprec.adapters.torch.items import Wanted, call_of, tensors_in
+from lowprec.adapters.torch.sources import OpenedData
 from lowprec.errors import DataError, ModelError
 
+EMPTY = (
+    "the calibration data holds no samples: it is empty, or an iterator that was used up before; "
+    "give a fresh iterator or a list"
+)
 LOOKED_AT = 8  # items of the calibration data that tell which sizes vary
 
 
@@ -46,32 +51,70 @@ def example(*args: Any, dynamic_shapes: Any = None, **kwargs: Any) -> Example:
 
 
 def examples_of(
-    module: torch.nn.Module, example_inputs: object, data: OpenedData | None
+    module: torch.nn.Module,
+    example_inputs: object,
+    data: OpenedData | None,
+    samples: int = LOOKED_AT,
 ) -> list[Example]:
     """Return calls to look at, those of `example_inputs` or else of the data's first items.
 
+    Args:
+        module: The calls are for its forward.
+        example_inputs: One call, or None.
+        data: Calibration data, or None.
+        samples: How many items of it may be asked for.
+
     Raises:
         ModelError: there is nothing to trace with.
-        DataError: the data is empty.
+        DataError: the data is empty, or an item is not what forward takes.
     """
-    signature = inspect.signature(module.forward)
     if isinstance(example_inputs, Example):
         return [example_inputs]
+    signature = inspect.signature(module.forward)
+    dtype = _floats_of(module)
     if example_inputs is not None:
-        everything = len(signature.parameters)
-        args, kwargs = call_of(example_inputs, signature, everything, [])
-        return [Example(args, kwargs)]
+        wanted = Wanted.by_signature(signature, all_positions=True)
+        return [_example(example_inputs, wanted, 0, dtype)]
     if data is None:
         raise ModelError(
             f"a {type(module).__name__} must be traced: give calibration data, or example_inputs="
             "(a tuple in the order of forward's arguments, a dict by name, or "
             "lowprec.adapters.torch.example(...))"
         )
-    items = data.peek(LOOKED_AT)
+    items = data.peek(min(samples, LOOKED_AT))
     if not items:
-        raise DataError(
-            "the calibration data holds no samples: it is empty, or an iterator that was used up "
-            "before; give a fresh iterator or a list"
-        )
-    positional = wanted_positions(signature)
-    return [Example(*call_of(item, signature, positional, [])) for item in items]
+        raise DataError(EMPTY)
+    wanted = Wanted.by_signature(signature)
+    return [_example(item, wanted, number, dtype) for number, item in enumerate(items)]
+
+
+def _example(item: object, wanted: Wanted, number: int, dtype: torch.dtype | None) -> Example:
+    args, kwargs = call_of(item, wanted, number, [])
+    for tensor in tensors_in([*args, *kwargs.values()]):
+        if not tensor.numel():
+            raise DataError(
+                f"sample {number}: a tensor of shape {list(tensor.shape)} holds no values; leave "
+                "the sample out"
+            )
+    if dtype is None:
+        return Example(args, kwargs)
+    return Example(
+        tuple(_as_float(value, dtype) for value in args),
+        {name: _as_float(value, dtype) for name, value in kwargs.items()},
+    )
+
+
+def _floats_of(module: torch.nn.Module) -> torch.dtype | None:
+    """Return what float64 tensors, NumPy's default, are meant as; None: as what they are."""
+    floats = [p.dtype for p in module.parameters() if p.dtype.is_floating_point]
+    return None if not floats or torch.float64 in floats else floats[0]
+
+
+def _as_float(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.dtype == torch.float64 else value
+    if type(value) is dict:
+        return {key: _as_float(part, dtype) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_as_float(part, dtype) for part in value)
+    return value

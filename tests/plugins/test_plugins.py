@@ -77,7 +77,7 @@ def test_a_broken_plugin_is_set_aside_and_others_work(install, problem):
     assert states["broken"].reason == reason
     assert states["good"].state == "active"
     assert plugins.active_plugins().hook.lowprec_capture(
-        model="good", example_inputs=None, calibration_data=None
+        model="good", example_inputs=None, calibration_data=None, samples=1
     )
     assert loaded.accepted_kinds() == "good things"
 
@@ -101,12 +101,16 @@ def test_a_refused_plugin_is_not_left_registered():
     with refused(LowprecError, "bad"):
         registry.register(Misspelt(), "bad")
     registry.register(Good(), "good")
-    assert registry.hook.lowprec_capture(model="good", example_inputs=None, calibration_data=None)
+    assert registry.hook.lowprec_capture(
+        model="good", example_inputs=None, calibration_data=None, samples=1
+    )
     with refused(LowprecError, "'good'", "already"):
         registry.register(Good(), "good")
     registry.unregister("good")
     assert (
-        registry.hook.lowprec_capture(model="good", example_inputs=None, calibration_data=None)
+        registry.hook.lowprec_capture(
+            model="good", example_inputs=None, calibration_data=None, samples=1
+        )
         is None
     )
 
@@ -127,7 +131,9 @@ def test_a_plugin_that_cannot_describe_itself_still_works(install):
 
     loaded = install(silent=Silent())
     assert loaded.statuses()[0].info is None
-    assert loaded.hook.lowprec_capture(model="good", example_inputs=None, calibration_data=None)
+    assert loaded.hook.lowprec_capture(
+        model="good", example_inputs=None, calibration_data=None, samples=1
+    )
 
 
 def test_collected_hooks_merge_by_name(install):
