@@ -21,6 +21,7 @@ from lowprec.adapters.torch.dynamic import (
 from lowprec.adapters.torch.examples import LOOKED_AT, Example, examples_of
 from lowprec.adapters.torch.kinds import plain_module
 from lowprec.adapters.torch.lines import line_of_error
+from lowprec.adapters.torch.recurrent import whole_sequences
 from lowprec.adapters.torch.refusals import Refusal, first_sentence
 from lowprec.adapters.torch.shapes import axes_given
 from lowprec.adapters.torch.signature import plain_defaults
@@ -98,13 +99,14 @@ def capture_calls(
     """Return `module` as a hub graph for calls like `examples`; else as `capture_module`."""
     signature = inspect.signature(module.forward)
     calls, arguments = _flattened(examples, signature)
-    with quiet(), untouched(module) as state:
+    with quiet(), untouched(module) as state, whole_sequences():
         flat = Flat(module, arguments, examples[0])
         outputs = _first_run(flat, calls[0], state)
         result, paths = flat.result, flat.outputs
         exported = _exported(flat, calls, axes_given(examples[0], arguments, calls[0], signature))
         names = [name for name, _ in calls[0]]
         model = translate(exported.program, names, _output_names(paths, names))
+        model.graph.name = type(module).__name__
         samples = _samples(flat, names, exported, calls, outputs)
     parameters, positional = parameters_of(signature)
     ranges = {

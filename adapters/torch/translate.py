@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from lowprec.adapters.torch.recurrent import recurrent_translations
 from lowprec.adapters.torch.silence import quiet
 from lowprec.errors import ModelError
 
@@ -33,7 +34,13 @@ def translate(
     with quiet():
         try:
             exported = torch.onnx.export(
-                program, (), None, dynamo=True, opset_version=OPSET, verbose=False
+                program,
+                (),
+                None,
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
+                custom_translation_table=recurrent_translations(),
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise ModelError(f"the module has no ONNX form: {_reason(error)}") from error
