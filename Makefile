@@ -54,7 +54,8 @@ $(STAMPS)/dev: setup.cfg constraints.txt | $(STAMPS)/built
 # Only the files of these packages are read: neither what they require nor for which Python matters.
 $(STAMPS)/materials: constraints.txt | $(STAMPS)/built
 	@echo "[set-up] real models"
-	@$(PIP_INSTALL) --no-deps --ignore-requires-python rapidocr-onnxruntime magika silero-vad basic-pitch
+	@$(PIP_INSTALL) --no-deps --ignore-requires-python rapidocr-onnxruntime magika silero-vad basic-pitch \
+	    facenet-pytorch
 	@touch $@
 
 $(STAMPS)/bench: constraints.txt | $(STAMPS)/materials

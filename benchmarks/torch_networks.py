@@ -17,7 +17,6 @@ from exported_models import file_of, sentence_feeds
 from torch import nn
 from torch_sequences import Tagger, Translator, minilm, seeded, token_rows
 from torch_vision import (
-    FASHION,
     FashionNet,
     MobileNetV2,
     ResNet50,
@@ -38,6 +37,7 @@ class Network:
     Attributes:
         name: In tables and on the command line.
         make: The module in eval mode.
+        small: The same with fewer blocks, for tests; None where it comes with trained weights.
         samples: (count, seed, whether small) -> arguments of as many calls, of one sample each.
         axes: By argument: axis -> name of what varies, "batch" first.
         batches: Sizes that are timed.
@@ -51,6 +51,7 @@ class Network:
     axes: tuple[dict[int, str], ...] = ({0: "batch"},)
     batches: tuple[int, ...] = (1,)
     kind: str = "convolution"
+    small: Callable[[], nn.Module] | None = None
 
     @property
     def is_transformer(self) -> bool:
@@ -164,54 +165,69 @@ def translations(count: int, seed: int, small: bool) -> list[Arguments]:
 # ---- All of them ---------------------------------------------------------------------------------
 def networks() -> list[Network]:
     """Return all; nothing is read or made before `make` and `samples` are called."""
-    seen = functools.partial(pictures, 4)
-    text: dict[int, str] = {0: "batch", 1: "length"}
     return [
         Network("EfficientNet-Lite0", lite0, images(224, 224, (64, 64))),
         Network(
             "ResNet-50",
-            lambda: with_seeded_weights(ResNet50(), [seen(101), seen(102)]),
+            lambda: seen(ResNet50(), 224),
             images(224, 224, (64, 64)),
+            small=lambda: seen(ResNet50((1, 1, 1, 1)), 64),
         ),
         Network(
             "MobileNetV2",
-            lambda: with_seeded_weights(MobileNetV2(), [seen(101), seen(102)]),
+            lambda: seen(MobileNetV2(), 224),
             images(224, 224, (64, 64)),
+            small=lambda: seen(MobileNetV2(most=1), 64),
         ),
         Network(
             "U-Net",
-            lambda: with_seeded_weights(UNet(), [seen(101, 3, 128, 128)]),
+            lambda: seen(UNet(), 128),
             images(256, 256, (64, 64)),
+            small=lambda: seen(UNet(base=8, levels=2), 64),
         ),
         Network("MTCNN PNet", functools.partial(mtcnn, "PNet"), images(300, 400, (45, 60))),
         Network("MTCNN RNet", functools.partial(mtcnn, "RNet"), images(24, 24), batches=(1, 32)),
         Network("MTCNN ONet", functools.partial(mtcnn, "ONet"), images(48, 48), batches=(1, 32)),
         Network("Fashion-MNIST CNN", fashion_net, fashion_samples, batches=(1, 32)),
-        Network("MiniLM", minilm, sentences, (text, text), batches=(1, 8), kind="transformer"),
+        Network(
+            "MiniLM",
+            minilm,
+            sentences,
+            ({0: "batch", 1: "length"}, {0: "batch", 1: "length"}),
+            batches=(1, 8),
+            kind="transformer",
+        ),
         Network(
             "Translator",
             lambda: seeded(Translator),
             translations,
             ({0: "batch", 1: "source"}, {0: "batch", 1: "target"}),
             kind="transformer",
+            small=lambda: seeded(lambda: Translator(layers=1)),
         ),
         Network(
             "LSTM tagger",
             lambda: seeded(lambda: Tagger(nn.LSTM)),
             tokens,
-            (text,),
             batches=(1, 8),
             kind="recurrent",
+            small=lambda: seeded(lambda: Tagger(nn.LSTM, width=64)),
         ),
         Network(
             "GRU tagger",
             lambda: seeded(lambda: Tagger(nn.GRU)),
             tokens,
-            (text,),
             batches=(1, 8),
             kind="recurrent",
+            small=lambda: seeded(lambda: Tagger(nn.GRU, width=64)),
         ),
     ]
+
+
+def seen(network: nn.Module, size: int) -> nn.Module:
+    """Return `network` with seeded weights and the statistics of pictures of this size."""
+    batches = [pictures(4, seed, 3, size, size) for seed in (101, 102)]
+    return with_seeded_weights(network, batches)
 
 
 def fashion_net() -> nn.Module:
@@ -225,7 +241,3 @@ def fashion_net() -> nn.Module:
     network = FashionNet()
     network.load_state_dict(torch.load(path, weights_only=True))
     return network.requires_grad_(False).eval()
-
-
-def has_fashion() -> bool:
-    return FASHION.exists()

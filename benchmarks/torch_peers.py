@@ -114,6 +114,21 @@ def torchao_int8(
     module: nn.Module, calibration: Sequence[Arguments], arguments: Arguments
 ) -> Callable[..., Any]:
     """Return torchao's pt2e quantisation for x86, compiled as its documentation says (frozen)."""
+    samples = list(batches(calibration, len(arguments[0])))
+    compiled: Callable[..., Any] = torch.compile(torchao_converted(module, samples, arguments))
+    # As an option of torch.compile it would not reach the tracer, which has to freeze as well.
+    with torch.no_grad(), import_module("torch._inductor.config").patch(freezing=True):
+        compiled(*arguments)
+    return compiled
+
+
+def torchao_converted(
+    module: nn.Module,
+    calibration: Sequence[Arguments],
+    arguments: Arguments,
+    dynamic_shapes: Any = None,
+) -> nn.Module:
+    """Return what torchao's pt2e makes before it is compiled: right, but not fast."""
     with unheard():
         pt2e = import_module("torchao.quantization.pt2e")
         tool = import_module("torchao.quantization.pt2e.quantize_pt2e")
@@ -121,16 +136,13 @@ def torchao_int8(
     quantizer = x86.X86InductorQuantizer()
     quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
     with torch.no_grad():
-        prepared = tool.prepare_pt2e(torch.export.export(module, arguments).module(), quantizer)
-        for sample in batches(calibration, len(arguments[0])):
+        program = torch.export.export(module, arguments, dynamic_shapes=dynamic_shapes)
+        prepared = tool.prepare_pt2e(program.module(), quantizer)
+        for sample in calibration:
             prepared(*sample)
-        converted = tool.convert_pt2e(prepared)
+        converted: nn.Module = tool.convert_pt2e(prepared)
     pt2e.move_exported_model_to_eval(converted)
-    compiled: Callable[..., Any] = torch.compile(converted)
-    # As an option of torch.compile it would not reach the tracer, which has to freeze as well.
-    with torch.no_grad(), import_module("torch._inductor.config").patch(freezing=True):
-        compiled(*arguments)
-    return compiled
+    return converted
 
 
 def batches(samples: Sequence[Arguments], size: int) -> Iterator[Arguments]:
@@ -156,8 +168,9 @@ def openvino_run(
     arguments: Arguments,
     calibration: Sequence[Arguments],
     threads: int,
+    fixed: bool = True,
 ) -> Callable[..., Any]:
-    """Return OpenVINO's run of the converted module, tuned for latency.
+    """Return OpenVINO's run of the converted module, tuned for latency and, if `fixed`, one shape.
 
     Names that end with bf16 leave the precision to it: bf16 on processors that have it.
     """
@@ -166,7 +179,9 @@ def openvino_run(
         model = nncf_int8(network, module, arguments, calibration)
     else:
         model = openvino.convert_model(module, example_input=arguments)
-    model.reshape({port: list(t.shape) for port, t in zip(model.inputs, arguments, strict=True)})
+    if fixed:
+        shapes = zip(model.inputs, arguments, strict=True)
+        model.reshape({port: list(tensor.shape) for port, tensor in shapes})
     settings: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,

@@ -30,12 +30,12 @@ class Tagger(nn.Module):
 class Translator(nn.Module):
     """Source (N, S) and target (N, T) int64 -> scores (N, T, VOCABULARY) of each next token."""
 
-    def __init__(self, width: int = 256, longest: int = 256) -> None:
+    def __init__(self, layers: int = 4, width: int = 256, longest: int = 256) -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, width)
         self.positions = nn.Parameter(torch.empty(longest, width))
         self.transformer = nn.Transformer(
-            width, 4, 4, 4, dim_feedforward=4 * width, dropout=0.1, batch_first=True
+            width, 4, layers, layers, dim_feedforward=4 * width, batch_first=True
         )
         self.classifier = nn.Linear(width, VOCABULARY)
 

@@ -55,15 +55,15 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """(N, 3, H, W) -> (N, 1000)."""
+    """(N, 3, H, W) -> (N, classes); `counts` are the blocks of each of its four stages."""
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, counts: Sequence[int] = (3, 4, 6, 3), classes: int = 1000) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             *conv_norm(3, 64, 7, stride=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
         )
         blocks, inputs = [], 64
-        for stage, count in enumerate((3, 4, 6, 3)):
+        for stage, count in enumerate(counts):
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
                 blocks.append(Bottleneck(inputs, 64 << stage, stride))
@@ -95,7 +95,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """(N, 3, H, W) -> (N, 1000)."""
+    """(N, 3, H, W) -> (N, classes); no stage has more than `most` blocks."""
 
     SETTINGS = (  # expansion, channels, blocks, stride of the first
         (1, 16, 1, 1),
@@ -107,12 +107,12 @@ class MobileNetV2(nn.Module):
         (6, 320, 1, 1),
     )
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, most: int = 4, classes: int = 1000) -> None:
         super().__init__()
         layers: list[nn.Module] = [*conv_norm(3, 32, 3, stride=2), nn.ReLU6(inplace=True)]
         inputs = 32
         for expansion, channels, count, stride in self.SETTINGS:
-            for index in range(count):
+            for index in range(min(count, most)):
                 first = stride if index == 0 else 1
                 layers.append(InvertedResidual(inputs, channels, first, expansion))
                 inputs = channels
@@ -225,6 +225,10 @@ def pictures(
 
 
 # ---- Fashion-MNIST -------------------------------------------------------------------------------
+def has_fashion() -> bool:
+    return FASHION.exists()
+
+
 def fashion(part: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the first `count` pictures (N, 1, 28, 28) and classes of "train" or "t10k".
 
@@ -254,7 +258,7 @@ def trained_fashion_net(count: int = 60_000, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         network = FashionNet().train()
         optimizer = torch.optim.Adam(network.parameters(), 2e-3)
-        for chosen in torch.randperm(len(images)).split(128):
+        for chosen in torch.randperm(len(images)).split(64):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(network(images[chosen]), labels[chosen])
             loss.backward()
