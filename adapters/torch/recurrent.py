@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import onnx_ir as ir
+import onnxscript
 import torch
-from onnxscript import opset23 as op
+
+op: Any = onnxscript.opset23  # its stubs know numbers, not the values that a trace passes
 
 # Position in torch's order of the gates that ONNX wants first, second ...
 _GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
@@ -90,7 +92,8 @@ def _is_plain(mode: str, args: tuple[Any, ...]) -> bool:
     if len(args) != 9 or not isinstance(args[2], (list, tuple)) or args[6]:
         return False  # packed sequences have their batch sizes second; args[6] is train
     has_biases, layers, both = args[3], args[4], args[7]
-    return len(args[2]) == layers * (2 if both else 1) * (4 if has_biases else 2)
+    wanted: int = layers * (2 if both else 1) * (4 if has_biases else 2)
+    return len(args[2]) == wanted
 
 
 @contextmanager
@@ -98,13 +101,14 @@ def whole_sequences() -> Iterator[None]:
     """Within, recurrent layers that this thread traces are one operator for any length."""
     from torch.nn.modules import rnn
 
+    module: Any = rnn
     with _lock:
-        before = rnn._VF  # type: ignore[attr-defined]
-        rnn._VF = _Functions(before)  # type: ignore[attr-defined]
+        before = module._VF
+        module._VF = _Functions(before)
         try:
             yield
         finally:
-            rnn._VF = before  # type: ignore[attr-defined]
+            module._VF = before
 
 
 def recurrent_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -185,12 +189,13 @@ def _layer(
 def _stacked(mode: str, hidden: int, weights: Sequence[ir.Value]) -> ir.Value:
     """Return the weights of both directions as one, their gates in ONNX's order."""
     order = _GATES[mode]
-    turned = []
+    turned: list[ir.Value] = []
     for weight in weights:
         gates = [op.Slice(weight, [gate * hidden], [(gate + 1) * hidden], [0]) for gate in order]
         whole = gates[0] if len(gates) == 1 else op.Concat(*gates, axis=0)
         turned.append(op.Unsqueeze(whole, [0]))
-    return turned[0] if len(turned) == 1 else op.Concat(*turned, axis=0)
+    both: ir.Value = turned[0] if len(turned) == 1 else op.Concat(*turned, axis=0)
+    return both
 
 
 for _mode in _MODES:

@@ -93,10 +93,10 @@ def _fuse(node: ir.Node, keep: Container[str]) -> bool:
         attributes.update(_code_attributes(codes))
     if not taken and behind is None:
         return False
-    for name in _ATTRIBUTES:
-        attribute = node.attributes.get(name)
+    for key in _ATTRIBUTES:
+        attribute = node.attributes.get(key)
         if attribute is not None:
-            attributes[name] = attribute.value
+            attributes[key] = attribute.value
     made = insert_own(node, "Attention", node.inputs, [last], attributes).outputs[0]
     graph = graph_of(node)
     graph.remove([node, *taken], safe=True)
