@@ -94,32 +94,37 @@ class CompiledModule(torch.nn.Module):
             return self._traced(args, kwargs)
         # The usual case, as short as can be; whatever is unusual goes the long way.
         leaves = self._call.binding.quick_leaves(args, kwargs)
-        if (
-            leaves is None
-            or torch._C._len_torch_dispatch_stack()
-            or torch._C._get_tracing_state() is not None
-        ):
-            return self._carefully(args, kwargs)
-        arrays = []
-        try:
-            for leaf, dtype in zip(leaves, self._dtypes):  # noqa: B905 (time counts)
-                if type(leaf) is not torch.Tensor or leaf.dtype is not dtype:
-                    return self._carefully(args, kwargs)
-                array = leaf.numpy()
-                if not array.flags.c_contiguous:
-                    return self._carefully(args, kwargs)
-                arrays.append(array)
-        except (RuntimeError, TypeError):  # a gradient, another device, bfloat16, lazy bits
-            return self._carefully(args, kwargs)
-        state, version = self._known
-        if self._buffers[BUFFER] is not state or state._version != version or self._bounded:
-            return self._carefully(args, kwargs)
-        results = self._session.run_ordered(arrays)
+        arrays = self._usual(leaves) if leaves is not None else None
+        results = self._session.run_ordered(arrays) if arrays is not None else None
         if results is None:
             return self._carefully(args, kwargs)
         if self._plain_results:
             return self._build([torch.from_numpy(array) for array in results])
         return self._build([to_tensor(array) for array in results])
+
+    def _usual(self, leaves: Sequence[Any]) -> list[NDArray[Any]] | None:
+        """Return tensors as arrays where there is nothing to check or convert, else None."""
+        state, version = self._known
+        if (
+            self._bounded
+            or self._buffers[BUFFER] is not state
+            or state._version != version
+            or torch._C._len_torch_dispatch_stack()
+            or torch._C._get_tracing_state() is not None
+        ):
+            return None
+        arrays = []
+        try:
+            for leaf, dtype in zip(leaves, self._dtypes):  # noqa: B905 (time counts)
+                if type(leaf) is not torch.Tensor or leaf.dtype is not dtype:
+                    return None
+                array = leaf.numpy()
+                if not array.flags.c_contiguous:
+                    return None
+                arrays.append(array)
+        except (RuntimeError, TypeError):  # a gradient, another device, bfloat16, lazy bits
+            return None
+        return arrays
 
     def _carefully(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Check everything, convert what may be converted, and go by the operator if traced."""
@@ -127,7 +132,10 @@ class CompiledModule(torch.nn.Module):
         leaves = binding.leaves(args, kwargs)
         if _is_traced(leaves):
             return self._traced(args, kwargs)
-        leaves = [leaf.as_subclass(torch.Tensor) for leaf in leaves]
+        leaves = [
+            leaf if type(leaf) is torch.Tensor else leaf.as_subclass(torch.Tensor)
+            for leaf in leaves
+        ]
         operator.refuse_gradients(binding.inputs, leaves)
         if self._bounded:
             binding.check_ranges(leaves)
@@ -199,6 +207,8 @@ class CompiledModule(torch.nn.Module):
         state = state_dict[key]
         if not isinstance(state, torch.Tensor) or state.device.type != "cpu":
             raise ModelError(f"'{key}' in the state is not a tensor on the CPU")
+        if state.dtype != torch.uint8:
+            raise ModelError(f"'{key}' in the state is {state.dtype}; it must be torch.uint8")
         if state is self.lowprec_model:
             return
         with torch.inference_mode(False):
@@ -214,7 +224,7 @@ class CompiledModule(torch.nn.Module):
             ModelError: it is not a usable model, or of a module that is called otherwise.
         """
         compiled = compiled_from(state)
-        call = call_from(state) or Call.of_model(compiled, "")
+        call = call_from(state, compiled, "")
         if not call.binding.is_called_like(self._call.binding) or (
             [(info.dtype, len(info.shape or ())) for info in compiled.inputs]
             != [(info.dtype, len(info.shape or ())) for info in self.inputs]
@@ -245,6 +255,12 @@ class CompiledModule(torch.nn.Module):
 
     def __reduce__(self) -> Any:
         return _blank, (_named_class(self),), self.__getstate__()
+
+    def __copy__(self) -> CompiledModule:
+        """Return a module that shares everything, as copy.copy of any module does."""
+        made = _blank(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
         """Return a module of its own over the same bytes and the same compiled model."""
@@ -412,21 +428,14 @@ def load(path: str | os.PathLike[str]) -> CompiledModule:
     has_own_weights = not any(
         tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer
     )
-    text = next((e.value for e in proto.metadata_props if e.key == KEY), None)
-    if text is not None and has_own_weights:
+    if has_own_weights:
         state = tensor_of(proto.SerializeToString(deterministic=True))
-        return _module_class(compiled := compiled_from(state))(
-            compiled, state, Call.from_json(text)
-        )
-    hub = load_hub(path)
-    inside = CompiledModel(hub)
-    state = state_of(hub, Call.of_model(inside, name))
+    else:
+        state = state_of(load_hub(path), None)
+    del proto
     compiled = compiled_from(state)
-    return _module_class(compiled)(compiled, state, Call.of_model(compiled, name))
-
-
-def _module_class(compiled: CompiledModel) -> type[CompiledModule]:
-    return QuantizedModule if isinstance(compiled, QuantizedModel) else CompiledModule
+    kind = QuantizedModule if isinstance(compiled, QuantizedModel) else CompiledModule
+    return kind(compiled, state, call_from(state, compiled, name))
 
 
 def _blank(kind: type[CompiledModule]) -> CompiledModule:

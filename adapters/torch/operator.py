@@ -132,7 +132,7 @@ def run(compiled: Any, inputs: Sequence[torch.Tensor]) -> Tensors:
         InputError: a tensor does not fit its input.
     """
     tensors = [
-        converted(_on_cpu(tensor, info.name), torch_dtype(info.dtype), info.name)
+        converted(_dense(_on_cpu(tensor, info.name), info.name), torch_dtype(info.dtype), info.name)
         for info, tensor in zip(compiled.inputs, inputs, strict=True)
     ]
     if any(tensor.numel() == 0 for tensor in tensors):
@@ -150,6 +150,15 @@ def _on_cpu(tensor: torch.Tensor, name: str) -> torch.Tensor:
         raise InputError(
             f"argument '{name}' is on '{tensor.device}'; a lowprec module runs on the CPU, "
             "wherever its model was before: give it tensor.cpu(), its results are on the CPU too"
+        )
+    return tensor
+
+
+def _dense(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    if tensor.layout != torch.strided:
+        raise InputError(
+            f"argument '{name}' has the layout {tensor.layout}; a lowprec module takes dense "
+            "tensors: give it tensor.to_dense()"
         )
     return tensor
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from lowprec.adapters.torch.binding import KEY, Binding
 from lowprec.adapters.torch.signature import from_plain, of_names, to_plain
 from lowprec.adapters.torch.stored import parsed
 from lowprec.adapters.torch.tensors import to_numpy
+from lowprec.adapters.torch.trees import leaf_count
 from lowprec.errors import ModelError, UnsupportedError
 from lowprec.graph import constant_bytes, load, to_proto
 from lowprec.graph.save import EXTERNAL_LIMIT
@@ -61,23 +63,42 @@ class Call:
         return cls(Binding.from_dict(data), signature, str(data.get("name", ""))[:200])
 
     @classmethod
+    def of_state(cls, text: str, compiled: CompiledModel) -> Call:
+        """Return what `to_json` wrote, for a model that it fits.
+
+        Raises:
+            ModelError: it is something else, or for another model.
+        """
+        call = cls.from_json(text)
+        names = [info.name for info in compiled.inputs]
+        count = leaf_count(call.binding.result)
+        if list(call.binding.inputs) != names or count != len(compiled.outputs):
+            raise ModelError(
+                "what the file says about the module's call does not fit its graph, which takes "
+                f"{', '.join(names)} and returns {len(compiled.outputs)} tensors; save the module "
+                "again"
+            )
+        return call
+
+    @classmethod
     def of_model(cls, compiled: CompiledModel, name: str) -> Call:
         """Return how to call a model that nobody captured: its inputs in order."""
         signature = of_names([info.name for info in compiled.inputs])
-        arguments = {name: {"leaf": index} for index, name in enumerate(signature.parameters)}
+        parameters = tuple(signature.parameters)
+        arguments = {parameter: {"leaf": index} for index, parameter in enumerate(parameters)}
         leaves: list[Any] = [{"leaf": index} for index in range(len(compiled.outputs))]
         result = leaves[0] if len(leaves) == 1 else {"tuple": leaves}
-        names = tuple(arguments)
-        binding = Binding(names, len(names), arguments, names, result, {})
+        names = tuple(info.name for info in compiled.inputs)
+        binding = Binding(parameters, len(parameters), arguments, names, result, {})
         return cls(binding, signature, name)
 
 
-def state_of(hub: ir.Model | Callable[[], onnx.ModelProto], call: Call) -> torch.Tensor:
+def state_of(hub: ir.Model | Callable[[], onnx.ModelProto], call: Call | None) -> torch.Tensor:
     """Return the bytes of the ONNX file of a hub, with how it is called, as a uint8 tensor.
 
     Args:
         hub: Or a function that returns its ModelProto.
-        call: Goes into the metadata.
+        call: Goes into the metadata; None leaves them as they are.
 
     Raises:
         UnsupportedError: its weights exceed what one ONNX file can hold.
@@ -92,10 +113,11 @@ def state_of(hub: ir.Model | Callable[[], onnx.ModelProto], call: Call) -> torch
         proto = to_proto(hub)
     else:
         proto = hub()
-    for entry in [entry for entry in proto.metadata_props if entry.key == KEY]:
-        proto.metadata_props.remove(entry)
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = KEY, call.to_json()
+    if call is not None:
+        for entry in [entry for entry in proto.metadata_props if entry.key == KEY]:
+            proto.metadata_props.remove(entry)
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = KEY, call.to_json()
     content = proto.SerializeToString(deterministic=True)
     del proto
     return tensor_of(content)
@@ -128,32 +150,47 @@ def without_hub(compiled: CompiledModel, state: torch.Tensor) -> CompiledModel:
 
     session = compiled.session
     session.prepare()
+    read = _reader(state)
     if isinstance(compiled, QuantizedModel):
-        session.let_go(lambda: hubs_of(hub_from(state)))
-        return QuantizedModel(lambda: hub_from(state), compiled.config, compiled.report, session)
-    session.let_go(lambda: hubs_of(_simplified(hub_from(state))))
+        session.let_go(lambda: hubs_of(read()))
+        return QuantizedModel(read, compiled.config, compiled.report, session)
+    session.let_go(lambda: hubs_of(_simplified(read())))
     return compiled
 
 
-def hub_from(state: torch.Tensor) -> ir.Model:
-    """Return the hub that the bytes in `state` hold.
+def _reader(state: torch.Tensor) -> Callable[[], ir.Model]:
+    """Return a function that reads the hub from `state`, which it does not keep alive.
 
-    Raises:
-        ModelError: they are not a usable model.
+    What is compiled from bytes lives as long as these do: it must not hold them itself.
     """
-    return load(_proto(state))
+    storage = weakref.ref(state.untyped_storage())
+    start, size = state.storage_offset(), state.numel()
+
+    def read() -> ir.Model:
+        kept = storage()
+        if kept is None:
+            raise ModelError("the module's state was replaced while it ran; run it again")
+        content = torch.empty(0, dtype=torch.uint8).set_(kept, start, (size,))
+        return load(_proto(content))
+
+    return read
 
 
-def call_from(state: torch.Tensor) -> Call | None:
-    """Return how the module whose bytes these are is called; None where they do not say.
+def call_from(state: torch.Tensor, compiled: CompiledModel, name: str) -> Call:
+    """Return how the module whose bytes these are is called.
+
+    Args:
+        state: The bytes.
+        compiled: From them.
+        name: Of the model, where the bytes do not say how it is called: then by its inputs.
 
     Raises:
         ModelError: what they say is damaged.
     """
     for entry in _proto(state).metadata_props:
         if entry.key == KEY:
-            return Call.from_json(entry.value)
-    return None
+            return Call.of_state(entry.value, compiled)
+    return Call.of_model(compiled, name)
 
 
 def _proto(state: torch.Tensor) -> onnx.ModelProto:

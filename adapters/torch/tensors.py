@@ -35,16 +35,11 @@ def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
     """Return a CPU tensor's values; the array shares its memory where the strides allow.
 
     Raises:
-        InputError: the tensor is not on the CPU, or not dense.
+        InputError: the tensor is not on the CPU.
     """
     if tensor.device.type != "cpu":
         raise InputError(
             f"a tensor is on '{tensor.device}'; lowprec runs on the CPU: give it tensor.cpu()"
-        )
-    if tensor.layout != torch.strided:
-        raise InputError(
-            f"a tensor has the layout {tensor.layout}; lowprec reads dense ones: give it "
-            "tensor.to_dense()"
         )
     tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
     if tensor.dtype == torch.bfloat16:

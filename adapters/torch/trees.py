@@ -131,4 +131,10 @@ def _type_of(name: str) -> Any:
             f"the module returns a '{qualified}' of '{module_name}', which is not imported; import "
             f"'{module_name}' first"
         )
+    is_named_tuple = issubclass(found, tuple) and hasattr(found, "_fields")
+    if not (is_named_tuple or issubclass(found, Mapping) or dataclasses.is_dataclass(found)):
+        raise ModelError(
+            f"'{name}' is no dict, named tuple or dataclass, and nothing else may be made of a "
+            "module's results; make the module again"
+        )
     return found
