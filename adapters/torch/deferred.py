@@ -67,7 +67,7 @@ class DeferredModule(torch.nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Capture the module with the first call's arguments; then run."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
             raise _too_early("traced")
         lock = self.__dict__.get("_lock")  # None where another thread's call has come first
         with lock or contextlib.nullcontext():
@@ -88,7 +88,7 @@ class DeferredModule(torch.nn.Module):
         # Another thread that looks now finds either class complete: what is new is there before
         # the class changes, what is old goes after.
         own.update({**built.__dict__, **kept})
-        self.__class__ = type(built)
+        self.__class__ = type(built)  # type: ignore[assignment]
         for name in ours - built.__dict__.keys():
             own.pop(name, None)
 

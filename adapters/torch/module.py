@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 
 BUFFER = "lowprec_model"  # the ONNX file in the module's state
 
+SHAPES_KNOWN = 256  # sets of shapes that were within their bounds before
+
 # What is made of the bytes and of the call.
 _DERIVED = (
+    "_accepted",
     "_bounded",
     "_build",
     "_compiled",
@@ -78,6 +81,7 @@ class CompiledModule(torch.nn.Module):
         self._build = binding.build_result
         self._dtypes = tuple(torch_dtype(info.dtype) for info in compiled.inputs)
         self._bounded = bool(binding.ranges)
+        self._accepted: set[tuple[Any, ...] | None] = set()
         self._plain_results = all(
             torch_dtype(info.dtype) != torch.bfloat16 for info in compiled.outputs
         )
@@ -106,7 +110,7 @@ class CompiledModule(torch.nn.Module):
         """Return tensors as arrays where there is nothing to check or convert, else None."""
         state, version = self._known
         if (
-            self._bounded
+            (self._bounded and _shapes(leaves) not in self._accepted)
             or self._buffers[BUFFER] is not state
             or state._version != version
             or torch._C._len_torch_dispatch_stack()
@@ -137,8 +141,11 @@ class CompiledModule(torch.nn.Module):
             for leaf in leaves
         ]
         operator.refuse_gradients(binding.inputs, leaves)
-        if self._bounded:
+        if self._bounded and all(leaf.numel() for leaf in leaves):
             binding.check_ranges(leaves)
+            if len(self._accepted) >= SHAPES_KNOWN:
+                self._accepted.clear()
+            self._accepted.add(_shapes(leaves))
         return self._build(operator.run(self._current(), leaves))
 
     def _traced(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -223,7 +230,7 @@ class CompiledModule(torch.nn.Module):
         Raises:
             ModelError: it is not a usable model, or of a module that is called otherwise.
         """
-        compiled = compiled_from(state)
+        compiled = operator.compiled_of(state)
         call = call_from(state, compiled, "")
         if not call.binding.is_called_like(self._call.binding) or (
             [(info.dtype, len(info.shape or ())) for info in compiled.inputs]
@@ -251,7 +258,7 @@ class CompiledModule(torch.nn.Module):
             with torch.inference_mode(False):
                 buffer = buffer.detach().cpu().clone()
         self.__class__ = class_with(type(self), signature)
-        self._attach(compiled_from(buffer), buffer)
+        self._attach(operator.compiled_of(buffer), buffer)
 
     def __reduce__(self) -> Any:
         return _blank, (_named_class(self),), self.__getstate__()
@@ -449,6 +456,13 @@ def _named_class(module: CompiledModule) -> type[CompiledModule]:
         kind = kind.__mro__[1]
     assert issubclass(kind, CompiledModule)
     return kind
+
+
+def _shapes(leaves: Sequence[Any]) -> tuple[Any, ...] | None:
+    try:
+        return tuple([leaf.shape for leaf in leaves])
+    except AttributeError:
+        return None
 
 
 def _is_traced(leaves: Sequence[torch.Tensor]) -> bool:

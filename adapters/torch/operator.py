@@ -34,7 +34,7 @@ _library.define(  # type: ignore[no-untyped-call]
 )
 
 _lock = threading.RLock()
-_models: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_models: dict[str, weakref.WeakSet[Any]] = {}  # by digest: modules may hold several of the same
 _checked: dict[tuple[str, int, int], None] = {}  # signature, address, version of known bytes
 
 
@@ -55,10 +55,21 @@ def signature_for(model: torch.Tensor, compiled: Any) -> str:
 
 
 def register(signature: str, model: torch.Tensor, compiled: Any) -> None:
-    """Make `compiled` the one that runs for `signature`, as long as it or its bytes are held."""
+    """Make `compiled` one that runs for `signature`, as long as it or its bytes are held."""
     with _lock:
-        _models[signature] = compiled
-    _remember(signature, model, compiled)
+        _add(signature, compiled)
+        _remember(signature, model, compiled)
+
+
+def compiled_of(model: torch.Tensor) -> Any:
+    """Return what the bytes in `model` compile to, or what is compiled from the same already.
+
+    Raises:
+        ModelError: the bytes are not a usable model.
+    """
+    from lowprec.adapters.torch.state import compiled_from
+
+    return _alive(_digest(model)) or compiled_from(model)
 
 
 def compiled_for(model: torch.Tensor, signature: str) -> Any:
@@ -68,26 +79,44 @@ def compiled_for(model: torch.Tensor, signature: str) -> Any:
         InputError: the bytes are others than those that were traced.
         ModelError: the bytes are not a usable model.
     """
-    found = _models.get(signature)
+    digest, _, shapes = signature.partition(" ")
+    found = _alive(digest)
     if found is not None and _place(signature, model) in _checked:
         return found
     with _lock:
-        found = _models.get(signature)
+        if _place(signature, model) not in _checked:
+            _check_digest(model, signature)
+        found = _alive(digest)
         if found is None:
             from lowprec.adapters.torch.state import compiled_from
 
-            _check_digest(model, signature)
             found = compiled_from(model)
-            if signature_of(found.inputs, found.outputs) != signature.partition(" ")[2]:
+            if signature_of(found.inputs, found.outputs) != shapes:
                 raise InputError(
                     "the model has other inputs and outputs than the program that runs it; export "
                     "the program again"
                 )
-            _models[signature] = found
-        elif _place(signature, model) not in _checked:
-            _check_digest(model, signature)
+            _add(signature, found)
         _remember(signature, model, found)
     return found
+
+
+def _alive(digest: str) -> Any:
+    return next(iter(_models.get(digest, ())), None)
+
+
+def _add(signature: str, compiled: Any) -> None:
+    digest = signature.partition(" ")[0]
+    known = _models.setdefault(digest, weakref.WeakSet())
+    if compiled not in known:
+        # What is registered last is called first: it has left the set when _drop looks.
+        weakref.finalize(compiled, _drop, digest).atexit = False
+        known.add(compiled)
+
+
+def _drop(digest: str) -> None:
+    if not _models.get(digest, True):
+        _models.pop(digest, None)
 
 
 def _check_digest(model: torch.Tensor, signature: str) -> None:
@@ -214,20 +243,23 @@ def refuse_gradients(names: Sequence[str], inputs: Sequence[torch.Tensor]) -> No
                 )
 
 
+def _names(signature: str, inputs: Sequence[torch.Tensor]) -> list[str]:
+    compiled = _alive(signature.partition(" ")[0])
+    if compiled is None:
+        return [str(number) for number in range(len(inputs))]
+    return [info.name for info in compiled.inputs]
+
+
 def _autograd(inputs: Tensors, model: torch.Tensor, signature: str) -> Tensors:
-    compiled = _models.get(signature)
-    names = [info.name for info in compiled.inputs] if compiled is not None else []
-    refuse_gradients(names or [f"input {n}" for n in range(len(inputs))], inputs)
+    refuse_gradients(_names(signature, inputs), inputs)
     with torch._C._AutoDispatchBelowAutograd():
         outputs: Tensors = torch.ops.lowprec.run.default(inputs, model, signature)
         return outputs
 
 
 def _elsewhere(inputs: Tensors, model: torch.Tensor, signature: str) -> Tensors:
-    compiled = _models.get(signature)
-    names = [info.name for info in compiled.inputs] if compiled is not None else []
-    for number, tensor in enumerate(inputs):
-        _on_cpu(tensor, names[number] if names else f"input {number}")
+    for name, tensor in zip(_names(signature, inputs), inputs, strict=False):
+        _on_cpu(tensor, name)
     raise InputError(f"the model's bytes are on '{model.device}'; move the program to the CPU")
 
 

@@ -170,7 +170,7 @@ def _reader(state: torch.Tensor) -> Callable[[], ir.Model]:
         kept = storage()
         if kept is None:
             raise ModelError("the module's state was replaced while it ran; run it again")
-        content = torch.empty(0, dtype=torch.uint8).set_(kept, start, (size,))
+        content = torch.empty(0, dtype=torch.uint8).set_(kept, start, (size,), (1,))
         return load(_proto(content))
 
     return read

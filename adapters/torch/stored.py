@@ -60,6 +60,8 @@ def checked_binding(data: object) -> dict[str, Any]:
     if sorted(results) != [*range(len(results))]:
         raise _damaged("the result does not hold each output once")
     found["ranges"] = _checked_ranges(found.get("ranges", {}))
+    if not set(found["ranges"]) <= set(found["inputs"]):
+        raise _damaged("'ranges' names an input that is none")
     found["defaults"] = found.get("defaults", {})
     if not isinstance(found["defaults"], dict) or len(found["defaults"]) > MOST:
         raise _damaged("'defaults' is not an object")

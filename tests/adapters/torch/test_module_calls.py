@@ -100,7 +100,7 @@ def test_keywords_keep_their_places_in_any_order(several: CompiledModule) -> Non
         (lambda q, x: q(x[0]), "input 'x' has shape [8] (rank 1)"),
         (lambda q, x: q(x[:, :7]), "input 'x' has size 7 on axis 1"),
         (lambda q, x: q(x.to("meta")), "argument 'x' is on 'meta'; .* runs on the CPU"),
-        (lambda q, x: q(x.to_sparse()), "layout torch.sparse_coo; .* to_dense()"),
+        (lambda q, x: q(x.to_sparse()), "the layout torch.sparse_coo; .* tensor.to_dense()"),
         (lambda q, x: q(x.clone().requires_grad_()), "argument 'x' requires a gradient"),
     ],
 )

@@ -138,7 +138,7 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
         ('"positional":2', '"positional":9', "'positional'"),
         ('"name":"mask"', '"name":"x"', "signature in the file is damaged"),
         ('"default":1.0', '"default":[]', "is not a number or text"),
-        ('"ranges":{}', '"ranges":{"x":{"0":["a",1]}}', "a bound is no number"),
+        ('"ranges":{}', '"ranges":{"x":{"0":["a",1,1]}}', "a bound is no number"),
     ],
 )
 def test_a_file_that_lies_about_the_call(
