@@ -14,6 +14,8 @@
 #include "kernels/impl/product_int8.inl"
 #include "kernels/impl/rows.inl"
 //
+#include "kernels/impl/attention.inl"
+//
 #include "kernels/impl/tile_avx512.inl"
 #include "kernels/impl/tile_reals_avx512.inl"
 //

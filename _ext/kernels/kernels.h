@@ -229,6 +229,17 @@ struct NormArgs {
   int32_t root_mean_square;  // 1: x / sqrt(mean of squares + epsilon) * gamma
 };
 
+// s8 codes of `rows` rows of n floats that are row_stride apart: q = rint(x / scale) within +-127,
+// rows q_stride apart; sums: those of each row's codes, or null.
+struct CodeRowsArgs {
+  const float* x;
+  int64_t row_stride, rows, n;
+  float scale;
+  int8_t* q;
+  int64_t q_stride;
+  int32_t* sums;
+};
+
 // y = (x - shift[c]) * scale[c] + offset[c]; rows of n, c = row % channels or, with channels_last,
 // the position in the row (n = channels).
 struct ScaleShiftArgs {
@@ -394,6 +405,14 @@ struct Kernels {
   void (*normalize_rows)(const NormArgs*);
   void (*scale_shift)(const ScaleShiftArgs*);
   void (*scale_shift_u8)(const ScaleShiftCodesArgs*);  // impl/convert.inl
+
+  // Attention in codes (impl/attention.inl). The largest magnitude in rows, NaN where there is one;
+  // rows of scores [rows][n] to u8 weights rint(255 * exp(x - largest)), zeros up to a multiple of
+  // 4, and 1 / the sum of a row's codes: 0, and only zeros, where no score of a row is finite.
+  float (*largest_of_rows)(const float* x, int64_t row_stride, int64_t rows, int64_t n);
+  void (*quantize_code_rows)(const CodeRowsArgs*);
+  void (*softmax_codes)(const float* x, int64_t rows, int64_t n, uint8_t* q, int64_t q_stride,
+                        float* inverse_sums);
 
   // Windows (impl/pool.inl). bf16: in f32, the result rounded.
   void (*max_pool_f32)(const PoolArgs*);

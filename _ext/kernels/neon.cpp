@@ -15,6 +15,8 @@
 #include "kernels/impl/product_int8.inl"
 #include "kernels/impl/rows.inl"
 //
+#include "kernels/impl/attention.inl"
+//
 #include "kernels/impl/product_bf16.inl"
 #include "kernels/impl/product_f16.inl"
 #include "kernels/impl/product_f32_neon.inl"

@@ -813,3 +813,38 @@ def lstm(
         h = f(o if p is None else o + peep_o * c) * k(c)
         states.append(h)
     return np.stack(states), c
+
+
+# --- attention in codes: one head -----------------------------------------------------------------
+
+
+def codes_of_run(x: F32) -> tuple[Codes, np.float32]:
+    """Return s8 codes of x and their scale: the largest magnitude / 127; 1 where all is tiny."""
+    largest = np.abs(x).max()
+    scale = np.float32(largest / np.float32(127)) if largest > 1e-30 else np.float32(1)
+    return np.clip(np.rint(x / scale), -127, 127).astype(np.int8), scale
+
+
+def attention_of_codes(
+    q: F32, k: F32, v: F32, scale: np.float32, bias: F32 | None = None, *, exp: Unary
+) -> F32:
+    """Return attention (S, W) of finite q (S, D), k (T, D), v (T, W), all products of codes.
+
+    Scores f32(acc) * ((s_q * s_k) * scale) + bias; weights rint(255 * exp(score - largest)) as u8,
+    zeros where no score of a row is finite; f32(acc) * ((1 / sum of the row's weights) * s_v).
+    """
+    (q_codes, q_scale), (k_codes, k_scale), (v_codes, v_scale) = map(codes_of_run, (q, k, v))
+    zero = np.int8(0)
+    acc = matmul_integer(q_codes, k_codes.T, zero, zero)
+    scores = acc.astype(np.float32) * (q_scale * k_scale * np.float32(scale))
+    if bias is not None:
+        scores = scores + bias
+    most = scores.max(axis=1, keepdims=True)
+    seen = np.isfinite(most)
+    grown = exp(np.where(seen, scores - np.where(seen, most, np.float32(0)), np.float32(-np.inf)))
+    weights = np.clip(np.rint(grown * np.float32(255)), 0, 255).astype(np.uint8)
+    sums = weights.sum(axis=1, keepdims=True, dtype=np.int64).astype(np.float32)
+    inverse = np.divide(np.float32(1), sums, out=np.zeros_like(sums), where=sums > 0)
+    acc = matmul_integer(weights, v_codes, np.uint8(0), zero)
+    result: F32 = acc.astype(np.float32) * (inverse * v_scale)
+    return result

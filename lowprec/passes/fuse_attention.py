@@ -29,6 +29,10 @@ from lowprec.passes.matching import (
 )
 from lowprec.passes.own import AttributeValue, Codes, insert_own, quantizes
 
+PRODUCTS = "lowprec.attention"
+"""Key of a node's metadata: "int8" where both products of an Attention are of codes, with scales
+of each run. A QDQ file cannot say that; other runtimes ignore it."""
+
 _ATTRIBUTES = ("is_causal", "kv_num_heads", "q_num_heads", "scale")
 _KNOWN = (*_ATTRIBUTES, "qk_matmul_output_mode", "softcap", "softmax_precision")
 _SOFTMAX_TYPES = (ir.DataType.UNDEFINED, ir.DataType.FLOAT)
@@ -91,7 +95,9 @@ def _fuse(node: ir.Node, keep: Container[str]) -> bool:
         if mul is not None and row is not None:
             attributes["column_factors"] = [float(factor) for factor in row]
         attributes.update(_code_attributes(codes))
-    if not taken and behind is None:
+    if node.metadata_props.get(PRODUCTS) == "int8":
+        attributes["int8"] = 1
+    if not attributes:
         return False
     for key in _ATTRIBUTES:
         attribute = node.attributes.get(key)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from lowprec.calibration.ranges import Range
+from lowprec.passes.fuse_attention import PRODUCTS, needs_body
 from lowprec.passes.fuse_integer_recurrent import RECURRENT_TYPES
 from lowprec.passes.layers import LAYER_TYPES
 from lowprec.passes.matching import NameSource, is_operator
@@ -102,8 +103,20 @@ def apply_precisions(
             records[node].precision, records[node].reason = choice.precision, choice.reason
         if any(choice.precision != "f32" for choice in choices.values()):
             _rewrite(result, graph, records, choices, config)
+        for node, record in records.items():
+            if wanted_precision(node, config) in ("int8", "int8-dynamic"):
+                _let_attention_use_codes(node, record)
     finish(result.model)
     return result
+
+
+def _let_attention_use_codes(node: ir.Node, record: LayerRecord) -> None:
+    """Say in the metadata of an Attention that its products may be of codes, and in its record."""
+    if not is_operator(node, "Attention") or needs_body(node):
+        return
+    node.metadata_props[PRODUCTS] = "int8"
+    record.precision, record.method = "int8-dynamic", "in each run"
+    record.reason = "both products of codes; softmax in f32"
 
 
 def _are_known(model: ir.Model, fed: Mapping[str, Iterable[int]] | None) -> bool:

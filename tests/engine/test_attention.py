@@ -12,6 +12,7 @@ from onnx_models import make_model, run_reference, value
 from lowprec._ext import _core
 from lowprec.engine import compile_model
 from lowprec.graph import load
+from lowprec.numerics import reference
 from lowprec.passes import expand_functions
 
 RNG = np.random.default_rng(6)
@@ -212,13 +213,139 @@ def test_past_keys_and_values_are_written_out():
         np.testing.assert_allclose(mine, wanted, rtol=2e-5, atol=2e-6)
 
 
+# ---- products of codes ---------------------------------------------------------------------------
+def engine_exp(x):
+    return run_node("Exp", [np.asarray(x, np.float32)])[0]
+
+
+def check_codes(operands, attributes):
+    mine = [run_node("Attention", operands, attributes | {"int8": 1}, isa=isa)[0] for isa in ISAS]
+    for isa, result in zip(ISAS, mine, strict=True):
+        np.testing.assert_array_equal(result, mine[0], err_msg=isa)
+    q, k, v = operands[:3]
+    scale = np.float32(attributes.get("scale", np.float32(1) / np.sqrt(np.float32(q.shape[3]))))
+    bias = np.zeros((*q.shape[:3], k.shape[2]), np.float32)
+    if len(operands) > 3:
+        mask = operands[3]
+        bias = bias + (np.where(mask, 0, -np.inf) if mask.dtype == bool else mask)
+    if attributes.get("is_causal"):
+        bias = bias + np.where(np.triu(np.ones(bias.shape[2:], bool), 1), -np.inf, 0)
+    bias = bias.astype(np.float32)
+    shared = q.shape[1] // k.shape[1]
+    for b in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            wanted = reference.attention_of_codes(
+                q[b, h], k[b, h // shared], v[b, h // shared], scale, bias[b, h], exp=engine_exp
+            )
+            np.testing.assert_array_equal(mine[0][b, h], wanted)
+    exact = in_doubles(operands, attributes)
+    error = np.sum((mine[0] - exact) ** 2) / np.sum(exact**2)
+    assert error < 3e-3
+    return mine[0]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("causal", [0, 1])
+def test_codes_with_every_mask(mask, causal):
+    made = MASKS[mask]()
+    operands = [
+        floats(BATCH, HEADS, QUERIES, SIZE),
+        floats(BATCH, HEADS, KEYS, SIZE),
+        floats(BATCH, HEADS, KEYS, SIZE),
+        *([] if made is None else [made]),
+    ]
+    check_codes(operands, {"is_causal": causal})
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "queries", "keys", "size", "width"),
+    [
+        (1, 1, 1, 1, 1, 1),
+        (6, 2, 5, 33, 16, 80),
+        (4, 1, 130, 130, 8, 64),
+        (3, 3, 201, 67, 41, 131),  # no size is a multiple of four
+        (2, 2, 64, 64, 64, 17),
+    ],
+)
+@pytest.mark.parametrize("causal", [0, 1])
+def test_codes_of_sizes(heads, kv_heads, queries, keys, size, width, causal):
+    operands = [
+        floats(2, heads, queries, size),
+        floats(2, kv_heads, keys, size),
+        floats(2, kv_heads, keys, width),
+    ]
+    check_codes(operands, {"is_causal": causal, "scale": 0.2})
+
+
+def test_codes_of_zeros_and_tiny_numbers():
+    zeros = np.zeros((1, 2, 5, 8), np.float32)
+    tiny = np.full((1, 2, 5, 8), 1e-38, np.float32)
+    np.testing.assert_array_equal(
+        run_node("Attention", [zeros, tiny, zeros], {"int8": 1})[0], zeros
+    )
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("operand", [0, 1, 2])
+def test_a_head_that_is_not_finite_is_not_made_of_codes(special, operand):
+    operands = [floats(1, 3, 9, 8), floats(1, 3, 9, 8), floats(1, 3, 9, 8)]
+    operands[operand][0, 1, 4, 5] = special
+    mine = run_node("Attention", operands, {"int8": 1})[0]
+    plain = run_node("Attention", operands)[0]
+    np.testing.assert_array_equal(mine[0, 1], plain[0, 1])
+    assert not np.array_equal(mine[0, 0], plain[0, 0])
+    finite = [np.where(np.isfinite(x), x, 0).astype(np.float32) for x in operands]
+    others = run_node("Attention", finite, {"int8": 1})[0]
+    np.testing.assert_array_equal(mine[0, [0, 2]], others[0, [0, 2]])
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_codes_with_any_number_of_threads(causal):
+    import lowprec
+
+    operands = [floats(1, 2, 300, 32), floats(1, 2, 300, 32), floats(1, 2, 300, 32)]
+    attributes = {"is_causal": causal, "int8": 1}
+    before = lowprec.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            lowprec.set_num_threads(threads)
+            results.append(run_node("Attention", operands, attributes)[0])
+    finally:
+        lowprec.set_num_threads(before)
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+@pytest.mark.parametrize("row", [False, True])
+def test_codes_in_and_codes_out(row):
+    hub = load(packed_model(quantized=True, row=row))
+    node = next(n for n in hub.graph if n.op_type == "Attention")
+    node.metadata_props["lowprec.attention"] = "int8"
+    feeds = {"x": floats(2, 40, 64), "mask": bools(2, 1, 1, 40)}
+    session = compile_model(hub)
+    (mine,) = session.run(feeds)
+    steps = [step for step in session.explain().steps if step.kernel != "copy input"]
+    assert [step.kernel.split()[0] for step in steps] == ["matrix", "attention"]
+    assert steps[1].kernel == "attention int8"
+    # The same, but for what is made of the result: seen from outside it may not differ.
+    floats_out = load(packed_model())
+    node = next(n for n in floats_out.graph if n.op_type == "Attention")
+    node.metadata_props["lowprec.attention"] = "int8"
+    (y,) = compile_model(floats_out).run(feeds)
+    if row:
+        y = y * np.linspace(0.5, 2.0, 64, dtype=np.float32)
+    wanted = reference.quantize_linear(y, np.float32(0.02), np.uint8(120))
+    np.testing.assert_array_equal(mine, wanted)
+
+
 # ---- what stands around it -----------------------------------------------------------------------
 def packed_model(*, quantized=False, row=False):
     """nn.MultiheadAttention as torch exports it: one product for q, k and v, axes moved about."""
     heads, size = 4, 16
     wide = heads * size
     constants = {
-        "w": floats(wide, 3 * wide) / 8,
+        "w": np.random.default_rng(3).normal(0, 0.125, (wide, 3 * wide)).astype(np.float32),
         "split": np.array([0, 0, 3, wide], np.int64),
         "one": np.array([0], np.int64),
         "minus_two": np.array([-2], np.int64),

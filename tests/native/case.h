@@ -83,6 +83,7 @@ std::vector<Check> product_code_checks();
 std::vector<Check> product_float_checks();
 std::vector<Check> depthwise_checks();
 std::vector<Check> packing_checks();
+std::vector<Check> attention_checks();
 std::vector<Check> conversion_checks();
 std::vector<Check> convert_table_checks();
 std::vector<Check> statistics_checks();

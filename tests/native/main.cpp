@@ -62,9 +62,9 @@ Options parse(int argc, char** argv) {
 std::vector<Check> all_checks() {
   std::vector<Check> all;
   for (const auto& part :
-       {product_code_checks(), product_float_checks(), packing_checks(), depthwise_checks(),
-        conversion_checks(), convert_table_checks(), statistics_checks(), elementwise_checks(),
-        row_checks(), pool_checks(), library_checks()}) {
+       {product_code_checks(), product_float_checks(), packing_checks(), attention_checks(),
+        depthwise_checks(), conversion_checks(), convert_table_checks(), statistics_checks(),
+        elementwise_checks(), row_checks(), pool_checks(), library_checks()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;

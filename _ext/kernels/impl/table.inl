@@ -38,6 +38,9 @@ constexpr lp::Kernels kernel_table(const char* name) {
   k.sum_codes = sum_codes;
   k.softmax = softmax;
   k.normalize_rows = normalize_rows;
+  k.largest_of_rows = largest_of_rows;
+  k.quantize_code_rows = quantize_code_rows;
+  k.softmax_codes = softmax_codes;
   k.scale_shift = scale_shift;
   k.scale_shift_u8 = scale_shift_u8;
   k.max_pool_f32 = max_pool_f32;
