@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lowprec.adapters.torch.binding import KEY, Binding, parameters_of
+from lowprec.adapters.torch.dimensions import name_dimensions
 from lowprec.adapters.torch.dynamic import (
     Axes,
     Exported,
@@ -107,6 +108,7 @@ def capture_calls(
         names = [name for name, _ in calls[0]]
         model = translate(exported.program, names, _output_names(paths, names))
         model.graph.name = type(module).__name__
+        name_dimensions(model.graph)
         samples = _samples(flat, names, exported, calls, outputs)
     parameters, positional = parameters_of(signature)
     ranges = {

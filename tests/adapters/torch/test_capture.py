@@ -52,3 +52,18 @@ def test_a_quantised_module_names_its_layers_as_the_module_does() -> None:
         expected = network.eval()(x)["logits"]
     error = quantised(x)["logits"] - expected
     assert error.norm() < 0.05 * expected.norm()
+
+
+def test_sizes_that_may_change_have_names_that_people_can_read() -> None:
+    class Pair(nn.Module):
+        def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+            return torch.cat([left, right], 1)
+
+    calls = [(torch.randn(2, n, 4), torch.randn(2, n + 3, 4)) for n in (2, 5)]
+    quantised = lowprec.quantize(Pair(), calls)
+    assert [info.shape for info in quantised.inputs] == [
+        ("batch", "left_1", 4),
+        ("batch", "right_1", 4),
+    ]
+    assert quantised.outputs[0].shape == ("batch", "left_1 + right_1", 4)
+    assert quantised.report.model == "Pair"
