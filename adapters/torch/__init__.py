@@ -25,10 +25,19 @@ _PUBLIC = {
     "CompiledModule": "module",
     "QuantizedModule": "module",
     "example": "examples",
+    "from_pretrained": "pretrained",
+    "save_pretrained": "pretrained",
     "load": "module",
 }
 
-__all__ = ["CompiledModule", "QuantizedModule", "example", "load"]
+__all__ = [
+    "CompiledModule",
+    "QuantizedModule",
+    "example",
+    "from_pretrained",
+    "load",
+    "save_pretrained",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,8 @@ class Binding:
         result: The result's tree; the leaves are the graph's outputs.
         ranges: By input name and axis, least, greatest and step of the sizes that are accepted, as
             of a range; None is no bound. Axes that take every size, or one only, are not in it.
-        defaults: Of the parameters, where they are None, numbers or texts.
+        defaults: Of the parameters, where they are None, numbers or texts; and of what else may be
+            given if it is just this.
     """
 
     parameters: tuple[str, ...]
@@ -199,7 +200,7 @@ class Binding:
         for name, value in kwargs.items():
             if name in given:
                 raise InputError(f"argument '{name}' was given twice")
-            if name not in self.parameters and name not in self.arguments:
+            if name not in {*self.parameters, *self.arguments, *self.defaults}:
                 raise InputError(
                     f"forward has no argument '{name}'; it has {', '.join(self.parameters)}"
                 )

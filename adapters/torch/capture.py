@@ -20,7 +20,9 @@ from lowprec.adapters.torch.dynamic import (
     varying_axes,
 )
 from lowprec.adapters.torch.examples import LOOKED_AT, Example, examples_of
+from lowprec.adapters.torch.hugging_face import defaults_of, without_cache
 from lowprec.adapters.torch.kinds import plain_module
+from lowprec.adapters.torch.lengths import with_lengths
 from lowprec.adapters.torch.lines import line_of_error
 from lowprec.adapters.torch.recurrent import whole_sequences
 from lowprec.adapters.torch.refusals import Refusal, first_sentence
@@ -100,7 +102,7 @@ def capture_calls(
     """Return `module` as a hub graph for calls like `examples`; else as `capture_module`."""
     signature = inspect.signature(module.forward)
     calls, arguments = _flattened(examples, signature)
-    with quiet(), untouched(module) as state, whole_sequences():
+    with quiet(), untouched(module) as state, whole_sequences(), without_cache(module):
         flat = Flat(module, arguments, examples[0])
         outputs = _first_run(flat, calls[0], state)
         result, paths = flat.result, flat.outputs
@@ -110,6 +112,7 @@ def capture_calls(
         model.graph.name = type(module).__name__
         name_dimensions(model.graph)
         samples = _samples(flat, names, exported, calls, outputs)
+        switches = defaults_of(module)
     parameters, positional = parameters_of(signature)
     ranges = {
         name: {str(axis): bounds for axis, bounds in axes.items() if bounds != (0, None, 1)}
@@ -123,7 +126,7 @@ def capture_calls(
         tuple(names),
         result,
         ranges,
-        plain_defaults(signature),
+        plain_defaults(signature) | switches,
     )
     return Captured(
         graph=load(model),
@@ -181,6 +184,12 @@ def _exported(flat: Flat, calls: list[list[Leaf]], given: list[Axes] | None) -> 
     largest = max(calls, key=lambda leaves: sum(t.numel() for _, t in leaves))
     tensors = [tensor for _, tensor in largest]
     axes = varying_axes(calls, find_batch(flat, calls))
+    longer = with_lengths(calls, axes)
+    if longer is not None:
+        try:
+            return export_with(flat, _traceable(tensors, calls, longer), longer)
+        except Refusal:
+            pass  # it takes this one length only
     try:
         return export_with(flat, _traceable(tensors, calls, axes), axes)
     except Refusal as refusal:

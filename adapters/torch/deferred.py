@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lowprec.adapters.torch.examples import Example
+from lowprec.adapters.torch.hugging_face import carried_from
 from lowprec.adapters.torch.signature import class_with
 from lowprec.errors import LowprecError, UnsupportedError
 
@@ -133,6 +134,10 @@ class DeferredModule(torch.nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            original = self.__dict__.get("_original")
+            carried = carried_from(original[0]) if original else {}
+            if name in carried:
+                return carried[name]
             if name in _OF_BUILT:
                 raise LowprecError(
                     f"'{name}' is known after the first call, which captures the module; call it "

@@ -12,6 +12,7 @@ import torch
 
 from lowprec.adapters.torch import operator
 from lowprec.adapters.torch.binding import KEY, Binding
+from lowprec.adapters.torch.hugging_face import carried_from
 from lowprec.adapters.torch.signature import class_with, picklable
 from lowprec.adapters.torch.state import (
     Call,
@@ -65,6 +66,7 @@ class CompiledModule(torch.nn.Module):
         super().__init__()
         self.training = False
         self._call = call
+        self._carried: dict[str, Any] = {}
         self.__class__ = class_with(type(self), call.signature)
         self.register_buffer(BUFFER, state)
         self._attach(compiled, state)
@@ -174,6 +176,27 @@ class CompiledModule(torch.nn.Module):
             self._attach(compiled, state)
         return compiled
 
+    def carry(self, attributes: dict[str, Any]) -> None:
+        """Give the module plain attributes of the original, to be read where it has none itself.
+
+        Pipelines of transformers look at the name of a model's class too.
+        """
+        self._carried = attributes
+        if "can_generate" in attributes:
+            type(self).__name__ = self._call.name
+
+    @property
+    def carried(self) -> dict[str, Any]:
+        """Plain attributes of the original, by name."""
+        return self._carried
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the original's plain attribute of this name, too."""
+        carried = self.__dict__.get("_carried", {})
+        if name in carried:
+            return carried[name]
+        return super().__getattr__(name)
+
     def train(self, mode: bool = True) -> CompiledModule:
         """Accept evaluation; training needs the original.
 
@@ -258,6 +281,7 @@ class CompiledModule(torch.nn.Module):
             with torch.inference_mode(False):
                 buffer = buffer.detach().cpu().clone()
         self.__class__ = class_with(type(self), signature)
+        self.carry(self._carried)
         self._attach(operator.compiled_of(buffer), buffer)
 
     def __reduce__(self) -> Any:
@@ -375,6 +399,16 @@ class CompiledModule(torch.nn.Module):
 
         write_atomically(path, self.lowprec_model.numpy().tobytes())
 
+    def save_pretrained(self, folder: str | os.PathLike[str], tokenizer: Any = None) -> None:
+        """Write the module into a folder: see `lowprec.adapters.torch.save_pretrained`.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        from lowprec.adapters.torch.pretrained import save_pretrained
+
+        save_pretrained(self, folder, tokenizer)
+
     def to_onnx(self) -> onnx.ModelProto:
         """Return the model as an onnx.ModelProto, as `save` writes it."""
         proto = onnx.ModelProto()
@@ -386,10 +420,14 @@ class QuantizedModule(CompiledModule):
     """A quantised module with its report."""
 
     @property
-    def config(self) -> Config:
-        """The configuration that the module was quantised with."""
+    def config(self) -> Any:
+        """The original's `config`, which libraries read, where it had one.
+
+        Otherwise the configuration that the module was quantised with; `report.config` holds that
+        in any case.
+        """
         found: Config = self._compiled.config
-        return found
+        return self._carried.get("config", found)
 
     @property
     def report(self) -> Report:
@@ -409,11 +447,16 @@ def module_of(compiled: CompiledModel, captured: Captured) -> CompiledModule:
     assert isinstance(binding, Binding)
     assert isinstance(signature, inspect.Signature)
     call = Call(binding, signature, type(captured.source).__name__)
+    made: CompiledModule
     if isinstance(compiled, QuantizedModel):
         state = state_of(compiled.to_onnx, call)
-        return QuantizedModule(without_hub(compiled, state), state, call)
-    state = state_of(captured.graph, call)
-    return CompiledModule(without_hub(compiled, state), state, call)
+        made = QuantizedModule(without_hub(compiled, state), state, call)
+    else:
+        state = state_of(captured.graph, call)
+        made = CompiledModule(without_hub(compiled, state), state, call)
+    if isinstance(captured.source, torch.nn.Module):
+        made.carry(carried_from(captured.source))
+    return made
 
 
 def load(path: str | os.PathLike[str]) -> CompiledModule:

@@ -49,7 +49,7 @@ class Call:
             "signature": to_plain(self.signature),
             "name": self.name,
         }
-        return json.dumps(plain, separators=(",", ":"), sort_keys=True)
+        return json.dumps(plain, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Call:
