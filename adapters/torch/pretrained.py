@@ -227,7 +227,8 @@ def _configuration(kind: str, content: dict[str, Any], place: Path) -> Any:
             return transformers.GenerationConfig.from_dict(plain)
         model_type = str(plain.pop("model_type", ""))
         known = transformers.CONFIG_MAPPING
-        made = known.get(model_type, transformers.PretrainedConfig)
+        # Not get(): the mapping is lazy, and its get() sees nothing of that.
+        made = known[model_type] if model_type in known else transformers.PretrainedConfig  # noqa: SIM401
         return made.from_dict(plain)
     except Exception as error:  # transformers' own checks raise many kinds
         reason = " ".join(str(error).split())[:200]
