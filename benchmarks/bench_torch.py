@@ -129,6 +129,8 @@ def in_process(choice: argparse.Namespace, model: str, threads: int) -> list[Row
         command += ["--batch", ",".join(map(str, choice.batch))] if choice.batch else []
         command += ["--least"] if choice.least else []
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        if not choice.warm:
+            environment["TORCHINDUCTOR_CACHE_DIR"] = folder
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE)
         if done.returncode:
             return [Row(model, "", threads, 1, failed={"benchmark": f"exit {done.returncode}"})]
@@ -137,18 +139,21 @@ def in_process(choice: argparse.Namespace, model: str, threads: int) -> list[Row
 
 def speed_part(choice: argparse.Namespace) -> str:
     """Return the tables of all rows; those of models that are not measured now are kept."""
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     rows: list[Row] = []
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    if RESULTS.exists():
+        rows = [Row(**row) for row in json.loads(RESULTS.read_text())]
     for model in choice.models:
         for threads in choice.threads:
             start = time.perf_counter()
-            rows += (made := in_process(choice, model, threads))
+            made = in_process(choice, model, threads)
             print(f"\n{speed_table(made)}\n{notes(made)}", flush=True)
             print(f"({time.perf_counter() - start:.0f} s)", flush=True)
-    measured = {(row.model, row.threads) for row in rows}
-    rows += [r for each in known if ((r := Row(**each)).model, r.threads) not in measured]
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+            fresh = {(row.model, row.threads, row.batch) for row in made}
+            rows = [row for row in rows if (row.model, row.threads, row.batch) not in fresh] + made
+            RESULTS.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    order = list(dict.fromkeys((*choice.models, *(row.model for row in rows))))
+    rows.sort(key=lambda row: (order.index(row.model), row.batch, row.threads))
     return "\n\n".join(
         (speed_table(rows), summary(rows), accuracy_table(rows), ready_table(rows), notes(rows))
     )
@@ -192,6 +197,11 @@ def main() -> int:
     parser.add_argument("--precision", type=names, default=list(PRECISIONS), help="by comma")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--least", action="store_true", help="least of the rounds")
+    parser.add_argument(
+        "--warm",
+        action="store_true",
+        help="use what torch compiled in earlier runs: times until ready mean nothing then",
+    )
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     choice = parser.parse_args()
 
