@@ -49,6 +49,7 @@ class Captured:
         samples: Feeds by input name, each with the outputs, in order, that the framework itself
             computes for it. Where there are any, the hub is run on them before anything else, and
             must give the same.
+        notes: Lines for the report: what is particular about the model.
     """
 
     graph: ir.Model
@@ -56,6 +57,7 @@ class Captured:
     kind: str
     binding: Mapping[str, object] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ class Workbench:
         *,
         name: str = "",
         kind: str = "onnx",
+        notes: Iterable[str] = (),
         rules: Mapping[str, RuleFactory] | None = None,
     ) -> None:
         """Simplify a copy of `hub` and take hold of the data; nothing is read yet.
@@ -108,6 +109,7 @@ class Workbench:
                 read, where there is one, goes into reports.
             name: As the attribute; by default the graph's name.
             kind: As the attribute.
+            notes: Lines for every report.
             rules: Calibration methods of plugins, by name.
         """
         self.hub = hub.clone()
@@ -116,6 +118,7 @@ class Workbench:
         self.name = name or hub.graph.name or kind
         self.kind = kind
         self._batches = batches
+        self._notes = tuple(notes)
         self._rules = dict(rules or {})
         self._prepared: dict[str, Prepared] = {}
         self._observations: dict[str, Observation] = {}
@@ -216,7 +219,7 @@ class Workbench:
             notes=[str(outcome) for outcome in outcomes if outcome.changed],
             algorithms=[outcome.to_dict() for outcome in outcomes],
         )
-        report.notes += getattr(self._batches, "notes", ())
+        report.notes += [*self._notes, *getattr(self._batches, "notes", ())]
         if result.note:
             report.notes.append(result.note)
         report.layers = result.layers

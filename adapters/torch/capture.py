@@ -24,6 +24,7 @@ from lowprec.adapters.torch.hugging_face import defaults_of, without_cache
 from lowprec.adapters.torch.kinds import plain_module
 from lowprec.adapters.torch.lengths import with_lengths
 from lowprec.adapters.torch.lines import line_of_error
+from lowprec.adapters.torch.prepared import with_fixed_ranges
 from lowprec.adapters.torch.recurrent import whole_sequences
 from lowprec.adapters.torch.refusals import Refusal, first_sentence
 from lowprec.adapters.torch.shapes import axes_given
@@ -102,8 +103,10 @@ def capture_calls(
     """Return `module` as a hub graph for calls like `examples`; else as `capture_module`."""
     signature = inspect.signature(module.forward)
     calls, arguments = _flattened(examples, signature)
-    with quiet(), untouched(module) as state, whole_sequences(), without_cache(module):
-        flat = Flat(module, arguments, examples[0])
+    traceable = with_fixed_ranges(module)
+    traced = traceable.module
+    with quiet(), untouched(traced) as state, whole_sequences(), without_cache(traced):
+        flat = Flat(traced, arguments, examples[0])
         outputs = _first_run(flat, calls[0], state)
         result, paths = flat.result, flat.outputs
         exported = _exported(flat, calls, axes_given(examples[0], arguments, calls[0], signature))
@@ -134,6 +137,7 @@ def capture_calls(
         kind=KIND,
         binding={KEY: binding, "data": data, "signature": signature},
         samples=samples,
+        notes=traceable.notes,
     )
 
 

@@ -8,14 +8,56 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import InlinePass
 
+from lowprec.adapters.torch.codes import store_codes
+from lowprec.adapters.torch.ready import ready
 from lowprec.adapters.torch.recurrent import recurrent_translations
 from lowprec.adapters.torch.silence import quiet
+from lowprec.adapters.torch.translations import translations
 from lowprec.errors import ModelError
 
 OPSET = 23
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+# Nodes that torch.onnx's optimiser would leave as they are, or that `simplify` removes too.
+_CLEAN = frozenset(
+    {
+        "Add",
+        "AveragePool",
+        "BatchNormalization",
+        "Clip",
+        "Concat",
+        "Constant",
+        "Conv",
+        "DequantizeLinear",
+        "Div",
+        "Gather",
+        "Gelu",
+        "Gemm",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "LayerNormalization",
+        "LeakyRelu",
+        "MatMul",
+        "MaxPool",
+        "Mul",
+        "Pad",
+        "QuantizeLinear",
+        "ReduceMean",
+        "Relu",
+        "Reshape",
+        "Shape",
+        "Sigmoid",
+        "Softmax",
+        "Squeeze",
+        "Sub",
+        "Tanh",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
 
 
 def translate(
@@ -31,21 +73,28 @@ def translate(
     Raises:
         ModelError: an operator has no ONNX form.
     """
+    _check_operators(program)
     with quiet():
         try:
             exported = torch.onnx.export(
-                program,
+                ready(program),
                 (),
                 None,
                 dynamo=True,
                 opset_version=OPSET,
                 verbose=False,
-                custom_translation_table=recurrent_translations(),
+                custom_translation_table={**translations(), **recurrent_translations()},
+                optimize=False,
             )
+            if exported is not None:
+                InlinePass()(exported.model)
+                if not _is_clean(exported.model.graph):
+                    exported.optimize()
         except torch.onnx.errors.OnnxExporterError as error:
             raise ModelError(f"the module has no ONNX form: {_reason(error)}") from error
     assert exported is not None
     model: ir.Model = exported.model
+    store_codes(model.graph)
     _rename(model, inputs, outputs)
     _name_nodes(model.graph)
     _own_weights(model.graph)
@@ -53,6 +102,27 @@ def translate(
         value.metadata_props.clear()
     model.metadata_props.clear()
     return model
+
+
+def _check_operators(program: torch.export.ExportedProgram) -> None:
+    """Refuse what torch.onnx would translate wrongly.
+
+    Raises:
+        ModelError: there is such an operator.
+    """
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.lstm.input:
+            hidden, cell = node.args[1]
+            if hidden.meta["val"].shape[-1] != cell.meta["val"].shape[-1]:
+                raise ModelError(
+                    "an LSTM with proj_size has no ONNX form; replace it by an LSTM and a Linear, "
+                    "or leave it out of what is given to lowprec"
+                )
+
+
+def _is_clean(graph: ir.Graph) -> bool:
+    """Return whether our own passes do as well without torch.onnx's optimiser."""
+    return all(node.op_type in _CLEAN and node.domain == "" for node in graph.all_nodes())
 
 
 def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
