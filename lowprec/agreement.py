@@ -110,9 +110,7 @@ class AgreementSum:
         )
 
 
-def disagreement(
-    name: str, expected: Array, actual: Array, *, through_codes: bool = False
-) -> str:
+def disagreement(name: str, expected: Array, actual: Array, *, through_codes: bool = False) -> str:
     """Return in words how two results of one computation differ; empty where rounding explains it.
 
     Args:

@@ -6,7 +6,7 @@ up as a gap. An input is a function from the batch size to the layer's arguments
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 
 Inputs = Callable[[int], tuple[Any, ...]]
 Case = tuple[Callable[[], nn.Module], Inputs]
+Named = Mapping[str, nn.Module]
 
 
 def made_of(*shape: int) -> Inputs:
@@ -52,6 +53,47 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def tensors_in(result: Any) -> list[torch.Tensor]:
+    """Return the tensors of a nested result."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    parts = result.values() if isinstance(result, dict) else result
+    return [tensor for part in parts if part is not None for tensor in tensors_in(part)]
+
+
+class Together(nn.Module):
+    """Many layers on the same arguments: one export for all."""
+
+    def __init__(self, layers: Named) -> None:
+        super().__init__()
+        self.names = [*layers]
+        self.layers = nn.ModuleList(layers.values())
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor | None = None) -> dict[str, Any]:
+        given = (a,) if b is None else (a, b)
+        results = [layer(*given) for layer in self.layers]
+        return dict(zip(self.names, map(tensors_in, results), strict=True))
+
+
+class Between(nn.Module):
+    """A layer between two that run in int8."""
+
+    def __init__(self, first: nn.Module, layers: Named, example: torch.Tensor) -> None:
+        super().__init__()
+        self.first = first
+        self.names = [*layers]
+        self.layers = nn.ModuleList(layers.values())
+        seen = first(example)
+        sizes = [tensors_in(layer(seen))[0].shape[-1] for layer in self.layers]
+        self.last = nn.ModuleList(nn.Linear(size, 8) for size in sizes)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.first(x)
+        results = [tensors_in(layer(x))[0] for layer in self.layers]
+        ends = [last(y) for last, y in zip(self.last, results, strict=True)]
+        return dict(zip(self.names, ends, strict=True))
+
+
 class Unpooled(nn.Module):
     """A max pool and the layer that undoes it."""
 
@@ -85,22 +127,14 @@ class Bags(nn.Module):
         return self.bag(indices)
 
 
-class LogProbabilities(nn.Module):
-    """What an adaptive softmax is asked at inference."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.AdaptiveLogSoftmaxWithLoss(8, 20, [5, 12])
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.head.log_prob(x), self.head.predict(x)
-
-
 SEQUENCE = made_of(8, 12)
 IMAGE = made_of(8, 10, 12)
 VOLUME = made_of(4, 6, 6, 8)
 ROWS = made_of(16)
 WORDS = made_of(7, 16)  # batch, time, features
+TWO_ROWS = pairs_of(16)
+TWO_TEXTS = pairs_of(7, 16)
+INDICES = indices_of(20, 7)
 
 LAYERS: dict[str, Case] = {
     # Convolutions
@@ -118,11 +152,11 @@ LAYERS: dict[str, Case] = {
     # Products
     "Linear": (lambda: nn.Linear(16, 5), ROWS),
     "Linear-3d": (lambda: nn.Linear(16, 5, bias=False), WORDS),
-    "Bilinear": (lambda: nn.Bilinear(16, 16, 5), pairs_of(16)),
-    "Embedding": (lambda: nn.Embedding(20, 6, padding_idx=0), indices_of(20, 7)),
-    "EmbeddingBag": (lambda: Bags("mean"), indices_of(20, 7)),
-    "EmbeddingBag-sum": (lambda: Bags("sum"), indices_of(20, 7)),
-    "EmbeddingBag-max": (lambda: Bags("max"), indices_of(20, 7)),
+    "Bilinear": (lambda: nn.Bilinear(16, 16, 5), TWO_ROWS),
+    "Embedding": (lambda: nn.Embedding(20, 6, padding_idx=0), INDICES),
+    "EmbeddingBag": (lambda: Bags("mean"), INDICES),
+    "EmbeddingBag-sum": (lambda: Bags("sum"), INDICES),
+    "EmbeddingBag-max": (lambda: Bags("max"), INDICES),
     # Pools
     "AvgPool1d": (lambda: nn.AvgPool1d(3, 2, 1), SEQUENCE),
     "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False), IMAGE),
@@ -176,7 +210,6 @@ LAYERS: dict[str, Case] = {
     "RMSNorm": (lambda: nn.RMSNorm(16), WORDS),
     "RMSNorm-plain": (lambda: nn.RMSNorm(16, elementwise_affine=False, eps=1e-3), WORDS),
     "LocalResponseNorm": (lambda: nn.LocalResponseNorm(3), IMAGE),
-    "CrossMapLRN2d": (lambda: nn.CrossMapLRN2d(3), IMAGE),
     # Activations
     "CELU": (lambda: nn.CELU(1.3), ROWS),
     "ELU": (lambda: nn.ELU(1.3), ROWS),
@@ -249,14 +282,16 @@ LAYERS: dict[str, Case] = {
     "UpsamplingBilinear2d": (lambda: nn.UpsamplingBilinear2d(scale_factor=2), IMAGE),
     "UpsamplingNearest2d": (lambda: nn.UpsamplingNearest2d(scale_factor=2), IMAGE),
     # Distances
-    "CosineSimilarity": (nn.CosineSimilarity, pairs_of(16)),
-    "PairwiseDistance": (nn.PairwiseDistance, pairs_of(16)),
+    "CosineSimilarity": (nn.CosineSimilarity, TWO_ROWS),
+    "PairwiseDistance": (nn.PairwiseDistance, TWO_ROWS),
     # Recurrent
     "RNN": (lambda: nn.RNN(16, 5, batch_first=True), WORDS),
-    "RNN-relu": (lambda: nn.RNN(16, 5, 2, nonlinearity="relu", bidirectional=True), WORDS),
+    "RNN-relu": (
+        lambda: nn.RNN(16, 5, 2, nonlinearity="relu", bidirectional=True, batch_first=True),
+        WORDS,
+    ),
     "GRU": (lambda: nn.GRU(16, 5, 2, batch_first=True, bidirectional=True), WORDS),
     "LSTM": (lambda: nn.LSTM(16, 5, 2, batch_first=True, bidirectional=True), WORDS),
-    "LSTM-projected": (lambda: nn.LSTM(16, 5, proj_size=3, batch_first=True), WORDS),
     "LSTM-no-bias": (lambda: nn.LSTM(16, 5, bias=False, batch_first=True), WORDS),
     "RNNCell": (lambda: nn.RNNCell(16, 5), ROWS),
     "GRUCell": (lambda: nn.GRUCell(16, 5), ROWS),
@@ -290,20 +325,26 @@ LAYERS: dict[str, Case] = {
     ),
     "TransformerDecoderLayer": (
         lambda: nn.TransformerDecoderLayer(16, 4, 32, batch_first=True),
-        pairs_of(7, 16),
+        TWO_TEXTS,
     ),
     "TransformerDecoder": (
         lambda: nn.TransformerDecoder(
             nn.TransformerDecoderLayer(16, 4, 32, batch_first=True), 2, nn.LayerNorm(16)
         ),
-        pairs_of(7, 16),
+        TWO_TEXTS,
     ),
-    "Transformer": (lambda: nn.Transformer(16, 4, 1, 1, 32, batch_first=True), pairs_of(7, 16)),
-    "AdaptiveLogSoftmaxWithLoss": (LogProbabilities, made_of(8)),
+    "Transformer": (lambda: nn.Transformer(16, 4, 1, 1, 32, batch_first=True), TWO_TEXTS),
+}
+
+# Layers that are refused, each with a word of the reason.
+REFUSED: dict[str, tuple[Case, str]] = {
+    "CrossMapLRN2d": ((lambda: nn.CrossMapLRN2d(3), IMAGE), "batch"),
+    "LSTM-projected": ((lambda: nn.LSTM(16, 5, proj_size=3, batch_first=True), WORDS), "proj_size"),
 }
 
 # Layers of torch.nn that are not in LAYERS, with why.
 LEFT_OUT = {
+    "AdaptiveLogSoftmaxWithLoss": "its predict() branches on values",
     "Container": "holds others",
     "DataParallel": "for several GPUs",
     "FractionalMaxPool2d": "random also at inference",

@@ -31,7 +31,7 @@ _SUM, _MEAN, _MAX = 0, 1, 2  # modes of embedding_bag
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return the functions by operator, as torch.onnx.export takes them."""
     # The operators of PT2E are defined by this import.
-    import torch.ao.quantization.fx._decomposed  # noqa: F401
+    import torch.ao.quantization.fx._decomposed
 
     aten, decomposed = torch.ops.aten, torch.ops.quantized_decomposed
     return {
@@ -48,6 +48,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         aten.adaptive_avg_pool1d.default: _adaptive_average_pool_1d,
         aten.adaptive_avg_pool2d.default: _adaptive_average_pool_2d,
         aten.adaptive_avg_pool3d.default: _adaptive_average_pool_3d,
+        aten.scaled_dot_product_attention.default: _attention,
         aten.cdist.default: _distances,
         aten.hypot.default: _hypotenuse,
         aten.embedding_bag.padding_idx: _embedding_bag,
@@ -170,9 +171,7 @@ def _rms_norm(
     return op.RMSNormalization(x, weight, axis=-len(normalized_shape), epsilon=least)
 
 
-def _rrelu(
-    x: ir.Value, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False
-) -> Any:
+def _rrelu(x: ir.Value, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Any:
     if training:
         raise UnsupportedError("rrelu with training=True is random")
     return op.LeakyRelu(x, alpha=(lower + upper) / 2)
@@ -280,9 +279,36 @@ def _shares(size: int, count: int) -> torch.Tensor:
     return shares
 
 
-def _distances(
-    a: ir.Value, b: ir.Value, p: float = 2.0, compute_mode: int | None = None
+def _attention(
+    queries: ir.Value,
+    keys: ir.Value,
+    values: ir.Value,
+    attn_mask: ir.Value | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
 ) -> Any:
+    if dropout_p:
+        raise UnsupportedError("attention with dropout_p is random")
+    assert queries.shape is not None
+    rank = len(queries.shape)
+    if rank not in (3, 4):
+        raise UnsupportedError(f"attention over {rank} axes; 3 and 4 are possible")
+    given = [queries, keys, values]
+    if rank == 3:  # the batch takes the place of the heads
+        given = [op.Unsqueeze(value, _integers([0])) for value in given]
+    if attn_mask is not None:
+        given.append(attn_mask)
+    options: dict[str, Any] = {"is_causal": int(is_causal)}
+    if scale is not None:
+        options["scale"] = scale
+    attended = op.Attention(*given, **options)
+    result = attended if isinstance(attended, ir.Value) else attended[0]
+    return op.Squeeze(result, _integers([0])) if rank == 3 else result
+
+
+def _distances(a: ir.Value, b: ir.Value, p: float = 2.0, compute_mode: int | None = None) -> Any:
     difference = op.Sub(op.Unsqueeze(a, _integers([-2])), op.Unsqueeze(b, _integers([-3])))
     if p == 2:
         return op.ReduceL2(difference, _integers([-1]), keepdims=0)

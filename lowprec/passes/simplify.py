@@ -18,6 +18,7 @@ from onnx_ir.passes.common import (
 )
 
 from lowprec.graph.silence import silent_onnx_ir
+from lowprec.passes.expand_einsum import expand_einsum
 from lowprec.passes.extend_batch_norm import extend_batch_norm
 from lowprec.passes.fold_affine import fold_affine
 from lowprec.passes.fold_batch_norm import fold_batch_norm
@@ -62,6 +63,7 @@ def eliminate_common_subexpressions(model: ir.Model) -> bool:
 # recognisable.
 PASSES: tuple[Callable[[ir.Model], bool], ...] = (
     replace_sum,
+    expand_einsum,
     remove_identity,
     fold_constants,
     fold_branches,
