@@ -332,7 +332,7 @@ def _embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Any:
-    """Scatter the rows of all indices into their bags: i belongs to the last bag that begins <= i."""
+    """Scatter the rows of all indices into their bags: i is in the last bag that begins <= i."""
     if padding_idx is not None and padding_idx >= 0:
         raise UnsupportedError("embedding_bag with padding_idx")
     dtype = _torch_dtype(table)
