@@ -1,4 +1,4 @@
-"""Weights that are quantised in the graph become codes in the file."""
+"""Graphs of prepared modules: weights become codes, and codes go on to the layers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from numpy.typing import NDArray
 from lowprec.passes.matching import add_constant
 
 _Array = NDArray[Any]
+
+_SAME_CODES = (
+    "Flatten",
+    "Identity",
+    "MaxPool",
+    "Relu",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
 
 
 def store_codes(graph: ir.Graph) -> None:
@@ -26,6 +37,46 @@ def store_codes(graph: ir.Graph) -> None:
         output = node.outputs[0]
         output.replace_all_uses_with(add_constant(graph, f"{output.name}_codes", found))
         graph.remove(node, safe=True)
+
+
+def extend_codes(graph: ir.Graph) -> None:
+    """Let layers read codes through operators that map the codes of a tensor to themselves.
+
+    An observed tensor is often rectified or reshaped before the layer that it is for, and torch.ao
+    does that on codes without observing the result: quantising it again with the same scale is
+    exact.
+    """
+    for node in [*graph]:
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
+            continue
+        value, weight = node.inputs[0], node.inputs[1]
+        if value is None or not _is_from(weight, "DequantizeLinear"):
+            continue
+        source = value.producer()
+        while source is not None and source.op_type in _SAME_CODES:
+            first = source.inputs[0]
+            source = None if first is None else first.producer()
+        if source is None or source.op_type != "DequantizeLinear" or source is value.producer():
+            continue
+        zero_point = source.inputs[2] if len(source.inputs) > 2 else None
+        if zero_point is None or _constant(source.inputs[1]) is None:
+            continue
+        quantize = ir.node("QuantizeLinear", [value, source.inputs[1], zero_point])
+        real = ir.node("DequantizeLinear", [quantize.outputs[0], source.inputs[1], zero_point])
+        for made, suffix in ((quantize, "codes"), (real, "real")):
+            made.metadata_props.update(node.metadata_props)
+            made.outputs[0].name = f"{value.name}_{node.outputs[0].name}_{suffix}"
+            graph.insert_before(node, made)
+        node.replace_input_with(0, real.outputs[0])
+
+
+def _is_from(value: ir.Value | None, op: str) -> bool:
+    """Return whether `value` is made by `op`, transposed perhaps."""
+    producer = None if value is None else value.producer()
+    while producer is not None and producer.op_type in ("Transpose", "Identity"):
+        first = producer.inputs[0]
+        producer = None if first is None else first.producer()
+    return producer is not None and producer.op_type == op
 
 
 def _evaluate(node: ir.Node) -> _Array | None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import InlinePass
 
-from lowprec.adapters.torch.codes import store_codes
+from lowprec.adapters.torch.codes import extend_codes, store_codes
 from lowprec.adapters.torch.ready import ready
 from lowprec.adapters.torch.recurrent import recurrent_translations
 from lowprec.adapters.torch.silence import quiet
@@ -95,6 +95,7 @@ def translate(
     assert exported is not None
     model: ir.Model = exported.model
     store_codes(model.graph)
+    extend_codes(model.graph)
     _rename(model, inputs, outputs)
     _name_nodes(model.graph)
     _own_weights(model.graph)

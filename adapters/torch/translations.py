@@ -13,11 +13,12 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from onnxscript import opset23 as op
+from onnxscript import opset23
 
 from lowprec.adapters.torch.tensors import to_numpy
 from lowprec.errors import UnsupportedError
 
+op: Any = opset23  # its annotations are of ONNX Script's own values, not of onnx_ir's
 _CODES = (
     (ir.DataType.UINT8, 0, 255),
     (ir.DataType.INT8, -128, 127),
