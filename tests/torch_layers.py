@@ -344,7 +344,6 @@ REFUSED: dict[str, tuple[Case, str]] = {
 
 # Layers of torch.nn that are not in LAYERS, with why.
 LEFT_OUT = {
-    "AdaptiveLogSoftmaxWithLoss": "its predict() branches on values",
     "Container": "holds others",
     "DataParallel": "for several GPUs",
     "FractionalMaxPool2d": "random also at inference",
