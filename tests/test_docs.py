@@ -67,8 +67,8 @@ def resolve(name: str) -> object:
 
 def test_public_names_exist(page):
     unknown = []
-    header = "lowprec.h"
-    for name in sorted(set(NAME.findall(page.read_text())) - {header}):
+    files = {"lowprec.h", "lowprec.json"}
+    for name in sorted(set(NAME.findall(page.read_text())) - files):
         try:
             resolve(name)
         except AttributeError:
@@ -82,7 +82,7 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
     onnx.save(onnx_models.linear(), tmp_path / "model.onnx")
     monkeypatch.chdir(tmp_path)
     for example in PYTHON_BLOCK.findall(page.read_text()):
-        if not example.startswith("# not yet"):
+        if not example.startswith(("# not yet", "# needs a model")):
             exec(compile(example, page.name, "exec"), {"__name__": "example"})
 
 
