@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.errors import ConfigError, DataError, ModelError
+from lowprec.errors import ConfigError, DataError, ModelError, UnsupportedError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from lowprec.config import Config
-    from lowprec.hookspecs import Captured
+    from lowprec.hookspecs import Captured, CapturedParts
     from lowprec.models import CompiledModel, QuantizedModel
     from lowprec.tuning import TuningResult
     from lowprec.workbench import Workbench
@@ -92,20 +92,30 @@ def quantize(
         )
         if deferred is not None:
             return deferred
-    captured = capture(
+    captured = capture_any(
         model,
         example_inputs=example_inputs,
         calibration_data=calibration_data,
         samples=settings.calibration.samples,
     )
-    workbench = open_workbench(captured, calibration_data, settings)
-    verify(captured, workbench.original)
+    parts = parts_of(captured)
+    if evaluate is not None and parts is not None:
+        raise UnsupportedError(
+            "evaluate= searches a whole model, and this one is quantised in parts: "
+            f"{captured.notes[0]}; quantise it without, or with precision auto"
+        )
     with _progress(progress) as report_progress:
-        if evaluate is None and settings.precision != "auto":
-            quantized = workbench.quantize(settings, report_progress)
-        else:
-            quantized = search(workbench, captured, settings, evaluate, report_progress).model
-    return rebuild(quantized, captured)
+
+        def quantized(part: Captured) -> QuantizedModel:
+            workbench = open_workbench(part, calibration_data, settings)
+            verify(part, workbench.original)
+            if evaluate is None and settings.precision != "auto":
+                return workbench.quantize(settings, report_progress)
+            return search(workbench, part, settings, evaluate, report_progress).model
+
+        if parts is None:
+            return rebuild(quantized(captured), captured)
+        return rebuild({name: quantized(part) for name, part in parts.items()}, captured)
 
 
 def load(path: str | os.PathLike[str]) -> QuantizedModel:
@@ -162,9 +172,14 @@ def compile(model: object, *, example_inputs: object = None) -> Any:
         deferred = defer(model, lambda example: compile(model, example_inputs=example))
         if deferred is not None:
             return deferred
-    captured = capture(model, example_inputs=example_inputs)
-    compiled = compile_captured(captured)
-    verify(captured, compiled)
+    captured = capture_any(model, example_inputs=example_inputs)
+    parts = parts_of(captured)
+    if parts is not None:
+        made = {name: compile_verified(part) for name, part in parts.items()}
+        for part in made.values():
+            part.session.prepare()
+        return rebuild(made, captured)
+    compiled = compile_verified(captured)
     if keeper is not None and captured.kind == "onnx" and keeper.keep(compiled.session):
         kept = keeper.open(_simplified)
         compiled = compiled if kept is None else CompiledModel(kept.session)
@@ -190,7 +205,32 @@ def capture(
     calibration_data: object = None,
     samples: int = 128,
 ) -> Captured:
-    """Return what the first adapter that takes `model` makes of it.
+    """Return what the first adapter that takes `model` makes of it, which must be one graph.
+
+    Raises:
+        ModelError: no adapter takes it, or it can be captured in parts only.
+    """
+    captured: Captured = capture_any(
+        model, example_inputs=example_inputs, calibration_data=calibration_data, samples=samples
+    )
+    if parts_of(captured) is not None:
+        raise ModelError("the model can be captured in parts only, and one graph is needed here")
+    return captured
+
+
+def parts_of(captured: Captured | CapturedParts) -> Mapping[str, Captured] | None:
+    """Return the parts by name of what was captured in parts; None for one graph."""
+    return getattr(captured, "parts", None)
+
+
+def capture_any(
+    model: object,
+    *,
+    example_inputs: object = None,
+    calibration_data: object = None,
+    samples: int = 128,
+) -> Any:
+    """Return what the first adapter that takes `model` makes of it: Captured or CapturedParts.
 
     Args:
         model: As for `quantize`.
@@ -204,7 +244,7 @@ def capture(
     from lowprec.plugins import active_plugins
 
     plugins = active_plugins()
-    captured: Captured | None = plugins.hook.lowprec_capture(
+    captured: Captured | CapturedParts | None = plugins.hook.lowprec_capture(
         model=model,
         example_inputs=example_inputs,
         calibration_data=calibration_data,
@@ -247,6 +287,13 @@ def verify(captured: Captured, compiled: CompiledModel) -> None:
                 )
 
 
+def compile_verified(captured: Captured) -> CompiledModel:
+    """Return the captured graph on the engine, once it computes what the framework does."""
+    compiled = compile_captured(captured)
+    verify(captured, compiled)
+    return compiled
+
+
 def compile_captured(captured: Captured) -> CompiledModel:
     """Return the captured graph, simplified, on the engine."""
     from lowprec.models import CompiledModel
@@ -254,8 +301,10 @@ def compile_captured(captured: Captured) -> CompiledModel:
     return CompiledModel(_simplified(captured.graph))
 
 
-def rebuild(quantized: CompiledModel, captured: Captured) -> Any:
-    """Return `quantized` as its adapter makes it: of the kind that was captured."""
+def rebuild(
+    quantized: CompiledModel | Mapping[str, CompiledModel], captured: Captured | CapturedParts
+) -> Any:
+    """Return `quantized`, or the parts by name, as the adapter makes it: of the captured kind."""
     from lowprec.plugins import active_plugins
 
     rebuilt = active_plugins().hook.lowprec_rebuild(quantized=quantized, captured=captured)

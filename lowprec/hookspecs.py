@@ -60,6 +60,26 @@ class Captured:
     notes: Sequence[str] = ()
 
 
+@dataclass
+class CapturedParts:
+    """A model of which the framework goes on to compute some of it, between parts in the hub.
+
+    Attributes:
+        parts: By name; each is compiled or quantised for itself, and `lowprec_batches` gives each
+            its feeds.
+        source: The model as it was given.
+        kind: The framework's name.
+        binding: The adapter's own business.
+        notes: Why the model is not captured as a whole, for reports.
+    """
+
+    parts: Mapping[str, Captured]
+    source: object
+    kind: str
+    binding: Mapping[str, object] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
 @dataclass(frozen=True)
 class AdapterInfo:
     """What `lowprec doctor` says about an adapter.
@@ -78,8 +98,8 @@ class AdapterInfo:
 @hookspec(firstresult=True)
 def lowprec_capture(
     model: object, example_inputs: object, calibration_data: object, samples: int
-) -> Captured | None:
-    """Return `model` as a hub graph, or None when it is not this adapter's.
+) -> Captured | CapturedParts | None:
+    """Return `model` as a hub graph, or in parts, or None when it is not this adapter's.
 
     Args:
         model: Whatever was given to quantize() or compile().
@@ -106,11 +126,12 @@ def lowprec_defer(model: object, build: Callable[[object], Any]) -> object | Non
 
 
 @hookspec(firstresult=True)
-def lowprec_rebuild(quantized: object, captured: Captured) -> object | None:
+def lowprec_rebuild(quantized: object, captured: Captured | CapturedParts) -> object | None:
     """Return `quantized` as the framework's own kind of object, or None when not this adapter's.
 
     Args:
-        quantized: The lowprec.QuantizedModel.
+        quantized: The lowprec.QuantizedModel or CompiledModel; for CapturedParts a dict of them, by
+            the names of the parts.
         captured: What `lowprec_capture` returned for the original.
     """
 

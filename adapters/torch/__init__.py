@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.hookspecs import AdapterInfo, Captured, hookimpl
+from lowprec.hookspecs import AdapterInfo, Captured, CapturedParts, hookimpl
 
 KIND = "torch"
 
@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
 @hookimpl
 def lowprec_capture(
     model: object, example_inputs: object, calibration_data: object, samples: int
-) -> Captured | None:
+) -> Captured | CapturedParts | None:
     """Take a torch.nn.Module; its forward is traced with the example or the first samples."""
     if not _is_module(model):
         return None
@@ -74,10 +74,14 @@ def lowprec_defer(model: object, build: Callable[[object], Any]) -> object | Non
 
 
 @hookimpl
-def lowprec_rebuild(quantized: object, captured: Captured) -> object | None:
+def lowprec_rebuild(quantized: object, captured: Captured | CapturedParts) -> object | None:
     """Return a torch.nn.Module with the original's forward signature."""
     if captured.kind != KIND:
         return None
+    if isinstance(captured, CapturedParts):
+        from lowprec.adapters.torch.split import assemble
+
+        return assemble(quantized, captured)  # type: ignore[arg-type]
     from lowprec.adapters.torch.module import module_of
 
     return module_of(quantized, captured)  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ from lowprec.adapters.torch.untouched import KeptState, untouched
 from lowprec.adapters.torch.watching import line_that_draws, line_that_writes
 from lowprec.errors import ModelError
 from lowprec.graph import load
-from lowprec.hookspecs import Captured, Sample
+from lowprec.hookspecs import Captured, CapturedParts, Sample
 
 KIND = "torch"
 LARGEST_SAMPLE = 1 << 26  # elements of the inputs that the module is run with to be compared
@@ -77,8 +77,10 @@ def capture_module(
     example_inputs: object,
     calibration_data: object,
     most: int = LOOKED_AT,
-) -> Captured:
+) -> Captured | CapturedParts:
     """Return `module` as a hub graph that takes any batch, and any size that varies in the data.
+
+    One that cannot be captured as a whole is captured in parts.
 
     Args:
         module: Stays as it is; captured as in evaluation.
@@ -94,7 +96,12 @@ def capture_module(
     if calibration_data is not None:
         data = OpenedData(calibration_data, inspect.signature(module.forward).parameters)
     examples = examples_of(module, example_inputs, data, most)
-    return capture_calls(module, examples, data)
+    try:
+        return capture_calls(module, examples, data)
+    except Refusal as refusal:
+        from lowprec.adapters.torch.split import split_module
+
+        return split_module(module, examples, data, refusal, most)
 
 
 def capture_calls(
@@ -102,7 +109,7 @@ def capture_calls(
 ) -> Captured:
     """Return `module` as a hub graph for calls like `examples`; else as `capture_module`."""
     signature = inspect.signature(module.forward)
-    calls, arguments = _flattened(examples, signature)
+    calls, arguments = flattened(examples, signature)
     traceable = with_fixed_ranges(module)
     traced = traceable.module
     with quiet(), untouched(traced) as state, whole_sequences(), without_cache(traced):
@@ -111,7 +118,10 @@ def capture_calls(
         result, paths = flat.result, flat.outputs
         exported = _exported(flat, calls, axes_given(examples[0], arguments, calls[0], signature))
         names = [name for name, _ in calls[0]]
-        model = translate(exported.program, names, _output_names(paths, names))
+        try:
+            model = translate(exported.program, names, _output_names(paths, names))
+        except ModelError as error:
+            raise Refusal(str(error), None) from error
         model.graph.name = type(module).__name__
         name_dimensions(model.graph)
         samples = _samples(flat, names, exported, calls, outputs)
@@ -150,10 +160,11 @@ def _first_run(flat: Flat, call: Sequence[Leaf], state: KeptState) -> tuple[torc
     except ModelError:
         raise
     except Exception as error:  # whatever the module's own code raises
-        raise Refusal(
-            f"the module fails for the example: {first_sentence(error)}",
-            line_of_error(error),
-            "give example_inputs with which it works",
+        line = line_of_error(error)
+        where = f" ({line})" if line else ""
+        raise ModelError(
+            f"the module fails for the example: {first_sentence(error)}{where}; give "
+            "example_inputs with which it works"
         ) from error
     if not torch.equal(random_before, torch.get_rng_state()):
         raise Refusal(
@@ -296,7 +307,7 @@ def _equal(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
     )
 
 
-def _flattened(
+def flattened(
     examples: Sequence[Example], signature: inspect.Signature
 ) -> tuple[list[list[Leaf]], dict[str, Tree]]:
     """Return the leaves of each call, and the trees of the arguments, which are the same in all."""

@@ -17,12 +17,15 @@ from lowprec.errors import InputError, ModelError
 
 
 class Branch(nn.Module):
-    """Calls `choose(self, x)`, with a layer at hand."""
+    """Calls `choose(self, x)`, with a layer at hand that is no part to capture."""
 
     def __init__(self, choose: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.layer = nn.Linear(8, 8)
+        self.weight = nn.Parameter(torch.randn(8, 8))
         self.choose = choose
+
+    def layer(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.choose(self, x)
@@ -160,6 +163,30 @@ def test_a_module_that_is_only_called_with_one_sample_is_captured_for_one() -> N
     torch.testing.assert_close(compiled(x), module(x).detach())
     with pytest.raises(InputError):
         compiled(torch.randn(2, 8))
+
+
+class Parts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(8, 8)
+        self.other = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.one(x)
+        if x.shape[0] > 4:
+            x = -x
+        return self.other(x)
+
+
+@pytest.mark.parametrize("batch", [2, 6])
+def test_a_branch_on_the_batch_between_parts_is_split_and_right_on_both_sides(batch: int) -> None:
+    module = Parts()
+    split = lowprec.compile(module, example_inputs=torch.randn(batch, 8))
+    assert "`if x.shape[0] > 4:`" in split.notes[0]
+    assert [*split.regions] == ["one", "other"]
+    for size in (1, 4, 5, 9):
+        x = torch.randn(size, 8)
+        torch.testing.assert_close(split(x), module(x).detach())
 
 
 def test_fixed_sizes_are_captured_whatever_the_branch() -> None:

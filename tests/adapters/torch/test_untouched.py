@@ -57,14 +57,14 @@ class Counting(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.Linear(8, 8)
+        self.weight = nn.Parameter(torch.randn(8, 8))
         self.register_buffer("calls", torch.zeros(()))
         self.seen: list[int] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         self.seen.append(len(x))
-        return self.layer(x) * self.calls
+        return x @ self.weight * self.calls
 
 
 class Remembering(nn.Module):
@@ -72,21 +72,21 @@ class Remembering(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.Linear(8, 8)
+        self.weight = nn.Parameter(torch.randn(8, 8))
         self.state = torch.zeros(8)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.state = self.state + self.layer(x).sum(0)
-        return self.layer(x) + self.state
+        self.state = self.state + (x @ self.weight).sum(0)
+        return x @ self.weight + self.state
 
 
 class Random(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.Linear(8, 8)
+        self.weight = nn.Parameter(torch.randn(8, 8))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x) + torch.rand_like(x)
+        return x @ self.weight + torch.rand_like(x)
 
 
 class Caching(nn.Module):
