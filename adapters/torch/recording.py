@@ -104,7 +104,7 @@ class Recorder:
         for key, (offset, shape, dtype) in stored.items():
             array = np.empty(shape, dtype)
             self._file.seek(offset)
-            self._file.readinto(array.reshape(-1).view(np.uint8).data)  # type: ignore[attr-defined]
+            self._file.readinto(array.reshape(-1).view(np.uint8).data)
             feed[key] = array
         return feed
 

@@ -178,7 +178,8 @@ def _own_tensors(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, CompiledModule):
             continue
-        for named in (part._parameters, part._buffers, vars(part)):
+        holders: list[dict[str, Any]] = [part._parameters, part._buffers, vars(part)]
+        for named in holders:
             for name, tensor in list(named.items()):
                 if isinstance(tensor, torch.Tensor):
                     named[name] = copy_of(tensor)
