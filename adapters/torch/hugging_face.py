@@ -70,7 +70,7 @@ def defaults_of(module: torch.nn.Module) -> dict[str, bool]:
 @contextmanager
 def without_cache(module: torch.nn.Module) -> Iterator[None]:
     """Keep models of transformers from returning `past_key_values` in the meantime."""
-    configs = {
+    configs: dict[int, Any] = {
         id(config): config
         for part in module.modules()
         if is_configuration(config := getattr(part, "config", None))
