@@ -6,6 +6,7 @@
 // check. Transposed ones: ops_transposed.cpp.
 #include <string.h>
 
+#include "engine/joined_pixels.h"
 #include "engine/layouts.h"
 #include "engine/product.h"
 
@@ -21,9 +22,10 @@ class ConvStep : public Step {
   bool depthwise = false;
   bool is_signed = false;  // s8 codes
   std::shared_ptr<Packed> packed;
+  std::shared_ptr<JoinedPixels> joined;  // null: one pixel at a time
   RunTimeScale run_time;
   int residual = -1;  // where it is in `in`
-  Output output;
+  Output output, joined_output;
   std::vector<int64_t> offsets;  // of runs or taps, in elements
   int64_t run_length = 0;
   Product product = nullptr;
@@ -214,6 +216,7 @@ class ConvStep : public Step {
       run_product(depthwise_product, args);
       return;
     }
+    if (joined != nullptr) return run_joined(src, dst, images);
     const int64_t per_group = g.out_channels / g.groups, wide = padded_channels(per_group);
     run_products(product, g.groups, [&](int64_t group) {
       ProductArgs args{};
@@ -234,7 +237,48 @@ class ConvStep : public Step {
       return args;
     });
   }
+
+  // Whole groups of pixels of each line, then the pixels that are left.
+  void run_joined(const uint8_t* src, uint8_t* dst, int64_t images) const {
+    const int64_t groups = g.w.out / joined->pixels, done = groups * joined->pixels;
+    ProductArgs args{};
+    set_geometry(args, src, dst, images);
+    args.run_offset = offsets.data();
+    args.runs = static_cast<int64_t>(offsets.size());
+    ProductArgs rest = args;
+    args.cols = groups;
+    args.src_col *= joined->pixels;
+    args.dst_col *= joined->pixels;
+    args.run_length = joined->run_length;
+    args.n = joined->pixels * g.out_channels;
+    set_weights(args, joined->packed, joined_output, true, 0);
+    run_product(product, args);
+    if (done == g.w.out) return;
+    rest.src = src + done * rest.src_col;
+    rest.dst = dst + done * rest.dst_col * dtype_size(output.dtype);
+    rest.cols = g.w.out - done;
+    rest.run_length = run_length;
+    rest.n = g.out_channels;
+    set_weights(rest, *packed, output, true, 0);
+    run_product(product, rest);
+  }
 };
+
+// A step that may compute several pixels at once does so where it pays.
+void join(Planner& p, const Node& node, ConvStep& step, const Tensor& weights) {
+  if (pixels_to_join(step.g) == 1 || step.residual >= 0 || step.run_time.any() ||
+      !step.packed->weight_zero_points.empty()) {
+    return;
+  }
+  const std::string key = "joined " + std::to_string(pixels_to_join(step.g));
+  step.joined = std::static_pointer_cast<JoinedPixels>(
+      p.prepared(node, key, [&]() -> std::shared_ptr<Prepared> {
+        const auto* w = reinterpret_cast<const int8_t*>(weights.constant);
+        return join_pixels(node, channels_last_weights(w, step.g, false), step.g, *step.packed);
+      }));
+  step.joined_output = step.output;
+  repeat_slopes(step.joined_output, step.joined->pixels);
+}
 
 enum class Kind { F32, BF16, CODES };
 
@@ -304,6 +348,9 @@ void build_conv(Planner& p, const Node& node, Kind kind, bool depthwise) {
         }
         return packed;
       }));
+  if (step->output.slopes != 0 && (g.groups != 1 || step->output.slopes != g.out_channels)) {
+    throw Error("one slope for each output channel is wanted");
+  }
   if (!step->packed->exact) {
     if (has_residual(node)) return build_apart(p, node);
     if (node.has_input(4)) throw Unsupported(node.op + ": its sums could pass 2^31");
@@ -321,6 +368,7 @@ void build_conv(Planner& p, const Node& node, Kind kind, bool depthwise) {
     step->in.push_back(residual_operand(p, node, Layout::CHANNELS_LAST, step->output));
     step->output.bounded = is_bounded(node, *step->packed, step->output);
   }
+  if (codes && !depthwise) join(p, node, *step, weights);
   step->out = {p.output(node, 0, step->output.dtype, result, Layout::CHANNELS_LAST)};
   step->macs = static_cast<double>(g.images * g.h.out * g.w.out) *
                static_cast<double>(g.out_channels) *

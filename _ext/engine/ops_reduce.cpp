@@ -351,8 +351,20 @@ void softmax_of_doubles(bool logarithm, const double* x, double* y, const Blocks
   }
 }
 
-void build_softmax(Planner& planner, const Node& node) {
+// Few channels, the last axis in memory: rows of a few elements leave most lanes idle, so the image
+// is turned round first. The sums are the same.
+int softmax_operand(Planner& planner, const Node& node) {
+  constexpr int64_t FEW = 16;
   const int x = planner.operand_as_is(node, 0);
+  const Tensor& tensor = planner.tensor(x);
+  if (tensor.layout != Layout::CHANNELS_LAST || tensor.shape[1] > FEW) return x;
+  const int64_t axis = normalise_axis(node.integer("axis", -1), tensor.rank(), "axis");
+  const bool many = count(tensor.shape, 2, tensor.rank()) >= FEW;
+  return axis == 1 && many ? planner.operand(node, 0, Layout::PLAIN) : x;
+}
+
+void build_softmax(Planner& planner, const Node& node) {
+  const int x = softmax_operand(planner, node);
   const Tensor tensor = planner.tensor(x);
   const bool doubles = tensor.dtype == DType::F64;
   if (!doubles) require_f32(planner, node);

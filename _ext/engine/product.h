@@ -64,6 +64,12 @@ struct Packed : Prepared {
   double largest = 0;  // |accumulator * multiplier| at most
 };
 
+// Values of output channels that an epilogue finds by its column (Epilogue::channel_values).
+struct ChannelLists {
+  std::vector<float> values;  // readable up to the next multiple of 64
+  std::vector<const float*> addresses;
+};
+
 struct Output {  // dtype and codes of what a product writes
   DType dtype = DType::F32;
   Epilogue epilogue{};
@@ -71,12 +77,19 @@ struct Output {  // dtype and codes of what a product writes
   bool multiplies_to_codes = false;  // the multiplier of an int8 product has y_scale in it
   bool bounded = false;              // Epilogue::fast where there are operators
   std::shared_ptr<const std::vector<uint8_t>> table;  // what epilogue.table points to
+  std::shared_ptr<const ChannelLists> lists;          // the same of epilogue.channel_values
+  int64_t slopes = 0;  // of a PRelu in the chain: how many, one for each output channel
 };
 
 // With the unary operators that a product applies to its result. `otherwise`: the dtype of a node
 // that names none.
 Output output_of(const Node& node, DType otherwise = DType::F32);
 const char* not_constant(Planner& p, const Node& node);  // a reason to refuse, or nullptr
+
+// ---- a PRelu in the chain of a convolution in one group (slopes.cpp) ----
+void read_slopes(const Node& node, Output& output);
+void repeat_slopes(Output& output, int64_t times);    // for so many pixels side by side
+void apply_slopes(const Output& output, float* row);  // to all channels of one pixel
 
 // ---- a tensor added to the result (residual.cpp) ----
 //

@@ -70,8 +70,12 @@ class WideStep : public Step {
   void finish(float* row, uint8_t* dst) const {
     const Epilogue& e = output.epilogue;
     const int64_t n = g.out_channels;
-    if (!output.ops.empty()) {
-      kernels->unary(output.ops.data(), static_cast<int32_t>(output.ops.size()), row, row, n);
+    for (const UnaryOp& op : output.ops) {
+      if (op.code == UNARY_PRELU_CHANNEL) {
+        apply_slopes(output, row);
+      } else {
+        kernels->unary(&op, 1, row, row, n);
+      }
     }
     if (e.kind == OUT_F32) {
       memcpy(dst, row, static_cast<size_t>(n) * 4);

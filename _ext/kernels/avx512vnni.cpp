@@ -9,6 +9,7 @@
 #include "kernels/impl/product.inl"
 #include "kernels/impl/product_int8.inl"
 #include "kernels/impl/tile_avx512.inl"
+#include "kernels/impl/tile_forms_avx512.inl"
 //
 #include "kernels/impl/product_int8_avx512vnni.inl"
 //

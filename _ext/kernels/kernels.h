@@ -50,6 +50,7 @@ enum UnaryCode : int32_t {
   UNARY_MUL_CHANNEL = 66,   // x * channel_values[(int)a][n]
   UNARY_THROUGH_U8 = 67,    // dequantize(quantize(x)): u8 codes, scale a, zero point b
   UNARY_THROUGH_S8 = 68,
+  UNARY_PRELU_CHANNEL = 69,  // x < 0 ? channel_values[(int)a][n] * x : x
 };
 struct UnaryOp {
   int32_t code;

@@ -13,7 +13,8 @@ The order matters, and each pass states what it expects of the earlier ones:
       fuse_integer_recurrent   Dequantize'd LSTM / GRU / RNN         -> QLSTM / QGRU / QRNN
     8 fuse_bf16_layers         Cast'ed Conv / MatMul ..              -> bf16 products
       widen_weights            other Dequantize'd or Cast'ed weights -> f32 constants
-    9 fuse_epilogues           bias, chain, Quantize or Cast         -> into the product before them
+    9 fuse_slopes              PRelu, a slope for each channel       -> into the Conv before it
+      fuse_epilogues           bias, chain, Quantize or Cast         -> into the product before them
       fuse_residuals           product + another tensor, chain, Quantize -> the same
    10 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
    11 fuse_bf16_storage        Cast'ed Add / Softmax / pools ..      -> BAdd / BSoftmax ..
@@ -42,6 +43,7 @@ from lowprec.passes.fuse_integer_elementwise import fuse_integer_elementwise
 from lowprec.passes.fuse_integer_layers import fuse_integer_layers
 from lowprec.passes.fuse_integer_recurrent import fuse_integer_recurrent
 from lowprec.passes.fuse_residuals import fuse_residuals
+from lowprec.passes.fuse_slopes import fuse_slopes
 from lowprec.passes.fuse_tables import fuse_tables
 from lowprec.passes.fuse_unary_chains import fuse_unary_chains
 from lowprec.passes.merge_silu import merge_silu
@@ -75,6 +77,7 @@ def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
     fuse_integer_recurrent(model, keep)
     fuse_bf16_layers(model, keep)
     widen_weights(model)
+    fuse_slopes(model, keep)
     fuse_epilogues(model, keep)
     fuse_residuals(model, keep)
     fuse_integer_elementwise(model, keep)

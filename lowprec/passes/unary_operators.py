@@ -33,6 +33,8 @@ UnaryStep = tuple[int, float, float]
 ) = range(1, 14)
 (EXP, LOG, SQRT, RECIPROCAL, NEG, ABS, ERF, GELU, GELU_TANH, SOFTPLUS, ELU) = range(14, 25)
 (FLOOR, CEIL, ROUND, SIGN, SQUARE, SELU, SOFTSIGN, MISH) = range(25, 33)
+# Only in a product's epilogue: a slope for each output channel (attribute `slopes`).
+PRELU_CHANNEL = 69
 
 _PLAIN = {
     "Relu": RELU,
@@ -107,6 +109,11 @@ def unary_steps(node: ir.Node) -> tuple[ir.Value, list[UnaryStep]] | None:
             and array.ndim <= (1 if rank is None else rank)
         ):
             return source, [(SQUARE, 0.0, 0.0)]
+    if source is not None and is_operator(node, "PRelu"):
+        slope, rank = constant_floats(node.inputs[1]), rank_of(source)
+        # One slope for all channels.
+        if slope is not None and slope.size == 1 and slope.ndim <= (1 if rank is None else rank):
+            return source, [(LEAKY_RELU, float(slope.reshape(())), 0.0)]
     if node.op_type in _WITH_CONSTANT:
         return _with_constant(node)
     return None

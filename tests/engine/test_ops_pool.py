@@ -47,7 +47,7 @@ WINDOWS = [
 ]
 
 
-@pytest.mark.parametrize("channels", [1, 3, 17, 64, 83])
+@pytest.mark.parametrize("channels", [1, 3, 4, 7, 10, 17, 28, 64, 83])
 @pytest.mark.parametrize(("image", "kernel", "strides", "pads", "dilations", "sizes"), WINDOWS)
 def test_pools(image, kernel, strides, pads, dilations, sizes, channels):
     attributes = {"kernel_shape": kernel, "strides": strides, "pads": pads, "dilations": dilations}

@@ -134,7 +134,8 @@ def test_global_pools_are_reductions_over_space():
 @pytest.mark.parametrize(
     ("shape", "axis"),
     [((3, 6625), -1), ((2, 37, 5), 1), ((2, 33, 4, 6), 1), ((2, 33, 4, 6), 2), ((2, 33, 4, 6), 3),
-     ((2, 33, 4, 6), 0), ((1,), 0), ((5, 16), 1), ((4, 17, 16), 1)],
+     ((2, 33, 4, 6), 0), ((1,), 0), ((5, 16), 1), ((4, 17, 16), 1), ((2, 3, 5, 7), 1),
+     ((1, 16, 4, 4), 1)],
 )  # fmt: skip
 def test_softmax(shape, axis):
     x = normal(*shape) * f32(5)

@@ -39,9 +39,10 @@ void EpilogueDraw::draw_sum(Random& random) {
 UnaryOp EpilogueDraw::draw_operator(Random& random) {
   if (random.chance(2)) return draw_unary(random);
   UnaryOp op;
-  op.code = static_cast<int32_t>(random.between(UNARY_ADD_RESIDUAL, UNARY_THROUGH_S8));
+  op.code = static_cast<int32_t>(random.between(UNARY_ADD_RESIDUAL, UNARY_PRELU_CHANNEL));
   op.a = op.b = 0.0f;
-  if (op.code == UNARY_ADD_CHANNEL || op.code == UNARY_MUL_CHANNEL) {
+  if (op.code == UNARY_ADD_CHANNEL || op.code == UNARY_MUL_CHANNEL ||
+      op.code == UNARY_PRELU_CHANNEL) {
     op.a = static_cast<float>(random.between(0, CHANNEL_LISTS - 1));
   } else if (op.code != UNARY_ADD_RESIDUAL) {
     const int32_t low = op.code == UNARY_THROUGH_U8 ? 0 : -128;
@@ -121,6 +122,9 @@ EpilogueDraw::EpilogueDraw(Case& c, bool integer, const Shape& s, float reach)
   draw_scales(random, integer, reach);
   if (random.chance(4)) {
     draw_sum(random);
+  } else if (random.chance(5)) {  // another path of its own
+    const float list = static_cast<float>(random.between(0, CHANNEL_LISTS - 1));
+    ops_.push_back({UNARY_PRELU_CHANNEL, list, 0.0f});
   } else if (!random.chance(3)) {
     const int64_t count = random.between(1, 3);
     for (int64_t i = 0; i < count; ++i) ops_.push_back(draw_operator(random));

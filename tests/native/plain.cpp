@@ -35,6 +35,8 @@ float placed_operator(const Epilogue& e, const UnaryOp& op, float x, const Place
       return x + e.channel_values[static_cast<int>(op.a)][place.n];
     case UNARY_MUL_CHANNEL:
       return x * e.channel_values[static_cast<int>(op.a)][place.n];
+    case UNARY_PRELU_CHANNEL:
+      return x < 0.0f ? e.channel_values[static_cast<int>(op.a)][place.n] * x : x;
     default: {
       const int32_t low = op.code == UNARY_THROUGH_U8 ? 0 : -128;
       const int32_t zero_point = static_cast<int32_t>(op.b);

@@ -19,7 +19,7 @@ F32, BF16 = np.float32, ml_dtypes.bfloat16
 
 # _ext/kernels/kernels.h, UnaryCode.
 RELU, CLIP, MUL, LEAKY_RELU, SIGMOID, TANH = 1, 2, 4, 8, 11, 13
-ADD_RESIDUAL, ADD_CHANNEL, MUL_CHANNEL, THROUGH_U8, THROUGH_S8 = range(64, 69)
+ADD_RESIDUAL, ADD_CHANNEL, MUL_CHANNEL, THROUGH_U8, THROUGH_S8, PRELU_CHANNEL = range(64, 70)
 
 ROWS = [1, 2, 3, 4, 5, 7, 8, 9, 13, 129]
 COLUMNS = [1, 7, 15, 16, 17, 31, 33, 48, 63, 64, 65, 100, 129, 192]
@@ -120,6 +120,22 @@ def test_channel_lists_and_codes_in_between_run_in_order(isa, shape, seed, dtype
     real = reference.through_codes(real * factor, F32(0.01), np.uint8(200)) * F32(0.5)
     epilogue = _core.ProductEpilogue(chain, channel_values=[factor, add])
     actual = data.run(dtype, isa, epilogue, scale=0.004, zero_point=100)
+    assert_same_bits(actual, as_output(real, dtype, 0.004, 100))
+
+
+@every_isa
+@given(shapes, seeds, outputs, st.booleans(), st.booleans())
+def test_each_channel_has_a_slope_below_zero(isa, shape, seed, dtype, with_addend, with_more):
+    data = Operands(seed, *shape)
+    slopes, addend = data.channel(), data.channel() if with_addend else None
+    real = data.x if addend is None else data.x + addend
+    real = np.where(real < 0, slopes * real, real)
+    chain = [(PRELU_CHANNEL, 1, 0)]
+    if with_more:  # alone it has a path of its own
+        real = real * F32(0.5)
+        chain.append((MUL, 0.5, 0))
+    epilogue = _core.ProductEpilogue(chain, channel_values=[data.channel(), slopes])
+    actual = data.run(dtype, isa, epilogue, addend=addend, scale=0.004, zero_point=100)
     assert_same_bits(actual, as_output(real, dtype, 0.004, 100))
 
 

@@ -201,6 +201,14 @@ LP_INLINE bool apply_in_registers(const lp::Epilogue& e, const lp::UnaryOp& op,
       }
       return true;
     }
+    case lp::UNARY_PRELU_CHANNEL: {
+      const float* slopes = e.channel_values[static_cast<int>(op.a)] + row.n0 + at;
+#pragma GCC unroll 8
+      for (int j = 0; j < V; ++j) {
+        x[j] = select(x[j] < vset(0.0f), vload_any(slopes + j * W, n) * x[j], x[j]);
+      }
+      return true;
+    }
     case lp::UNARY_THROUGH_U8:
     case lp::UNARY_THROUGH_S8:
 #pragma GCC unroll 8

@@ -125,33 +125,41 @@ static void max_pool_bf16(const lp::PoolArgs* args) { max_pool<uint16_t>(*args);
 static void average_pool_f32(const lp::PoolArgs* args) { average_pool<float>(*args); }
 static void average_pool_bf16(const lp::PoolArgs* args) { average_pool<uint16_t>(*args); }
 
-// Codes: the compiler's own vectors, 32 lanes (it splits them where the machine has 16).
+// Codes: the compiler's own vectors, at most 32 lanes (it splits them where the machine has 16).
+template <class T, int LANES>
+LP_INLINE void max_lanes(const Window& window, int64_t c, T* dst, T smallest) {
+  typedef T Lanes __attribute__((vector_size(LANES)));
+  Lanes most = Lanes{} + smallest;
+  for (int64_t kh = 0; kh < window.rows; ++kh) {
+    for (int64_t kw = 0; kw < window.cols; ++kw) {
+      Lanes x;
+      memcpy(&x, window.first + kh * window.row_step + kw * window.col_step + c, LANES);
+      most = x > most ? x : most;
+    }
+  }
+  memcpy(dst + c, &most, LANES);
+}
+
+// Channels between LANES and twice as many: the first and the last of them.
+template <class T, int LANES>
+LP_INLINE void max_ends(const Window& window, int64_t channels, T* dst, T smallest) {
+  max_lanes<T, LANES>(window, 0, dst, smallest);
+  max_lanes<T, LANES>(window, channels - LANES, dst, smallest);
+}
+
 template <class T>
 LP_INLINE void max_codes(const Window& window, int64_t channels, T* dst, T smallest) {
-  typedef T Lanes __attribute__((vector_size(32)));
-  constexpr int64_t LANES = sizeof(Lanes);
+  constexpr int64_t LANES = 32;
   int64_t c = 0;
-  for (; c + LANES <= channels; c += LANES) {
-    Lanes most = Lanes{} + smallest;
-    for (int64_t kh = 0; kh < window.rows; ++kh) {
-      for (int64_t kw = 0; kw < window.cols; ++kw) {
-        Lanes x;
-        memcpy(&x, window.first + kh * window.row_step + kw * window.col_step + c, LANES);
-        most = x > most ? x : most;
-      }
-    }
-    memcpy(dst + c, &most, LANES);
-  }
-  for (; c < channels; ++c) {
-    T most = smallest;
-    for (int64_t kh = 0; kh < window.rows; ++kh) {
-      for (int64_t kw = 0; kw < window.cols; ++kw) {
-        const T x = static_cast<T>(window.first[kh * window.row_step + kw * window.col_step + c]);
-        most = x > most ? x : most;
-      }
-    }
-    dst[c] = most;
-  }
+  for (; c + LANES <= channels; c += LANES) max_lanes<T, LANES>(window, c, dst, smallest);
+  if (c == channels) return;
+  // The rest once more with what lies before it, where there is enough of that: no channel by
+  // itself, and nothing outside of the pixel is touched.
+  if (channels >= LANES) return max_lanes<T, 32>(window, channels - 32, dst, smallest);
+  if (channels >= 16) return max_ends<T, 16>(window, channels, dst, smallest);
+  if (channels >= 8) return max_ends<T, 8>(window, channels, dst, smallest);
+  if (channels >= 4) return max_ends<T, 4>(window, channels, dst, smallest);
+  for (; c < channels; ++c) max_lanes<T, 1>(window, c, dst, smallest);
 }
 
 static void max_pool_u8(const lp::PoolArgs* args) {

@@ -23,7 +23,7 @@ template <class Code>
 struct MicroInt8 {
   static constexpr bool SIGNED = static_cast<Code>(-1) < 0;
   static constexpr bool FLIPS = SIGNED;
-  using Block = NoBlock;
+  using Block = TileForm;
 
   // Four codes of A at k, in every lane, as u8.
   static LP_MEMBER __m512i broadcast(const uint8_t* a) {
@@ -58,7 +58,7 @@ struct MicroInt8 {
 
   template <int MR, int NV>
   static __attribute__((noinline)) void tile(const lp::ProductArgs& args, const CodePanel& panel,
-                                             const CodeRows& rows, int first) {
+                                             const CodeRows& rows, int first, const Block& form) {
     constexpr int SETS = MR * NV >= 8 ? 1 : MR * NV >= 3 ? 2 : 4;
     const int64_t depth = (args.run_length + 3) / 4 * 4;
     const int8_t* b = panel.weights;
@@ -92,39 +92,41 @@ struct MicroInt8 {
       for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 4
         for (int j = 0; j < NV; ++j) acc[0][i][j] = _mm512_add_epi32(acc[0][i][j], acc[s][i][j]);
+    if (store_form<MR, NV>(form, args.epilogue, panel, rows, first, acc[0])) return;
     store_tile<MR, NV>(args.epilogue, panel, rows, first, acc[0]);
   }
 
   // All rows, in tiles of at most MOST whose sizes differ by at most one.
   template <int NV, int MOST>
-  static void split(const lp::ProductArgs& args, const CodePanel& panel, const CodeRows& rows) {
+  static void split(const lp::ProductArgs& args, const CodePanel& panel, const CodeRows& rows,
+                    const Block& form) {
     int first = 0;
     for (int left = (rows.count + MOST - 1) / MOST; left > 0; --left) {
       const int count = (rows.count - first + left - 1) / left;
       switch (count) {
         case 1:
-          tile<1, NV>(args, panel, rows, first);
+          tile<1, NV>(args, panel, rows, first, form);
           break;
         case 2:
-          tile<2, NV>(args, panel, rows, first);
+          tile<2, NV>(args, panel, rows, first, form);
           break;
         case 3:
-          tile<3, NV>(args, panel, rows, first);
+          tile<3, NV>(args, panel, rows, first, form);
           break;
         case 4:
-          tile<4, NV>(args, panel, rows, first);
+          tile<4, NV>(args, panel, rows, first, form);
           break;
         case 5:
-          tile<5, NV>(args, panel, rows, first);
+          tile<5, NV>(args, panel, rows, first, form);
           break;
         case 6:
-          tile<6, NV>(args, panel, rows, first);
+          tile<6, NV>(args, panel, rows, first, form);
           break;
         case 7:
-          if constexpr (MOST >= 7) tile<7, NV>(args, panel, rows, first);
+          if constexpr (MOST >= 7) tile<7, NV>(args, panel, rows, first, form);
           break;
         default:
-          if constexpr (MOST >= 8) tile<8, NV>(args, panel, rows, first);
+          if constexpr (MOST >= 8) tile<8, NV>(args, panel, rows, first, form);
       }
       first += count;
     }
@@ -161,19 +163,19 @@ struct MicroInt8 {
   }
 
   static void rows(const lp::ProductArgs& args, const CodePanel& panel, const CodeRows& rows,
-                   const Block&) {
+                   const Block& form) {
     switch ((panel.columns + 15) / 16) {
       case 1:
-        split<1, 8>(args, panel, rows);
+        split<1, 8>(args, panel, rows, form);
         break;
       case 2:
-        split<2, 8>(args, panel, rows);
+        split<2, 8>(args, panel, rows, form);
         break;
       case 3:
-        split<3, 8>(args, panel, rows);
+        split<3, 8>(args, panel, rows, form);
         break;
       default:
-        split<4, 6>(args, panel, rows);
+        split<4, 6>(args, panel, rows, form);
     }
   }
 };
