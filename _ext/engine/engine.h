@@ -137,7 +137,8 @@ struct Tensor {
   Layout layout = Layout::PLAIN;
   const uint8_t* constant = nullptr;  // contents known while planning
   int storage = -1;
-  Halo halo;  // set when all steps are known
+  int64_t offset = 0;  // of the first element in the storage, in bytes
+  Halo halo;           // set when all steps are known
 
   int64_t elements() const { return count(shape); }
   int64_t bytes() const;  // halo included
@@ -175,6 +176,13 @@ class Step {
   virtual void grow(int64_t pitch, bool front_is_there) { (void)pitch, (void)front_is_there; }
   virtual bool reads_with_pitch(size_t operand) const { return (void)operand, false; }
   virtual void set_pitch(size_t operand, int64_t pitch) { (void)operand, (void)pitch; }
+  // Images that are put side by side (their channels) may be written where the joined image wants
+  // them, its halo left to the step that joins (Plan::write_parts_in_place).
+  virtual bool writes_inside() const { return false; }  // out[0]: pixels `pitch` elements apart
+  virtual void write_inside(int64_t pitch, const Halo& halo) { (void)pitch, (void)halo; }
+  virtual bool joins_images() const { return false; }  // out[0] is in[0], in[1] .. side by side
+  virtual bool joins_unchanged(size_t operand) const { return (void)operand, false; }
+  virtual void part_is_there(size_t operand) { (void)operand; }
   // Halos of further operands: in[i] is read past one that somebody else wanted.
   virtual bool understands_halo_of(size_t i) const { return i == 0 && understands_halo(); }
   virtual void set_operand_halo(size_t i, const Halo& halo) { (void)i, (void)halo; }
@@ -287,6 +295,7 @@ const std::vector<Operator>& attention_operators();  // ops_attention.cpp
 const std::vector<Operator>& observe_operators();    // ops_observe.cpp: calibration taps
 const std::vector<Operator>& elementwise_operators();  // ops_elementwise.cpp
 const std::vector<Operator>& quantize_operators();     // ops_quantize.cpp
+const std::vector<Operator>& qconcat_operators();      // ops_qconcat.cpp: codes side by side
 const std::vector<Operator>& reduce_operators();       // ops_reduce.cpp: reductions, softmax, norms
 const std::vector<Operator>& pool_operators();         // ops_pool.cpp
 const std::vector<Operator>& shuffle_operators();      // ops_shuffle.cpp

@@ -16,7 +16,7 @@ const std::map<std::string, const Operator*>& by_name() {
           &bit_operators(),       &angle_operators(),      &sort_operators(),
           &select_operators(),    &window_operators(),     &sample_operators(),
           &boxes_operators(),     &signal_operators(),     &bf16_operators(),
-          &region_operators(),    &attention_operators()}) {
+          &region_operators(),    &attention_operators(),  &qconcat_operators()}) {
       for (const Operator& entry : *table) all[entry.op] = &entry;
     }
     return all;

@@ -66,11 +66,15 @@ class ConvStep : public Step {
     return {row, (g.h.in + halo.top + halo.bottom) * row,
             (halo.top - pad.top) * row + (halo.left - pad.left) * g.channels};
   }
-  Frame target_frame() const { return result_frame(target_halo_); }
-  Frame result_frame(const Halo& halo) const {
-    const int64_t row = (g.w.out + halo.left + halo.right) * g.out_channels;
-    return {row, (g.h.out + halo.top + halo.bottom) * row,
-            halo.top * row + halo.left * g.out_channels};
+  Frame target_frame() const { return result_frame(target_halo_, target_pitch()); }
+  Frame result_frame(const Halo& halo, int64_t pitch) const {
+    const int64_t row = (g.w.out + halo.left + halo.right) * pitch;
+    return {row, (g.h.out + halo.top + halo.bottom) * row, halo.top * row + halo.left * pitch};
+  }
+  bool writes_inside() const override { return !depthwise; }
+  void write_inside(int64_t pitch, const Halo& halo) override {
+    pitch_ = pitch;
+    target_halo_ = halo;
   }
 
   void finish_setup() {
@@ -99,12 +103,12 @@ class ConvStep : public Step {
     const int64_t out_size = dtype_size(output.dtype);
     const RunTimeScale::Values now =
         run_time.values(*packed, t, in, scratch + (image_bytes_ + 63) / 64 * 64);
-    if (target_halo_.any()) {
+    if (target_halo_.any() && pitch_ == 0) {
       fill_halo(dst, target_halo_, g.images, g.h.out, g.w.out, g.out_channels * out_size,
                 target_border_);
     }
     dst += to.start * out_size;
-    const Frame beside = result_frame(residual_halo_);
+    const Frame beside = result_frame(residual_halo_, g.out_channels);
     const uint8_t* residual_from = nullptr;
     if (residual >= 0) {
       residual_from = t[in[static_cast<size_t>(residual)]] + beside.start * residual_bytes();
@@ -128,6 +132,8 @@ class ConvStep : public Step {
  private:
   bool copies_ = false;
   int64_t image_bytes_ = 0;  // of scratch memory
+  int64_t pitch_ = 0;        // of the pixels of the result; 0: they are dense
+  int64_t target_pitch() const { return pitch_ == 0 ? g.out_channels : pitch_; }
   Halo source_halo_, target_halo_, residual_halo_;
   uint8_t target_border_ = 0;
 
@@ -166,7 +172,7 @@ class ConvStep : public Step {
   }
   void set_residual(Epilogue& epilogue, const uint8_t* from) const {
     if (from == nullptr) return;
-    const Frame frame = result_frame(residual_halo_);
+    const Frame frame = result_frame(residual_halo_, g.out_channels);
     epilogue.residual = from;
     epilogue.residual_image = frame.image;
     epilogue.residual_row = frame.row;
@@ -186,7 +192,7 @@ class ConvStep : public Step {
     args.src_col = g.w.stride * g.channels;
     args.dst_image = to.image;
     args.dst_row = to.row;
-    args.dst_col = g.out_channels;
+    args.dst_col = target_pitch();
   }
 
   void run_images(const uint8_t* src, uint8_t* dst, const uint8_t* residual_from, int64_t images,
@@ -216,7 +222,7 @@ class ConvStep : public Step {
       run_product(depthwise_product, args);
       return;
     }
-    if (joined != nullptr) return run_joined(src, dst, images);
+    if (joined != nullptr && pitch_ == 0) return run_joined(src, dst, images);
     const int64_t per_group = g.out_channels / g.groups, wide = padded_channels(per_group);
     run_products(product, g.groups, [&](int64_t group) {
       ProductArgs args{};

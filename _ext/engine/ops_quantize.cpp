@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "engine/code_tables.h"
 #include "engine/layouts.h"
 #include "engine/views.h"
 #include "engine/windows.h"
@@ -18,7 +19,6 @@
 namespace lp {
 namespace {
 
-bool is_code(DType dtype) { return dtype == DType::U8 || dtype == DType::S8; }
 bool is_wide_code(DType dtype) { return dtype == DType::U16 || dtype == DType::S16; }
 
 // Of the kernels' table; `dtype` is u8, s8, u16 or s16.
@@ -37,11 +37,6 @@ int32_t conversion(int32_t to_u8, DType dtype) {
 static_assert(QUANTIZE_S8 == QUANTIZE_U8 + 1 && QUANTIZE_S16 == QUANTIZE_U8 + 3 &&
                   DEQUANTIZE_S8 == DEQUANTIZE_U8 + 1 && DEQUANTIZE_S16 == DEQUANTIZE_U8 + 3,
               "conversion() counts on the order of the codes");
-
-struct Affine {
-  float scale;
-  int32_t zero_point;
-};
 
 void quantize(const Kernels& kernels, DType dtype, const float* x, uint8_t* q, int64_t n,
               Affine affine) {
@@ -90,19 +85,6 @@ int32_t code_at(const uint8_t* data, DType dtype, int64_t i) {
 }
 
 // One element, as the kernels do it.
-uint8_t quantize_one(float x, Affine affine, DType dtype) {
-  const int32_t lowest = dtype == DType::U8 ? 0 : -128;
-  const float low = static_cast<float>(lowest - affine.zero_point);
-  const float steps = rintf(x / affine.scale);
-  const float inside = steps > low ? std::min(steps, low + 255.0f) : low;  // NaN: the smallest
-  return static_cast<uint8_t>(static_cast<int32_t>(inside) + affine.zero_point);
-}
-
-float dequantize_one(int32_t code, Affine affine) {
-  const int64_t steps = static_cast<int64_t>(code) - affine.zero_point;
-  return static_cast<float>(steps) * affine.scale;
-}
-
 // How the scales of a Quantize or Dequantize node run over its operand: `channels` of them, each
 // for `run` neighbouring elements, repeated.
 struct Channels {
@@ -340,25 +322,6 @@ void build_dynamic_quantize(Planner& planner, const Node& node) {
 
 // ------------------------------------------------------------------------------ operators on codes
 
-Affine affine_of(const Node& node, const char* operand) {
-  const std::string name = operand;
-  if (!node.has(name + "_scale")) throw Error(name + "_scale is missing");
-  return {node.real(name + "_scale", 1.0f),
-          static_cast<int32_t>(node.integer(name + "_zero_point", 0))};
-}
-
-DType result_dtype(const Node& node) {
-  const DType dtype = static_cast<DType>(node.integer("y_dtype", static_cast<int>(DType::U8)));
-  if (!is_code(dtype)) throw Error("y_dtype must be u8 or s8");
-  return dtype;
-}
-
-DType code_dtype(Planner& planner, const Node& node, size_t i) {
-  const DType dtype = planner.dtype_of(node, i);
-  if (!is_code(dtype)) throw Error("operands must be u8 or s8");
-  return dtype;
-}
-
 void build_qbinary(Planner& planner, const Node& node) {
   const int32_t code = node.op == "QAdd" ? BINARY_ADD : BINARY_MUL;
   const Affine a = affine_of(node, "a"), b = affine_of(node, "b"), r = affine_of(node, "y");
@@ -401,24 +364,6 @@ void build_qbinary(Planner& planner, const Node& node) {
       .inplace = operands.full;
 }
 
-// For each code as u8 bits, the output code.
-struct Table {
-  uint8_t code[256];
-};
-
-Table requantize_table(DType from, Affine a, DType to, Affine b) {
-  Table table;
-  for (int i = 0; i < 256; ++i) {
-    const int32_t code = from == DType::U8 ? i : static_cast<int8_t>(i);
-    table.code[i] = quantize_one(dequantize_one(code, a), b, to);
-  }
-  return table;
-}
-
-void look_up(const Table& table, const uint8_t* x, uint8_t* y, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = table.code[x[i]];
-}
-
 // Attribute table: 256 codes as unsigned bytes.
 Table given_table(const Node& node) {
   const std::vector<int64_t> codes = node.integers("table");
@@ -453,84 +398,14 @@ void build_qtable(Planner& planner, const Node& node) {
   const int64_t n = tensor.elements();
   planner
       .add({x}, {y},
-           [=](Pointers t, uint8_t*) {
+           [=, &kernels](Pointers t, uint8_t*) {
              parallel_rows(n, 2 * PLAIN_GRAIN, [&](int64_t begin, int64_t end) {
-               look_up(table, t[x] + begin, t[y] + begin, end - begin);
+               const LookUpArgs args = {table.code, t[x] + begin, t[y] + begin, 1, end - begin, 0,
+                                        0};
+               kernels.look_up(&args);
              });
            })
       .inplace = 0;
-}
-
-// Parts of one axis, each through its own table of 256 codes (or copied where nothing changes).
-void build_qconcat(Planner& planner, const Node& node) {
-  const size_t parts = node.inputs.size();
-  const std::vector<float> scales = node.reals("x_scale");
-  const std::vector<int64_t> zero_points = node.integers("x_zero_point");
-  if (scales.size() != parts || zero_points.size() != parts) {
-    throw Error("x_scale and x_zero_point need one value per operand");
-  }
-  const Affine to = affine_of(node, "y");
-  const DType dtype = result_dtype(node);
-  Shape shape = planner.shape_of(node, 0);
-  const size_t axis =
-      static_cast<size_t>(normalise_axis(node.integer("axis", 1), shape.size(), "axis"));
-  Layout layout = Layout::PLAIN;
-  for (size_t i = 0; i < parts; ++i) {
-    const Shape own = planner.shape_of(node, i);
-    if ((own.size() == 3 || own.size() == 4) &&
-        planner.layout_of(node, i) == Layout::CHANNELS_LAST) {
-      layout = Layout::CHANNELS_LAST;
-    }
-    if (i == 0) continue;
-    bool fits = own.size() == shape.size();
-    for (size_t k = 0; fits && k < shape.size(); ++k) fits = k == axis || own[k] == shape[k];
-    if (!fits) throw Error("operand shapes do not fit along the axis");
-    shape[axis] += own[axis];
-  }
-  const int y = planner.output(node, 0, dtype, shape, layout);
-  const Strides made = strides_of(shape, layout);
-  struct Part {
-    int x;
-    bool same;
-    StridedCopy copy;
-    Nest nest;
-    int64_t offset;
-    Table table;
-  };
-  std::vector<Part> all;
-  std::vector<int> in;
-  int64_t at = 0;
-  for (size_t i = 0; i < parts; ++i) {
-    const Affine from = {scales[i], static_cast<int32_t>(zero_points[i])};
-    const DType own_dtype = code_dtype(planner, node, i);
-    const int x = planner.operand(node, i, layout);
-    const Shape own = planner.tensor(x).shape;
-    const Strides src = strides_of(own, layout);
-    const bool same =
-        own_dtype == dtype && from.scale == to.scale && from.zero_point == to.zero_point;
-    all.push_back({x, same, StridedCopy(1, own, made, src, at * made[axis], 0),
-                   make_nest(own, {made, src}), at * made[axis],
-                   requantize_table(own_dtype, from, dtype, to)});
-    in.push_back(x);
-    at += own[axis];
-  }
-  planner.add(in, {y}, [=](Pointers t, uint8_t*) {
-    for (const Part& part : all) {
-      if (part.same) {
-        part.copy.run(t[y], t[part.x]);
-        continue;
-      }
-      // The innermost axis of one channel among several is not dense in the result.
-      const bool dense = part.nest.stride(0, 0) == 1 && part.nest.stride(1, 0) == 1;
-      parallel_parts<2>(part.nest, 2 * PLAIN_GRAIN, [&](const Nest& nest, const int64_t* from) {
-        const uint8_t* src = t[part.x] + from[1];
-        uint8_t* dst = t[y] + part.offset + from[0];
-        for_each_outer<2>(nest, dense ? 1 : 0, [&](const int64_t* at) {
-          look_up(part.table, src + at[1], dst + at[0], dense ? nest.size(0) : 1);
-        });
-      });
-    }
-  });
 }
 
 void build_qaverage_pool(Planner& planner, const Node& node) {
@@ -605,7 +480,6 @@ const std::vector<Operator>& quantize_operators() {
       {"QAdd", {{"QAdd", nullptr, build_qbinary}}},
       {"QMul", {{"QMul", nullptr, build_qbinary}}},
       {"QTable", {{"QTable", nullptr, build_qtable}}},
-      {"QConcat", {{"QConcat", nullptr, build_qconcat}}},
       {"QAveragePool", {{"QAveragePool", nullptr, build_qaverage_pool}}},
       {"QGlobalAveragePool", {{"QGlobalAveragePool", nullptr, build_qglobal_average_pool}}},
   };

@@ -80,8 +80,22 @@ struct Phases : Prepared {
   std::vector<Packed> packed;
 };
 
+// Where the pixels of the result go.
+struct Target {
+  int64_t pitch = 0;  // elements between pixels; 0: they are dense
+  Halo halo;
+  int64_t col(const Geometry& g) const { return pitch == 0 ? g.out_channels : pitch; }
+  int64_t row(const Geometry& g) const { return (g.w.out + halo.left + halo.right) * col(g); }
+  int64_t image(const Geometry& g) const { return (g.h.out + halo.top + halo.bottom) * row(g); }
+  int64_t start(const Geometry& g) const { return halo.top * row(g) + halo.left * col(g); }
+};
+
 class TransposedStep : public Step {
  public:
+  Target target;
+  bool writes_inside() const override { return true; }
+  void write_inside(int64_t pitch, const Halo& halo) override { target = {pitch, halo}; }
+
   Geometry g;
   Axis border_h, border_w;  // of the input: what phases read around it
   std::vector<AxisPhase> rows, columns;
@@ -97,7 +111,8 @@ class TransposedStep : public Step {
 
   void run(Pointers t, uint8_t* scratch) const override {
     const uint8_t* src = t[in[0]];
-    const int64_t image = g.h.out * g.w.out * g.out_channels * dtype_size(output.dtype);
+    const int64_t item = dtype_size(output.dtype), image = target.image(g) * item;
+    uint8_t* dst = t[out[0]] + target.start(g) * item;
     const int64_t source = g.h.in * g.w.in * g.channels * element;
     for (int64_t i = 0; i < g.images; ++i) {
       const uint8_t* from = src + i * source;
@@ -107,7 +122,7 @@ class TransposedStep : public Step {
       }
       for (size_t y = 0; y < rows.size(); ++y) {
         for (size_t x = 0; x < columns.size(); ++x) {
-          run_phase(y, x, from, t[out[0]] + i * image);
+          run_phase(y, x, from, dst + i * image);
         }
       }
     }
@@ -149,19 +164,19 @@ class TransposedStep : public Step {
       }
     }
     if (offsets.empty()) offsets.push_back(0);
-    const int64_t out_size = dtype_size(output.dtype), line = g.w.out * g.out_channels;
+    const int64_t out_size = dtype_size(output.dtype), line = target.row(g), col = target.col(g);
     const int64_t per_group = g.out_channels / g.groups, wide = padded_channels(per_group);
     run_products(product, g.groups, [&](int64_t group) {
       ProductArgs args{};
       args.src = src + group * g.group_channels() * element;
-      args.dst = dst + (h.first * line + w.first * g.out_channels + group * per_group) * out_size;
+      args.dst = dst + (h.first * line + w.first * col + group * per_group) * out_size;
       args.images = 1;
       args.rows = h.count;
       args.cols = w.count;
       args.src_row = padded_row();
       args.src_col = g.channels;
       args.dst_row = g.h.insert * line;
-      args.dst_col = g.w.insert * g.out_channels;
+      args.dst_col = g.w.insert * col;
       args.run_offset = offsets.data();
       args.runs = static_cast<int64_t>(offsets.size());
       args.run_length = g.group_channels();
@@ -175,6 +190,10 @@ class TransposedStep : public Step {
 // Kernel and stride equal, no border, few channels: one product, its rows spread over the lines.
 class SpreadStep : public Step {
  public:
+  Target target;
+  bool writes_inside() const override { return true; }
+  void write_inside(int64_t pitch, const Halo& halo) override { target = {pitch, halo}; }
+
   Geometry g;
   int64_t element = 4;
   Product product = nullptr;
@@ -240,12 +259,33 @@ class SpreadStep : public Step {
 
   // [input line][pixel][KH][KW * O] to [input line][KH][pixel][KW * O].
   void spread(const uint8_t* made, int64_t first, int64_t count, uint8_t* dst) const {
-    const int64_t run = g.w.kernel * g.out_channels * dtype_size(dtype);
+    const int64_t item = dtype_size(dtype), run = g.w.kernel * g.out_channels * item;
     for (int64_t y = 0; y < count; ++y) {
+      const int64_t image = (first + y) / g.h.in, line = (first + y) % g.h.in * g.h.kernel;
+      uint8_t* lines = dst + (image * target.image(g) + target.start(g)) * item;
       for (int64_t kh = 0; kh < g.h.kernel; ++kh) {
         const uint8_t* from = made + (y * g.w.in * g.h.kernel + kh) * run;
-        uint8_t* to = dst + ((first + y) * g.h.kernel + kh) * g.w.in * run;
-        copy_runs(from, to, run);
+        uint8_t* to = lines + (line + kh) * target.row(g) * item;
+        if (target.pitch == 0) {
+          copy_runs(from, to, run);
+        } else {
+          copy_pixels(from, to, item);
+        }
+      }
+    }
+  }
+  // A line whose pixels are apart.
+  void copy_pixels(const uint8_t* from, uint8_t* to, int64_t item) const {
+    const int64_t piece = g.out_channels * item, apart = target.pitch * item;
+    const int64_t step = g.taps() * piece;
+    for (int64_t x = 0; x < g.w.in; ++x) {
+      for (int64_t kw = 0; kw < g.w.kernel; ++kw, to += apart) {
+        const uint8_t* pixel = from + x * step + kw * piece;
+        if (piece == 32) {
+          memcpy(to, pixel, 32);
+        } else {
+          memcpy(to, pixel, static_cast<size_t>(piece));
+        }
       }
     }
   }

@@ -141,6 +141,51 @@ void Plan::share_growing_images() {
   }
 }
 
+// Where images are put side by side, what writes one of them, for nobody else, writes it into the
+// result: nothing is copied.
+void Plan::write_parts_in_place() {
+  struct Use {
+    Step* writer = nullptr;
+    int writers = 0, readers = 0, tensors = 0;
+  };
+  std::vector<Use> uses(storages_.size());
+  const auto tensor_of = [&](int id) -> Tensor& { return tensors_[static_cast<size_t>(id)]; };
+  const auto use_of = [&](int id) -> Use& {
+    return uses[static_cast<size_t>(tensor_of(id).storage)];
+  };
+  for (const Tensor& tensor : tensors_) ++uses[static_cast<size_t>(tensor.storage)].tensors;
+  for (const auto& step : steps_) {
+    for (const int id : step->in) ++use_of(id).readers;
+    for (const int id : step->out) {
+      use_of(id).writer = step.get();
+      ++use_of(id).writers;
+    }
+  }
+  const auto alone = [&](int id) {
+    const Use& use = use_of(id);
+    const Storage& storage = storages_[static_cast<size_t>(tensor_of(id).storage)];
+    return use.tensors == 1 && use.writers == 1 && storage.kind == Storage::ARENA &&
+           !tensor_of(id).is_constant() && tensor_of(id).layout == Layout::CHANNELS_LAST;
+  };
+  for (const auto& step : steps_) {
+    if (!step->joins_images() || !alone(step->out[0])) continue;
+    const Tensor whole = tensor_of(step->out[0]);
+    int64_t channels = 0;
+    for (size_t i = 0; i < step->in.size(); ++i) {
+      Tensor& part = tensor_of(step->in[i]);
+      const int64_t before = channels;
+      channels += part.shape[1];
+      if (!alone(step->in[i]) || part.halo.any() || !step->joins_unchanged(i)) continue;
+      const Use& use = use_of(step->in[i]);
+      if (use.readers != 1 || !use.writer->writes_inside()) continue;
+      part.storage = whole.storage;
+      part.offset = before * dtype_size(whole.dtype);
+      use.writer->write_inside(whole.shape[1], whole.halo);
+      step->part_is_there(i);
+    }
+  }
+}
+
 void Plan::place() {
   const auto storage = [&](int id) -> Storage& {
     return storages_[static_cast<size_t>(tensors_[static_cast<size_t>(id)].storage)];
@@ -331,7 +376,8 @@ void Plan::run(const uint8_t* const* inputs, uint8_t* const* outputs, int64_t* n
     const Storage& storage = storages_[static_cast<size_t>(tensors_[i].storage)];
     switch (storage.kind) {
       case Storage::ARENA:
-        pointers[i] = storage.offset < 0 ? nullptr : arena->memory + storage.offset;
+        pointers[i] =
+            storage.offset < 0 ? nullptr : arena->memory + storage.offset + tensors_[i].offset;
         break;
       case Storage::INPUT:
         pointers[i] = const_cast<uint8_t*>(inputs[storage.index]);

@@ -432,6 +432,7 @@ std::shared_ptr<Plan> Program::plan(const std::vector<Shape>& shapes,
   }
   plan->share_growing_images();
   plan->choose_halos();
+  plan->write_parts_in_place();
   for (const Tensor& tensor : plan->tensors_) {
     Plan::Storage& storage = plan->storages_[static_cast<size_t>(tensor.storage)];
     storage.bytes = std::max(storage.bytes, tensor.bytes());

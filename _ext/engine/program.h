@@ -40,6 +40,7 @@ class Plan {
   };
   void choose_halos();
   void share_growing_images();
+  void write_parts_in_place();
   void place();  // liveness, in-place merging, offsets
 
   std::vector<std::unique_ptr<Step>> steps_;

@@ -192,6 +192,15 @@ struct QBinaryArgs {
   float a_scale, b_scale, y_scale;
 };
 
+// y[r * y_row + i] = table[x[r * x_row + i]], r < rows, i < n: codes as unsigned bytes. y may be x
+// where the rows are equally far apart.
+struct LookUpArgs {
+  const uint8_t* table;  // 256 codes
+  const uint8_t* x;
+  uint8_t* y;
+  int64_t rows, n, x_row, y_row;
+};
+
 // ---- reductions of x [outer][depth][inner] over depth; a float sum adds element i to the partial
 // sum
 // ---- i % 16, then the partial sums j and j + 8, j + 4, j + 2, j + 1 ----
@@ -395,6 +404,7 @@ struct Kernels {
                  float* y, int64_t n);
   void (*binary_rows)(int32_t code, const BinaryArgs*);
   void (*qbinary_rows)(int32_t code, const QBinaryArgs*);
+  void (*look_up)(const LookUpArgs*);  // impl/byte_table.inl
 
   // Rows (impl/rows.inl).
   void (*reduce)(int32_t code, const float* x, float* y, int64_t outer, int64_t depth,

@@ -163,12 +163,43 @@ void qbinary_rows(Case& c) {
   });
 }
 
+void look_up(Case& c) {
+  Random& random = c.random;
+  LookUpArgs args{};
+  args.rows = random.between(1, 5), args.n = random.size(150);
+  args.x_row = random.chance(4) ? 0 : args.n + random.between(0, 3);
+  args.y_row = args.n + random.between(0, 3);
+  const Guarded<uint8_t> x((args.rows - 1) * args.x_row + args.n, random.side());
+  Guarded<uint8_t> table(256, random.side());
+  random.fill_codes(x);
+  random.fill_codes(table);
+  args.x = x.data(), args.table = table.data();
+  const int64_t size = (args.rows - 1) * args.y_row + args.n;
+  const Guarded<uint8_t> expected(size, Against::END);
+  for (int64_t i = 0; i < size; ++i) expected[i] = 99;
+  for (int64_t i = 0; i < args.rows * args.n; ++i) {
+    const int64_t row = i / args.n, at = i % args.n;
+    expected[row * args.y_row + at] = table[x[row * args.x_row + at]];
+  }
+  c.describe("rows %d n %d apart %d and %d", static_cast<int>(args.rows), static_cast<int>(args.n),
+             static_cast<int>(args.x_row), static_cast<int>(args.y_row));
+  const Against side = random.side();
+  c.each_table([&](const Kernels& kernels) {
+    const Guarded<uint8_t> y(size, side);
+    for (int64_t i = 0; i < size; ++i) y[i] = 99;
+    args.y = y.data();
+    kernels.look_up(&args);
+    c.same("y", expected, y);
+  });
+}
+
 }  // namespace
 
 std::vector<Check> elementwise_checks() {
   return {{"unary", unary, 32 * 20, {LP_ENTRY(unary)}},
           {"binary_rows", binary_rows, 8 * 40, {LP_ENTRY(binary_rows), LP_ENTRY(binary)}},
-          {"qbinary_rows", qbinary_rows, 200, {LP_ENTRY(qbinary_rows)}}};
+          {"qbinary_rows", qbinary_rows, 200, {LP_ENTRY(qbinary_rows)}},
+          {"look_up", look_up, 200, {LP_ENTRY(look_up)}}};
 }
 
 }  // namespace lp::check

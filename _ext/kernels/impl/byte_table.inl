@@ -6,6 +6,7 @@
 // AVX2     16 shuffles of 16 bytes, one for each value of the upper four bits
 // Included inside a per-ISA translation unit, after vec.h.
 #pragma once
+#include "kernels/kernels.h"
 #include "kernels/vec.h"
 
 namespace {
@@ -25,10 +26,10 @@ class ByteTable {
 
   explicit LP_MEMBER ByteTable(const uint8_t* table) { load(table, parts_); }
   static constexpr int WIDTH = 64;
-  LP_MEMBER void apply(uint8_t* codes, int n) const {
+  LP_MEMBER void apply(const uint8_t* codes, uint8_t* y, int n) const {
     const __mmask64 mask = byte_lanes(n);
     const __m512i found = look_up(parts_, _mm512_maskz_loadu_epi8(mask, codes));
-    _mm512_mask_storeu_epi8(codes, mask, found);
+    _mm512_mask_storeu_epi8(y, mask, found);
   }
 
  private:
@@ -50,9 +51,9 @@ class ByteTable {
  public:
   explicit LP_MEMBER ByteTable(const uint8_t* table) : table_(table) {}
   static constexpr int WIDTH = 32;
-  LP_MEMBER void apply(uint8_t* codes, int n) const {
+  LP_MEMBER void apply(const uint8_t* codes, uint8_t* y, int n) const {
     if (n < WIDTH) {
-      for (int i = 0; i < n; ++i) codes[i] = table_[codes[i]];
+      for (int i = 0; i < n; ++i) y[i] = table_[codes[i]];
       return;
     }
     const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
@@ -67,7 +68,7 @@ class ByteTable {
                            _mm256_set1_epi8(0x70));
       result = _mm256_or_si256(result, _mm256_shuffle_epi8(part, index));
     }
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), result);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), result);
   }
 
  private:
@@ -78,7 +79,7 @@ class ByteTable {
  public:
   explicit LP_MEMBER ByteTable(const uint8_t* table) : table_(table) {}
   static constexpr int WIDTH = 1;
-  LP_MEMBER void apply(uint8_t* codes, int) const { *codes = table_[*codes]; }
+  LP_MEMBER void apply(const uint8_t* codes, uint8_t* y, int) const { *y = table_[*codes]; }
 
  private:
   const uint8_t* table_;
@@ -89,7 +90,21 @@ class ByteTable {
   const ByteTable bytes(table);
   for (int64_t i = 0; i < count; i += ByteTable::WIDTH) {
     const int64_t left = count - i;
-    bytes.apply(codes + i, left < ByteTable::WIDTH ? static_cast<int>(left) : ByteTable::WIDTH);
+    bytes.apply(codes + i, codes + i,
+                left < ByteTable::WIDTH ? static_cast<int>(left) : ByteTable::WIDTH);
+  }
+}
+
+[[maybe_unused]] static void look_up(const lp::LookUpArgs* args) {
+  const ByteTable bytes(args->table);
+  for (int64_t r = 0; r < args->rows; ++r) {
+    const uint8_t* x = args->x + r * args->x_row;
+    uint8_t* y = args->y + r * args->y_row;
+    for (int64_t i = 0; i < args->n; i += ByteTable::WIDTH) {
+      const int64_t left = args->n - i;
+      bytes.apply(x + i, y + i,
+                  left < ByteTable::WIDTH ? static_cast<int>(left) : ByteTable::WIDTH);
+    }
   }
 }
 

@@ -48,8 +48,10 @@ struct RowWalk {
     const int64_t element = image * e.residual_image + y * e.residual_row + x * e.residual_col;
     return static_cast<const uint8_t*>(e.residual) + element * element_bytes(e.residual_kind);
   }
-  LP_MEMBER void step() {
-    if (++x == cols) {
+  LP_MEMBER void step() { advance(1); }
+  // At most to the end of the line.
+  LP_MEMBER void advance(int64_t pixels) {
+    if ((x += pixels) == cols) {
       x = 0;
       if (++y == rows) {
         y = 0;
@@ -74,6 +76,31 @@ struct RowBlock {
   uint8_t* target[BLOCK_ROWS];
   const uint8_t* residual[BLOCK_ROWS];
 };
+
+// The next rows.count rows of `walk`: where they read, rows.source, and where their outputs go.
+template <class Element, class Rows>
+LP_INLINE void place_rows(const lp::ProductArgs& args, RowWalk& walk, Rows& rows) {
+  const lp::Epilogue& e = args.epilogue;
+  const int64_t out_step = args.dst_col * output_bytes(e);
+  const int64_t residual_step =
+      e.residual == nullptr ? 0 : e.residual_col * element_bytes(e.residual_kind);
+  for (int i = 0; i < rows.count;) {
+    const int64_t left = walk.cols - walk.x;
+    const int end = left < rows.count - i ? i + static_cast<int>(left) : rows.count;
+    const Element* source = static_cast<const Element*>(args.src) + walk.src(args);
+    uint8_t* target = static_cast<uint8_t*>(args.dst) + walk.dst(args) * output_bytes(e);
+    const uint8_t* residual = walk.residual(e);
+    walk.advance(end - i);
+    for (; i < end; ++i) {
+      rows.source[i] = source;
+      rows.target[i] = target;
+      rows.residual[i] = residual;
+      source += args.src_col;
+      target += out_step;
+      residual += residual_step;
+    }
+  }
+}
 
 // Brings the lines that a tile will store into the first cache while it is computed: a large result
 // is otherwise limited by the wait for each of them. From channel n0 on, `columns` of each row.

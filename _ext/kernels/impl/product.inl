@@ -82,10 +82,7 @@ LP_INLINE void product(const lp::ProductArgs& args, const lp::Piece& piece) {
   for (rows.m0 = piece.row_begin; rows.m0 < piece.row_end; rows.m0 += rows.count) {
     const int64_t left = piece.row_end - rows.m0;
     rows.count = static_cast<int>(left < most ? left : most);
-    for (int i = 0; i < rows.count; ++i, walk.step()) {
-      rows.source[i] = static_cast<const Element*>(args.src) + walk.src(args);
-      rows.place(args, i, walk);
-    }
+    place_rows<Element>(args, walk, rows);
     for (int64_t n0 = piece.n_begin; n0 < piece.n_end; n0 += PANEL) {
       const int columns = static_cast<int>(piece.n_end - n0 < PANEL ? piece.n_end - n0 : PANEL);
       const Panel<Element> panel = {static_cast<const Element*>(args.packed) + n0 * depth,

@@ -152,10 +152,7 @@ LP_INLINE void product_int8(const lp::ProductArgs& args, const lp::Piece& piece)
   for (rows.m0 = piece.row_begin; rows.m0 < piece.row_end; rows.m0 += rows.count) {
     const int64_t left = piece.row_end - rows.m0;
     rows.count = static_cast<int>(left < most ? left : most);
-    for (int i = 0; i < rows.count; ++i, walk.step()) {
-      rows.source[i] = static_cast<const uint8_t*>(args.src) + walk.src(args);
-      rows.place(args, i, walk);
-    }
+    place_rows<uint8_t>(args, walk, rows);
     row_terms<Micro>(args, rows);
     const typename Micro::Block block(args, rows);
     int64_t n0 = piece.n_begin;

@@ -34,6 +34,7 @@ constexpr lp::Kernels kernel_table(const char* name) {
   k.binary = binary;
   k.binary_rows = binary_rows;
   k.qbinary_rows = qbinary_rows;
+  k.look_up = look_up;
   k.reduce = reduce;
   k.sum_codes = sum_codes;
   k.softmax = softmax;

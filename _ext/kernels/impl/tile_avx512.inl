@@ -61,6 +61,25 @@ LP_INLINE __m512i requantized(__m512i acc, __m512 multiplier, const CodeRange& r
   return _mm512_cvtps_epi32(x);
 }
 
+// The first `count` quarters (NV 1) or halves (NV 2) of a vector of codes, each to a row.
+template <int NV>
+LP_INLINE void store_parts(__m512i codes, __mmask64 mask, uint8_t* const* target, int count,
+                           int64_t n0) {
+  if constexpr (NV == 2) {
+    const __mmask32 lanes = static_cast<__mmask32>(mask);
+    _mm256_mask_storeu_epi8(target[0] + n0, lanes, _mm512_castsi512_si256(codes));
+    if (count > 1) {
+      _mm256_mask_storeu_epi8(target[1] + n0, lanes, _mm512_extracti64x4_epi64(codes, 1));
+    }
+  } else {
+    const __mmask16 lanes = static_cast<__mmask16>(mask);
+    _mm_mask_storeu_epi8(target[0] + n0, lanes, _mm512_castsi512_si128(codes));
+    if (count > 1) _mm_mask_storeu_epi8(target[1] + n0, lanes, _mm512_extracti32x4_epi32(codes, 1));
+    if (count > 2) _mm_mask_storeu_epi8(target[2] + n0, lanes, _mm512_extracti32x4_epi32(codes, 2));
+    if (count > 3) _mm_mask_storeu_epi8(target[3] + n0, lanes, _mm512_extracti32x4_epi32(codes, 3));
+  }
+}
+
 // A tile's codes, requantised in registers. FAST: |acc * multiplier| < 2^31 is proven. TABLE: the
 // codes are looked up in e.table.
 template <int MR, int NV, bool FAST, bool TABLE>
@@ -76,6 +95,24 @@ LP_INLINE void store_codes_tile(const lp::Epilogue& e, const CodePanel& panel,
   __m512 multiplier[4];
 #pragma GCC unroll 4
   for (int j = 0; j < NV; ++j) multiplier[j] = _mm512_loadu_ps(scale + 16 * j);
+  if constexpr (NV <= 2 && MR > 1) {  // two or four rows fill a vector of codes
+    constexpr int TOGETHER = 4 / NV;
+#pragma GCC unroll 4
+    for (int first = 0; first < MR; first += TOGETHER) {
+      __m512i q[4];
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        const int i = first + k / NV, j = k % NV;
+        q[k] = i < MR ? requantized(acc[i < MR ? i : 0][j], multiplier[j], range, FAST)
+                      : _mm512_setzero_si512();
+      }
+      __m512i codes = packer.ordered(q[0], q[1], q[2], q[3]);
+      if (TABLE) codes = ByteTable::look_up(table, codes);
+      store_parts<NV>(codes, mask, target + first, MR - first < TOGETHER ? MR - first : TOGETHER,
+                      panel.n0);
+    }
+    return;
+  }
 #pragma GCC unroll 8
   for (int i = 0; i < MR; ++i) {
     __m512i q[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
