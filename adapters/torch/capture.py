@@ -36,7 +36,7 @@ from lowprec.adapters.torch.translate import translate
 from lowprec.adapters.torch.trees import Leaf, Tree, flatten
 from lowprec.adapters.torch.untouched import KeptState, untouched
 from lowprec.adapters.torch.watching import line_that_draws, line_that_writes
-from lowprec.errors import ModelError
+from lowprec.errors import DataError, ModelError
 from lowprec.graph import load
 from lowprec.hookspecs import Captured, CapturedParts, Sample
 
@@ -114,7 +114,7 @@ def capture_calls(
     traced = traceable.module
     with quiet(), untouched(traced) as state, whole_sequences(), without_cache(traced):
         flat = Flat(traced, arguments, examples[0])
-        outputs = _first_run(flat, calls[0], state)
+        outputs = _first_run(flat, calls[0], state, examples[0].sample)
         result, paths = flat.result, flat.outputs
         exported = _exported(flat, calls, axes_given(examples[0], arguments, calls[0], signature))
         names = [name for name, _ in calls[0]]
@@ -151,8 +151,17 @@ def capture_calls(
     )
 
 
-def _first_run(flat: Flat, call: Sequence[Leaf], state: KeptState) -> tuple[torch.Tensor, ...]:
-    """Return what the module computes; refuse it where a second time it would be something else."""
+def _first_run(
+    flat: Flat, call: Sequence[Leaf], state: KeptState, sample: int | None = None
+) -> tuple[torch.Tensor, ...]:
+    """Return what the module computes; refuse it where a second time it would be something else.
+
+    Args:
+        flat: The module.
+        call: What it is called with.
+        state: Of the module.
+        sample: The call's number in the calibration data; None where it is not from there.
+    """
     tensors = [tensor for _, tensor in call]
     random_before = torch.get_rng_state()
     try:
@@ -162,6 +171,14 @@ def _first_run(flat: Flat, call: Sequence[Leaf], state: KeptState) -> tuple[torc
     except Exception as error:  # whatever the module's own code raises
         line = line_of_error(error)
         where = f" ({line})" if line else ""
+        if sample is not None:
+            given = ", ".join(
+                f"{name} {str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for name, t in call
+            )
+            raise DataError(
+                f"sample {sample} ({given}): the module fails for it: {first_sentence(error)}"
+                f"{where}; one item of the data is one call of the module, with its batch axis"
+            ) from error
         raise ModelError(
             f"the module fails for the example: {first_sentence(error)}{where}; give "
             "example_inputs with which it works"

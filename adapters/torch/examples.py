@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lowprec.adapters.torch.items import Wanted, call_of, tensors_in
+from lowprec.adapters.torch.items import EXAMPLE, Wanted, call_of, tensors_in, where
 from lowprec.adapters.torch.sources import OpenedData
 from lowprec.errors import DataError, ModelError
 
@@ -27,11 +27,13 @@ class Example:
         args: Positional arguments.
         kwargs: Arguments by name.
         dynamic_shapes: As torch.export.export takes them; None finds out.
+        sample: Its number in the calibration data, where it comes from there.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     dynamic_shapes: Any = None
+    sample: int | None = None
 
 
 def example(*args: Any, dynamic_shapes: Any = None, **kwargs: Any) -> Example:
@@ -74,7 +76,7 @@ def examples_of(
     dtype = _floats_of(module)
     if example_inputs is not None:
         wanted = Wanted.by_signature(signature, all_positions=True)
-        return [_example(example_inputs, wanted, 0, dtype)]
+        return [_example(example_inputs, wanted, EXAMPLE, dtype)]
     if data is None:
         raise ModelError(
             f"a {type(module).__name__} must be traced: give calibration data, or example_inputs="
@@ -93,15 +95,13 @@ def _example(item: object, wanted: Wanted, number: int, dtype: torch.dtype | Non
     for tensor in tensors_in([*args, *kwargs.values()]):
         if not tensor.numel():
             raise DataError(
-                f"sample {number}: a tensor of shape {list(tensor.shape)} holds no values; leave "
+                f"{where(number)}: a tensor of shape {list(tensor.shape)} holds no values; leave "
                 "the sample out"
             )
-    if dtype is None:
-        return Example(args, kwargs)
-    return Example(
-        tuple(_as_float(value, dtype) for value in args),
-        {name: _as_float(value, dtype) for name, value in kwargs.items()},
-    )
+    if dtype is not None:
+        args = tuple(_as_float(value, dtype) for value in args)
+        kwargs = {name: _as_float(value, dtype) for name, value in kwargs.items()}
+    return Example(args, kwargs, sample=None if number == EXAMPLE else number)
 
 
 def _floats_of(module: torch.nn.Module) -> torch.dtype | None:

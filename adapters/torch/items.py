@@ -18,6 +18,8 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]  # args, kwargs
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
+EXAMPLE = -1  # in the place of a sample's number
+
 # How annotations of arguments begin that are not one tensor.
 _CONTAINERS = ("list", "tuple", "dict", "sequence", "mapping", "iterable")
 
@@ -91,7 +93,7 @@ def call_of(item: object, wanted: Wanted, number: int, notes: list[str]) -> Call
         item: A dict by parameter name, a tuple or list in the order of the parameters,
             (inputs, labels), or the only input.
         wanted: What forward takes of it.
-        number: Of the item, for messages.
+        number: Of the item, for messages; or EXAMPLE.
         notes: Takes a line about what was dropped.
 
     Raises:
@@ -101,7 +103,17 @@ def call_of(item: object, wanted: Wanted, number: int, notes: list[str]) -> Call
         return (), _by_name(_collated(item), wanted, number, notes)
     if isinstance(item, (tuple, list)) and not holds_numbers_only(item):
         return _by_position(item, wanted, number, notes), {}
+    if len(wanted.required) > 1 and number >= 0:
+        raise DataError(
+            f"{where(number)} is one {type(item).__name__}, forward takes "
+            f"{', '.join(wanted.required)}; give a dict by argument name, or a tuple in that order"
+        )
     return (_value(item, _first(wanted), number, wanted),), {}
+
+
+def where(number: int) -> str:
+    """Return what messages call an item: EXAMPLE is none of the data."""
+    return "the example" if number == EXAMPLE else f"sample {number}"
 
 
 # ---- By name -------------------------------------------------------------------------------------
@@ -117,7 +129,7 @@ def _by_name(
         missing = [name for name in wanted.required if name not in kept]
         if missing:
             raise DataError(
-                f"sample {number} has no '{missing[0]}'; it holds "
+                f"{where(number)} has no '{missing[0]}'; it holds "
                 f"{', '.join(map(str, item)) or 'nothing'}, forward takes "
                 f"{', '.join(wanted.positions)}"
             )
@@ -155,7 +167,7 @@ def _by_position(
 ) -> tuple[Any, ...]:
     positions = wanted.positions
     if not positions:
-        raise DataError(f"sample {number} is a {type(item).__name__}; give a dict by argument name")
+        raise DataError(f"{where(number)} is a {type(item).__name__}; give a dict by argument name")
     parts: Sequence[Any] = item
     if _is_the_argument(item, wanted):
         parts = (item,)
@@ -167,7 +179,7 @@ def _by_position(
         return (*args, *(kwargs[name] for name in positions if name in kwargs))
     if len(parts) < len(wanted.required):
         raise DataError(
-            f"sample {number} has {len(parts)} parts, forward takes {len(positions)} "
+            f"{where(number)} has {len(parts)} parts, forward takes {len(positions)} "
             f"({', '.join(positions)}); give one for each, in that order"
         )
     surplus = len(parts) - len(positions)
@@ -215,7 +227,7 @@ def _value(value: Any, name: str, number: int, wanted: Wanted) -> Any:
         return value
     if isinstance(value, str):
         raise DataError(
-            f"sample {number}, argument '{name}': it is text; give what the tokenizer makes of it, "
+            f"{where(number)}, argument '{name}': it is text; give what the tokenizer makes of it, "
             "tokenizer(text, return_tensors='pt')"
         )
     if value is None or isinstance(value, (bool, int, float)):
@@ -229,7 +241,7 @@ def _value(value: Any, name: str, number: int, wanted: Wanted) -> Any:
         return parts if isinstance(value, list) else tuple(parts)
     if hasattr(value, "getbands"):
         raise DataError(
-            f"sample {number}, argument '{name}': it is a PIL picture; give what the image "
+            f"{where(number)}, argument '{name}': it is a PIL picture; give what the image "
             "processor or transform makes of it, a tensor"
         )
     return value  # a data class, a named tuple: capture says whether it takes it
@@ -238,7 +250,7 @@ def _value(value: Any, name: str, number: int, wanted: Wanted) -> Any:
 def _from_array(array: np.ndarray[Any, Any], name: str, number: int) -> torch.Tensor:
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise DataError(
-            f"sample {number}, argument '{name}': dtype {array.dtype} is none that torch knows; "
+            f"{where(number)}, argument '{name}': dtype {array.dtype} is none that torch knows; "
             "give numbers"
         )
     if not array.flags.writeable or not array.flags.c_contiguous:
@@ -251,7 +263,7 @@ def _from_lists(value: Any, name: str, number: int) -> torch.Tensor:
         return torch.tensor(value)
     except (ValueError, TypeError, OverflowError, RuntimeError):
         raise DataError(
-            f"sample {number}, argument '{name}': its lists have different lengths; fill them up, "
+            f"{where(number)}, argument '{name}': its lists have different lengths; fill them up, "
             "tokenizer(texts, padding=True, return_tensors='pt'), or give them one by one"
         ) from None
 

@@ -149,6 +149,29 @@ def test_an_example_says_which_arguments_a_tuple_holds():
     assert sorted(feeds[0]) == ["scale", "x"]
 
 
+class Sum(nn.Module):
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return left + right
+
+
+@pytest.mark.parametrize(
+    ("module", "item", "message"),
+    [
+        (
+            Classifier,
+            pictures(2)[:, :1],
+            r"sample 0 \(x float32 \[2, 1, 12, 12\]\): the module fails for it: RuntimeError: .*"
+            "; one item of the data is one call of the module, with its batch axis",
+        ),
+        (Sum, pictures(2), "sample 0 is one Tensor, forward takes left, right; give a dict"),
+        (Sum, {"left": pictures(2)}, "sample 0 has no 'right'; it holds left, forward takes left"),
+    ],
+)
+def test_a_first_item_that_the_module_does_not_take_is_named(module, item, message):
+    with pytest.raises(DataError, match=message):
+        lowprec.quantize(module(), [item])
+
+
 class Counted:
     """A loader that counts what was asked of it."""
 
