@@ -50,8 +50,8 @@ def __getattr__(name: str) -> Any:
 def lowprec_capture(
     model: object, example_inputs: object, calibration_data: object, samples: int
 ) -> Captured | CapturedParts | None:
-    """Take a torch.nn.Module; its forward is traced with the example or the first samples."""
-    if not _is_module(model):
+    """Take a torch.nn.Module or ExportedProgram; traced with the example or the first samples."""
+    if not _is_module(model) and not _is_program(model):
         return None
     from lowprec.adapters.torch.capture import capture_module
 
@@ -112,6 +112,11 @@ def lowprec_describe() -> AdapterInfo:
 def _is_module(model: object) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(model, torch.nn.Module)
+
+
+def _is_program(model: object) -> bool:
+    torch = sys.modules.get("torch.export")
+    return torch is not None and isinstance(model, torch.ExportedProgram)
 
 
 def _installed(*packages: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from lowprec.adapters.torch.dynamic import (
 )
 from lowprec.adapters.torch.examples import LOOKED_AT, Example, examples_of
 from lowprec.adapters.torch.hugging_face import defaults_of, without_cache
-from lowprec.adapters.torch.kinds import plain_module
+from lowprec.adapters.torch.kinds import opened_program, plain_module
 from lowprec.adapters.torch.lengths import with_lengths
 from lowprec.adapters.torch.lines import line_of_error
 from lowprec.adapters.torch.prepared import with_fixed_ranges
@@ -73,7 +73,7 @@ class Flat(torch.nn.Module):
 
 
 def capture_module(
-    module: torch.nn.Module,
+    module: torch.nn.Module | torch.export.ExportedProgram,
     example_inputs: object,
     calibration_data: object,
     most: int = LOOKED_AT,
@@ -91,6 +91,9 @@ def capture_module(
     Raises:
         ModelError: it cannot be captured.
     """
+    if isinstance(module, torch.export.ExportedProgram):
+        module, call = opened_program(module)
+        example_inputs = call if example_inputs is None else example_inputs
     module = plain_module(module)
     data = None
     if calibration_data is not None:

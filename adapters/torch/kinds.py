@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 from torch import nn
+from torch.export import Dim
 
+from lowprec.adapters.torch.examples import Example
 from lowprec.adapters.torch.refusals import Refusal
 from lowprec.errors import ModelError
+
+
+def opened_program(program: torch.export.ExportedProgram) -> tuple[nn.Module, Example | None]:
+    """Return an exported program as a module, and the call that it was exported with.
+
+    The sizes that may change are those of the program.
+    """
+    module = program.module()
+    args, kwargs = program.example_inputs or ((), {})
+    names = [*inspect.signature(module.forward).parameters]
+    if not args or not all(isinstance(value, torch.Tensor) for value in (*args, *kwargs.values())):
+        return module, None
+    inputs = set(program.graph_signature.user_inputs)
+    values = [node.meta["val"] for node in program.graph.nodes if node.name in inputs]
+    shapes = {}
+    for name, value in zip([*names[: len(args)], *kwargs], values, strict=True):
+        sizes = {axis: size for axis, size in enumerate(value.shape) if not isinstance(size, int)}
+        shapes[name] = {
+            axis: _dimension(size.node.expr, program.range_constraints)
+            for axis, size in sizes.items()
+        }
+    return module, Example(tuple(args), dict(kwargs), shapes)
+
+
+def _dimension(expression: Any, ranges: Any) -> Any:
+    """Return the torch.export.Dim that stands for a size of a program."""
+    (symbol,) = expression.free_symbols
+    rest = int(expression.subs(symbol, 0))
+    step = int(expression.subs(symbol, 1)) - rest
+    limits = ranges[symbol]
+    least = {"min": int(limits.lower)} if int(limits.lower) > 0 else {}
+    most = {"max": int(limits.upper)} if limits.upper.is_Integer else {}
+    made = Dim(f"size_{symbol}", **least, **most)
+    made = step * made if step != 1 else made
+    return made + rest if rest else made
 
 
 def plain_module(module: nn.Module) -> nn.Module:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch import nn
 
 import lowprec
+from lowprec.errors import InputError, ModelError
 
 
 class Network(nn.Module):
@@ -68,3 +72,52 @@ def test_sizes_that_may_change_have_names_that_people_can_read() -> None:
     batch, length, width = quantised.outputs[0].shape
     assert (batch, sorted(length.split(" + ")), width) == ("batch", ["left_1", "right_1"], 4)
     assert quantised.report.model == "Pair"
+
+
+def test_an_exported_program_is_taken_with_its_own_sizes() -> None:
+    module = nn.Linear(8, 8).eval()
+    shapes = ({0: torch.export.Dim("batch", max=32)},)
+    program = torch.export.export(module, (torch.randn(2, 8),), dynamic_shapes=shapes)
+    compiled = lowprec.compile(program)
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(compiled(x), module(x).detach())
+    with pytest.raises(InputError, match="to 32"):
+        compiled(torch.randn(33, 8))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_wrapped_around_a_module_is_taken_off() -> None:
+    module = nn.Linear(8, 8).eval()
+    x = torch.randn(3, 8)
+    for wrapped in (torch.compile(module), nn.DataParallel(module)):
+        compiled = lowprec.compile(wrapped, example_inputs=x)
+        torch.testing.assert_close(compiled(x), module(x).detach())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_modules_that_cannot_be_traced_are_refused_with_a_remedy() -> None:
+    x = torch.randn(3, 8)
+    with pytest.raises(ModelError, match="the Python module that it was made of"):
+        lowprec.compile(torch.jit.script(nn.Linear(8, 8)), example_inputs=x)
+    with pytest.raises(ModelError, match="has no sizes yet; call the module once"):
+        lowprec.compile(nn.LazyLinear(4), example_inputs=x)
+    with pytest.raises(ModelError, match="is on 'meta'"):
+        lowprec.compile(nn.Linear(8, 8, device="meta"), example_inputs=x)
+    with pytest.raises(ModelError, match=r"a torch\.nn\.Module"):
+        lowprec.compile(torch.relu, example_inputs=x)
+
+
+def test_a_translation_that_computes_something_else_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from lowprec.adapters.torch import capture
+
+    def wrong(*args: Any) -> Any:
+        model = translate(*args)
+        next(node for node in model.graph if node.op_type == "Relu").op_type = "Sigmoid"
+        return model
+
+    translate = capture.translate
+    monkeypatch.setattr(capture, "translate", wrong)
+    with pytest.raises(ModelError, match="computes something else"):
+        lowprec.compile(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), example_inputs=torch.randn(2, 8))
