@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, takewhile
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from lowprec.errors import InputError, ModelError
 
 KEY = "lowprec.torch"  # in metadata_props
 
+_NOTHING = object()
 _KINDS = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -80,20 +83,26 @@ class Binding:
 
     @cached_property
     def _order(self) -> tuple[str, ...] | None:
-        """The arguments' names, where each is a tensor; None where one is not."""
-        trees = [*self.arguments.values()]
-        if any(tree != {"leaf": index} for index, tree in enumerate(trees)):
+        """The names of those arguments that are tensors; None where one holds several."""
+        trees = [(name, tree) for name, tree in self.arguments.items() if "value" not in tree]
+        if any(tree != {"leaf": index} for index, (_, tree) in enumerate(trees)):
             return None
-        return tuple(self.arguments)
+        return tuple(name for name, _ in trees)
 
     @cached_property
     def _prefix(self) -> int:
-        """How many of the arguments are forward's first parameters, in order."""
-        names = zip(self.arguments, self.parameters[: self.positional], strict=False)
-        return next(
-            (index for index, (name, parameter) in enumerate(names) if name != parameter),
-            min(len(self.arguments), self.positional),
-        )
+        """How many of the tensors are forward's first parameters, in order."""
+        first = zip(self._order or (), self.parameters[: self.positional], strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], first))
+
+    @cached_property
+    def _options(self) -> tuple[dict[str, int], dict[str, Any], frozenset[str]]:
+        """Places of the tensors, constants that may be given, and those that must be."""
+        places = {name: index for index, name in enumerate(self._order or ())}
+        options = {name: self.defaults.get(name) for name in self.parameters if name not in places}
+        constants = {n: tree["value"] for n, tree in self.arguments.items() if n not in places}
+        must = {n for n, value in constants.items() if not _same(value, self.defaults.get(n))}
+        return places, {**options, **constants}, frozenset(must)
 
     @cached_property
     def _checks(self) -> list[tuple[int, int, int, int | None, int]]:
@@ -138,14 +147,25 @@ class Binding:
         if order is None:
             return None
         count = len(args)
-        if count + len(kwargs) != len(order) or count > self._prefix:
+        places, options, must = self._options
+        if count + len(kwargs) == len(order) and count <= self._prefix and not must:
+            if not kwargs:
+                return args
+            with suppress(KeyError):
+                return [*args, *[kwargs[name] for name in order[count:]]]
+        if count > self.positional:
             return None
-        if not kwargs:
-            return args
-        try:
-            return [*args, *[kwargs[name] for name in order[count:]]]
-        except KeyError:
-            return None
+        found: list[Any] = [None] * len(places)
+        seen = 0
+        for name, value in chain(zip(self.parameters, args, strict=False), kwargs.items()):
+            place = places.get(name)
+            if place is not None:
+                found[place] = value
+            elif _same(value, options.get(name, _NOTHING)):
+                seen += name in must
+            else:
+                return None
+        return found if seen == len(must) else None
 
     def leaves(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
         """Return the tensors for the graph's inputs, in order.

@@ -126,7 +126,7 @@ class CompiledModule(torch.nn.Module):
                     return None
                 array = leaf.numpy()
                 if not array.flags.c_contiguous:
-                    return None
+                    array = leaf.contiguous().numpy()
                 arrays.append(array)
         except (RuntimeError, TypeError):  # a gradient, another device, bfloat16, lazy bits
             return None
