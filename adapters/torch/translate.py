@@ -102,7 +102,7 @@ def translate(
     for value in model.graph.all_nodes():
         value.metadata_props.clear()
     model.metadata_props.clear()
-    return model
+    return _alone(model)
 
 
 def _check_operators(program: torch.export.ExportedProgram) -> None:
@@ -210,6 +210,14 @@ def _own_weights(graph: ir.Graph) -> None:
                 continue
             first[key] = value
         value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=value.name)
+
+
+def _alone(model: ir.Model) -> ir.Model:
+    """Return a copy; `model` itself, which onnxscript's rules keep, gives up its weights."""
+    copy = model.clone()
+    for value in model.graph.initializers.values():
+        value.const_value = None
+    return copy
 
 
 def _reason(error: BaseException) -> str:

@@ -227,18 +227,30 @@ def test_a_buffer_that_is_written_into_is_noticed(compiled: CompiledModule) -> N
         made(torch.randn(3, 8))
 
 
+def _constants(module: CompiledModule) -> list[np.ndarray]:
+    content = module._session.forms()
+    assert content is not None
+    return [array for form in content[0] for array in form.constants.values()]
+
+
 def test_what_is_compiled_goes_with_the_last_module() -> None:
     module = lowprec.compile(nn.Linear(3, 3).eval(), example_inputs=torch.randn(2, 3))
     made = copy.deepcopy(module)
     seen = weakref.ref(module._session), weakref.ref(module)
+    (weights,) = {
+        array.ctypes.data: array for array in _constants(module) if array.ndim == 2
+    }.values()
+    weights = weakref.ref(weights)
     torch.export.export(module, (torch.randn(2, 3),))
     del module
     gc.collect()
     assert seen[0]() is not None
     assert seen[1]() is None
+    assert made._session._model is None  # read from the bytes when it is needed
     del made
     gc.collect()
     assert seen[0]() is None
+    assert weights() is None, "the exporter, or something else, still holds the weights"
 
 
 # ---- Threads and processes ----
