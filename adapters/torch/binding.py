@@ -153,7 +153,7 @@ class Binding:
                 return args
             with suppress(KeyError):
                 return [*args, *[kwargs[name] for name in order[count:]]]
-        if count > self.positional:
+        if count > self.positional or not kwargs.keys().isdisjoint(self.parameters[:count]):
             return None
         found: list[Any] = [None] * len(places)
         seen = 0

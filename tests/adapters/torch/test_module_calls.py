@@ -68,6 +68,21 @@ def test_arguments_bind_as_the_original_binds_them(compiled: CompiledModule) -> 
         assert torch.equal(again["y"], y)
 
 
+def test_an_option_that_was_captured_must_be_given_again() -> None:
+    x = torch.randn(3, 8)
+    module = lowprec.compile(seeded(Net), example_inputs=example(x, scale=2.0))
+    y = module(x, 2.0)["y"]
+    for again in (module(x, scale=2.0), module(scale=2.0, x=x), module(x, 2.0, mask=None)):
+        assert torch.equal(again["y"], y)
+    with torch.no_grad():
+        torch.testing.assert_close(y, seeded(Net)(x, 2.0)["y"])
+    with pytest.raises(InputError, match="'scale' is missing"):
+        module(x)
+    for other in (1.0, 3, None):
+        with pytest.raises(InputError, match="'scale' is"):
+            module(x, scale=other)
+
+
 def test_keywords_keep_their_places_in_any_order(several: CompiledModule) -> None:
     ids, mask = torch.randint(0, 50, (3, 6)), torch.tensor([1.0, 1, 0, 1, 0, 0]).expand(3, 6)
     with torch.no_grad():
@@ -93,6 +108,8 @@ def test_keywords_keep_their_places_in_any_order(several: CompiledModule) -> Non
         (lambda q, x: q(x, mask=x), "argument 'mask' was left out"),
         (lambda q, x: q(x, 1.0, x), "3 positional arguments were given, forward takes 2"),
         (lambda q, x: q(x, x=x), "argument 'x' was given twice"),
+        (lambda q, x: q(x, 1.0, scale=1.0), "argument 'scale' was given twice"),
+        (lambda q, x: q(scale=1.0), "argument 'x' is missing"),
         (lambda q, x: q(x, other=1), "forward has no argument 'other'; it has x, scale, mask"),
         (lambda q, x: q([x]), "argument 'x' is a list of 1, the module was captured with a tensor"),
         (lambda q, x: q(x.numpy()), "'x' is a ndarray; accepted are tensors"),
