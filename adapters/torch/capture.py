@@ -20,6 +20,7 @@ from lowprec.adapters.torch.dynamic import (
     varying_axes,
 )
 from lowprec.adapters.torch.examples import LOOKED_AT, Example, examples_of
+from lowprec.adapters.torch.fast_path import without_fast_path
 from lowprec.adapters.torch.hugging_face import defaults_of, without_cache
 from lowprec.adapters.torch.kinds import opened_program, plain_module
 from lowprec.adapters.torch.lengths import with_lengths
@@ -115,7 +116,13 @@ def capture_calls(
     calls, arguments = flattened(examples, signature)
     traceable = with_fixed_ranges(module)
     traced = traceable.module
-    with quiet(), untouched(traced) as state, whole_sequences(), without_cache(traced):
+    with (
+        quiet(),
+        untouched(traced) as state,
+        whole_sequences(),
+        without_cache(traced),
+        without_fast_path(),
+    ):
         flat = Flat(traced, arguments, examples[0])
         outputs = _first_run(flat, calls[0], state, examples[0].sample)
         result, paths = flat.result, flat.outputs

@@ -256,7 +256,7 @@ def _adaptive_average_pool(rank: int, x: ir.Value, output_size: Sequence[int]) -
     sizes = [*x.shape][-rank:]
     if not all(isinstance(size, int) for size in sizes):
         raise UnsupportedError(f"adaptive_avg_pool{rank}d to {wanted} from a size that varies")
-    pairs = [(int(size), cut) for size, cut in zip(sizes, wanted, strict=True)]  # type: ignore[call-overload]
+    pairs = [(int(size), cut) for size, cut in zip(sizes, wanted, strict=True)]
     if all(size % cut == 0 for size, cut in pairs):
         steps = [size // cut for size, cut in pairs]
         return _average_pool(rank, x, steps, steps, (0,), False, True, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,3 +108,9 @@ def test_layers_between_int8_layers_keep_their_accuracy(name: str) -> None:
         if sqnr < LOWER.get(key, SQNR):
             low[key] = round(sqnr, 1)
     assert not low
+
+
+def test_the_page_names_every_layer() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "pytorch.md").read_text()
+    named = {name.partition("-")[0] for name in (*cases.LAYERS, *cases.REFUSED)}
+    assert [name for name in sorted(named) if f"`{name}" not in page] == []
