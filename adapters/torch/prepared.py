@@ -14,6 +14,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -161,7 +162,8 @@ def _refuse_converted(module: nn.Module) -> None:
                 "observers are used, or the float module with calibration data"
             )
     for name, parameter in module.named_parameters():
-        if torch.utils._python_dispatch.is_traceable_wrapper_subclass(parameter):
+        wrapper: Any = torch.utils._python_dispatch.is_traceable_wrapper_subclass
+        if wrapper(parameter):
             raise ModelError(
                 f"parameter '{name}' is a {type(parameter).__name__} and no plain tensor: torchao "
                 "quantised it already; give the module from before quantize_()"
@@ -182,10 +184,9 @@ def _refuse_unseen(path: str, part: nn.Module) -> None:
 
 
 def _convert_pt2e(module: nn.Module) -> nn.Module:
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e  # type: ignore[import-not-found]
-
     assert isinstance(module, torch.fx.GraphModule)
-    converted: nn.Module = convert_pt2e(copy.deepcopy(module))
+    torchao: Any = import_module("torchao.quantization.pt2e.quantize_pt2e")
+    converted: nn.Module = torchao.convert_pt2e(copy.deepcopy(module))
     return converted
 
 

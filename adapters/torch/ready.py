@@ -82,7 +82,7 @@ _WRITING = {
 }
 
 
-class ReadyProgram(torch.export.ExportedProgram):  # type: ignore[misc]
+class ReadyProgram(torch.export.ExportedProgram):
     """A program that needs no decompositions."""
 
     def run_decompositions(self, *_: Any, **__: Any) -> ReadyProgram:
