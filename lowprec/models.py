@@ -149,6 +149,25 @@ class CompiledModel:
         """Return the median time of each step over `repeats` runs."""
         return self._session.profile(feeds, repeats=repeats)
 
+    def without_hub(self, read: Callable[[], ir.Model]) -> CompiledModel:
+        """Return this model without its graph, whose memory is large.
+
+        Args:
+            read: Returns the graph as it was before compiling; called when a shape turns up that
+                some kernel refuses, and to save a quantised model.
+        """
+        from lowprec.engine.session import hubs_of
+        from lowprec.passes import simplify
+
+        def hubs() -> tuple[ir.Model, ir.Model]:
+            hub = read()
+            simplify(hub)
+            return hubs_of(hub)
+
+        self._session.prepare()
+        self._session.let_go(hubs)
+        return self
+
     def __repr__(self) -> str:
         inputs = ", ".join(_signature(info) for info in self.inputs)
         outputs = ", ".join(_signature(info) for info in self.outputs)
@@ -224,6 +243,19 @@ class QuantizedModel(CompiledModel):
             config = Config()
             report.notes.append(f"its configuration is not of this version: {error}")
         return cls(model, config, report, session)
+
+    @staticmethod
+    def is_in(model: ir.Model) -> bool:
+        """Return whether a hub is a quantised model of ours: its metadata hold a report."""
+        return REPORT_KEY in model.metadata_props
+
+    def without_hub(self, read: Callable[[], ir.Model]) -> QuantizedModel:
+        """Return this model without its graph; see `CompiledModel.without_hub`."""
+        from lowprec.engine.session import hubs_of
+
+        self._session.prepare()
+        self._session.let_go(lambda: hubs_of(read()))
+        return QuantizedModel(read, self._config, self._report, self._session)
 
     @property
     def hub(self) -> ir.Model:

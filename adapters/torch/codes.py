@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lowprec.passes.matching import add_constant
+from lowprec.graph.constants import add_constant
 
 _Array = NDArray[Any]
 

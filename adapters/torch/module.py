@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import torch
 
+from lowprec import CompiledModel, QuantizedModel
 from lowprec.adapters.torch import operator
 from lowprec.adapters.torch.binding import KEY, Binding
 from lowprec.adapters.torch.hugging_face import carried_from
@@ -25,13 +26,13 @@ from lowprec.adapters.torch.state import (
 from lowprec.adapters.torch.tensors import converted, to_tensor, torch_dtype
 from lowprec.errors import ModelError, UnsupportedError
 from lowprec.hookspecs import Captured
-from lowprec.models import CompiledModel, NodeArg, QuantizedModel
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from lowprec.config import Config
     from lowprec.engine import Explanation, StepTime, TensorInfo
+    from lowprec.models import NodeArg
     from lowprec.report import Report
 
 BUFFER = "lowprec_model"  # the ONNX file in the module's state

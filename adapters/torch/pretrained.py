@@ -126,7 +126,7 @@ def from_pretrained(folder: str | os.PathLike[str]) -> CompiledModule:
 def _write(module: CompiledModule, folder: Path) -> None:
     attributes = module.carried
     (folder / MODEL).write_bytes(module.lowprec_model.numpy().tobytes())
-    config = attributes.get("config")
+    config: Any = attributes.get("config")
     if is_configuration(config):
         (folder / THEIRS).write_text(config.to_json_string(use_diff=False), "utf-8")
     kept = {name: value for name, value in attributes.items() if _is_kept(value)}
@@ -172,9 +172,8 @@ def _encoded(value: Any) -> Any:
         return {kind: json.loads(value.to_json_string(use_diff=False))}
     if isinstance(value, dict):
         return {"dict": [[_encoded(key), _encoded(part)] for key, part in value.items()]}
-    for kind in (tuple, list, set, frozenset):
-        if type(value) is kind:
-            return {kind.__name__: [_encoded(part) for part in value]}
+    if type(value) in (tuple, list, set, frozenset):
+        return {type(value).__name__: [_encoded(part) for part in value]}
     raise TypeError(type(value).__name__)
 
 

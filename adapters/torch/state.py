@@ -10,7 +10,7 @@ import json
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -25,7 +25,9 @@ from lowprec.adapters.torch.trees import leaf_count
 from lowprec.errors import ModelError, UnsupportedError
 from lowprec.graph import constant_bytes, load, to_proto
 from lowprec.graph.save import EXTERNAL_LIMIT
-from lowprec.models import REPORT_KEY, CompiledModel, QuantizedModel
+
+if TYPE_CHECKING:
+    from lowprec import CompiledModel
 
 
 @dataclass(frozen=True)
@@ -135,27 +137,19 @@ def compiled_from(state: torch.Tensor) -> CompiledModel:
     Raises:
         ModelError: they are not a usable model.
     """
-    proto = _proto(state)
-    text = next((e.value for e in proto.metadata_props if e.key == REPORT_KEY), None)
-    hub = load(proto)
-    del proto
-    if text is not None:
-        return without_hub(QuantizedModel.from_report(text, "", hub), state)
-    return without_hub(CompiledModel(_simplified(hub)), state)
+    import lowprec
+
+    hub = load(_proto(state))
+    if lowprec.QuantizedModel.is_in(hub):
+        compiled: CompiledModel = lowprec.QuantizedModel.from_hub(hub, "")
+    else:
+        compiled = lowprec.compile(hub)
+    return without_hub(compiled, state)
 
 
 def without_hub(compiled: CompiledModel, state: torch.Tensor) -> CompiledModel:
     """Return `compiled` without the hub in memory: it is read from the bytes when it is needed."""
-    from lowprec.engine.session import hubs_of
-
-    session = compiled.session
-    session.prepare()
-    read = _reader(state)
-    if isinstance(compiled, QuantizedModel):
-        session.let_go(lambda: hubs_of(read()))
-        return QuantizedModel(read, compiled.config, compiled.report, session)
-    session.let_go(lambda: hubs_of(_simplified(read())))
-    return compiled
+    return compiled.without_hub(_reader(state))
 
 
 def _reader(state: torch.Tensor) -> Callable[[], ir.Model]:
@@ -207,10 +201,3 @@ def _proto(state: torch.Tensor) -> onnx.ModelProto:
             f"a module's state is damaged: it is not an ONNX file ({error}); save it again"
         ) from None
     return proto
-
-
-def _simplified(hub: ir.Model) -> ir.Model:
-    from lowprec.passes import simplify
-
-    simplify(hub)
-    return hub

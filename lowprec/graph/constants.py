@@ -6,6 +6,7 @@ from typing import cast
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 SMALL = 4096  # bytes
 
@@ -115,3 +116,17 @@ def own_tensor(tensor: ir.TensorProtocol, *, copy_external: bool = False) -> ir.
         strings = [bytes(item) for item in cast(ir.StringTensor, tensor).string_data()]
         return ir.StringTensor(strings, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+
+def add_constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """Register `array` as an initializer called `name` (must be free), return its value."""
+    array = np.ascontiguousarray(array).reshape(array.shape)
+    tensor = ir.Tensor(array, name=name)
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(array.shape),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value

@@ -15,13 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from lowprec.passes.matching import (
-    add_constant,
-    graph_of,
-    is_operator,
-    replace_output,
-    walk_nodes,
-)
+from lowprec.graph.constants import add_constant
+from lowprec.passes.matching import graph_of, is_operator, replace_output, walk_nodes
 
 
 def expand_einsum(model: ir.Model) -> bool:

@@ -14,9 +14,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lowprec.graph.constants import add_constant
 from lowprec.passes.matching import (
     NameSource,
-    add_constant,
     constant_floats,
     graph_of,
     is_operator,

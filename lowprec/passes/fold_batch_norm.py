@@ -13,10 +13,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lowprec.graph.constants import add_constant
 from lowprec.passes.layers import Layer, find_layer, set_bias, set_weights
 from lowprec.passes.matching import (
     NameSource,
-    add_constant,
     constant_floats,
     graph_of,
     insert_operator,

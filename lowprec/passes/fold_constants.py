@@ -22,9 +22,9 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lowprec.graph.constants import add_constant
 from lowprec.passes.matching import (
     ONNX_DOMAINS,
-    add_constant,
     constant_array,
     graph_of,
     is_operator,

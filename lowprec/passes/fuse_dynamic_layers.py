@@ -20,10 +20,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lowprec.graph.constants import add_constant
 from lowprec.passes.fuse_integer_layers import kept_attributes
 from lowprec.passes.integer_weights import IntegerWeights, integer_operator_weights
 from lowprec.passes.matching import (
-    add_constant,
     constant_array,
     constant_floats,
     graph_of,

@@ -21,15 +21,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lowprec.graph.constants import add_constant
 from lowprec.passes.integer_weights import IntegerWeights, dequantized_weights
-from lowprec.passes.matching import (
-    add_constant,
-    constant_array,
-    constant_floats,
-    graph_of,
-    is_operator,
-    rank_of,
-)
+from lowprec.passes.matching import constant_array, constant_floats, graph_of, is_operator, rank_of
 from lowprec.passes.own import (
     AttributeValue,
     dequantized,

@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lowprec.passes.matching import add_constant, constant_array, constant_floats, is_operator
+from lowprec.graph.constants import add_constant
+from lowprec.passes.matching import constant_array, constant_floats, is_operator
 from lowprec.passes.own import AttributeValue
 
 _CHANNEL_AXES = {"Conv": 0, "ConvInteger": 0, "ConvTranspose": 1, "MatMul": 1, "MatMulInteger": 1}

@@ -150,20 +150,6 @@ class NameSource:
         return name
 
 
-def add_constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """Register `array` as an initializer called `name` (must be free), return its value."""
-    array = np.ascontiguousarray(array).reshape(array.shape)
-    tensor = ir.Tensor(array, name=name)
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(array.shape),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
-
-
 def graph_of(node: ir.Node) -> ir.Graph:
     """Return the graph that holds `node`."""
     graph = node.graph

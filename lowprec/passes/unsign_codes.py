@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lowprec.passes.matching import add_constant, constant_array, is_operator
+from lowprec.graph.constants import add_constant
+from lowprec.passes.matching import constant_array, is_operator
 
 # Operators that only move the codes of their first operand (all operands of a Concat).
 _MOVERS = frozenset(

@@ -15,14 +15,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from lowprec.graph.constants import add_constant
 from lowprec.graph.silence import silent_onnx_ir
-from lowprec.passes.matching import (
-    NameSource,
-    add_constant,
-    constant_array,
-    graph_of,
-    is_operator,
-)
+from lowprec.passes.matching import NameSource, constant_array, graph_of, is_operator
 
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _REALS = (*HALVES, ir.DataType.FLOAT, ir.DataType.DOUBLE)

@@ -14,12 +14,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lowprec.graph.constants import add_constant
 from lowprec.numerics import reference
 from lowprec.passes.fuse_integer_recurrent import RECURRENT_TYPES
 from lowprec.passes.layers import LAYER_TYPES
 from lowprec.passes.matching import (
     NameSource,
-    add_constant,
     constant_array,
     constant_floats,
     graph_of,

@@ -23,12 +23,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lowprec.graph.constants import add_constant
 from lowprec.passes.fuse_integer_layers import kept_attributes
 from lowprec.passes.fuse_integer_recurrent import HIDDEN_SCALE, RECURRENT_TYPES
 from lowprec.passes.layers import LAYER_TYPES, Layer, find_layer
 from lowprec.passes.matching import (
     NameSource,
-    add_constant,
     constant_array,
     graph_of,
     insert_operator,

@@ -13,10 +13,11 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from lowprec.graph.constants import add_constant
 from lowprec.graph.silence import silent_onnx_ir
 from lowprec.passes.fold_constants import fold_constants
 from lowprec.passes.layers import find_layer
-from lowprec.passes.matching import add_constant, is_operator
+from lowprec.passes.matching import is_operator
 
 Shape = tuple[int, ...]
 

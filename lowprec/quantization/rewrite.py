@@ -16,9 +16,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lowprec.graph.constants import add_constant
 from lowprec.passes.fuse_integer_recurrent import HIDDEN_SCALE
 from lowprec.passes.layers import Layer
-from lowprec.passes.matching import NameSource, add_constant, is_operator
+from lowprec.passes.matching import NameSource, is_operator
 from lowprec.quantization.placement import Placement
 from lowprec.quantization.recurrent import QuantizedGates
 from lowprec.quantization.weights import QuantizedWeights

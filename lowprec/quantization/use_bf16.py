@@ -20,9 +20,10 @@ from collections.abc import Collection, Iterable
 import numpy as np
 import onnx_ir as ir
 
+from lowprec.graph.constants import add_constant
 from lowprec.numerics import to_bf16
 from lowprec.passes.layers import LAYER_TYPES, find_layer
-from lowprec.passes.matching import NameSource, add_constant, constant_array, is_operator
+from lowprec.passes.matching import NameSource, constant_array, is_operator
 from lowprec.passes.move_casts import moved_inputs
 
 # Besides layers, whoever reads so much more than it computes that bf16 saves time.

@@ -19,11 +19,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lowprec.errors import QuantizationError
+from lowprec.graph.constants import add_constant
 from lowprec.passes.fuse_integer_recurrent import RECURRENT_TYPES
 from lowprec.passes.layers import LAYER_TYPES, Layer, find_layer
 from lowprec.passes.matching import (
     NameSource,
-    add_constant,
     constant_array,
     constant_floats,
     graph_of,

@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lowprec.graph.constants import add_constant
 from lowprec.passes.layers import Layer, find_layer, set_constant
 from lowprec.passes.matching import (
     NameSource,
-    add_constant,
     constant_array,
     constant_floats,
     graph_of,

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from lowprec.engine import Session, compile_model
-from lowprec.passes.matching import NameSource, add_constant
+from lowprec.graph.constants import add_constant
+from lowprec.passes.matching import NameSource
 
 Feed = Mapping[str, NDArray[Any]]
 
