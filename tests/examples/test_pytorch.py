@@ -53,7 +53,8 @@ def test_mixed_precision():
     rows = dict(re.findall(r"^([a-z]\S*(?: name)?) +([01]\.\d+) +[\d.]+ ms", text, re.M))
     assert [*rows] == ["torch", "compiled", "bf16", "int8", "by name", "auto"]
     assert rows["torch"] == rows["compiled"]
-    assert abs(float(rows["auto"]) - float(rows["torch"])) < 0.03
+    # Which layers win time differs from run to run; the score may rise, but not fall.
+    assert float(rows["auto"]) > float(rows["torch"]) - 0.03
     # int8 loses the second layer; named, or found by the search, it is kept.
     assert float(rows["int8"]) < float(rows["torch"]) - 0.05
     assert float(rows["by name"]) > float(rows["torch"]) - 0.03
