@@ -130,9 +130,9 @@ LP_INLINE bool is_plain(const lp::Epilogue& e) { return e.n_ops == 0 && e.addend
 [[maybe_unused]] LP_INLINE bool is_requantisation(const lp::Epilogue& e) {
   return gives_codes(e) && is_plain(e);
 }
-// f32 leaves as it is: after the bias, or the multiplier.
+// f32 leaves as it is: after the bias, or the multiplier and the addend.
 [[maybe_unused]] LP_INLINE bool is_bare(const lp::Epilogue& e) {
-  return e.kind == lp::OUT_F32 && is_plain(e) && e.row_multiplier == nullptr;
+  return e.kind == lp::OUT_F32 && e.n_ops == 0 && e.row_multiplier == nullptr;
 }
 
 struct CodeRange {

@@ -171,12 +171,21 @@ LP_INLINE void store_tile(const lp::Epilogue& e, const CodePanel& panel, const R
   }
   if (is_bare(e)) {
     const float* scale = e.multiplier + panel.n0;
+    const float* addend = e.addend == nullptr ? nullptr : e.addend + panel.n0;
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) {
       const __m512 multiplier = _mm512_loadu_ps(scale + 16 * j);
 #pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) {
         acc[i][j] = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier));
+      }
+      if (addend == nullptr) continue;
+      // Not padded, unlike multipliers.
+      const __m512 add =
+          _mm512_maskz_loadu_ps(float_lanes(panel.columns - 16 * j), addend + 16 * j);
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i) {
+        acc[i][j] = _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(acc[i][j]), add));
       }
     }
     store_words_tile<MR, NV>(panel, acc, target);
