@@ -31,6 +31,9 @@ const char* refuse_attention(Planner& p, const Node& node) {
     if (node.outputs[i] >= 0) return "more than one result is read";
   }
   if (node.real("softcap", 0.0f) != 0.0f) return "softcap";
+  for (const char* side : {"left_window_size", "right_window_size"}) {
+    if (node.integer(side, -1) >= 0) return "a window";
+  }
   const auto f32 = static_cast<int64_t>(DType::F32);
   if (node.integer("softmax_precision", f32) != f32) return "softmax not in f32";
   if (node.has_input(3)) {
