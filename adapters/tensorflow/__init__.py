@@ -1,0 +1,5 @@
+"""TensorFlow and Keras 3: models, SavedModels and frozen graphs.
+
+Importing this package imports TensorFlow, and registers the operator and the Keras classes that
+saved models hold. The plugin is `lowprec.adapters.tensorflow_hooks`, which imports neither.
+"""

@@ -1,0 +1,92 @@
+"""A model of TensorFlow as `Captured`: its source, the hub graph, and TensorFlow's own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lowprec.adapters.tensorflow.binding import KEY, Binding
+from lowprec.adapters.tensorflow.nodes import numpy_dtype, tensor_of
+from lowprec.adapters.tensorflow.source import Source
+from lowprec.adapters.tensorflow.translate import translate
+from lowprec.graph import load
+from lowprec.hookspecs import Captured, Sample
+
+Array = NDArray[Any]
+
+KIND = "tensorflow"
+BATCHES = (1, 3)  # sizes for which the hub is compared with TensorFlow
+OPEN = 8  # a size that nothing tells, in made-up inputs
+
+
+def captured(
+    source: Source, binding: Binding, model: object, feeds: Sequence[Sequence[Array]] = ()
+) -> Captured:
+    """Return `source` as Captured.
+
+    Args:
+        source: The model as a graph.
+        binding: How it is called.
+        model: As it was given.
+        feeds: Inputs to compare with TensorFlow, each in the order of the inputs; made up if none.
+
+    Raises:
+        UnsupportedError: some operation has no translation.
+    """
+    dtypes = [np.dtype(numpy_dtype(tensor.dtype)) for tensor in source.inputs.values()]
+    hub = translate(
+        source.graph,
+        {name: tensor_of(tensor) for name, tensor in source.inputs.items()},
+        {name: tensor_of(tensor) for name, tensor in source.outputs.items()},
+        dtypes,
+        source.constants,
+    )
+    hub.graph.name = binding.name
+    return Captured(
+        graph=load(hub),
+        source=model,
+        kind=KIND,
+        binding={KEY: binding},
+        samples=_samples(source, list(feeds) or _made_up(source)),
+    )
+
+
+def shapes_of(tensors: Sequence[tf.Tensor]) -> tuple[tuple[int | None, ...] | None, ...]:
+    """Return the shapes of symbolic tensors as a Binding has them."""
+    return tuple(
+        None if tensor.shape.rank is None else tuple(tensor.shape.as_list()) for tensor in tensors
+    )
+
+
+def _samples(source: Source, feeds: Sequence[Sequence[Array]]) -> list[Sample]:
+    names = list(source.inputs)
+    return [
+        (dict(zip(names, arrays, strict=True)), source.run(arrays))
+        for arrays in islice(feeds, len(BATCHES))
+    ]
+
+
+def _made_up(source: Source) -> list[list[Array]]:
+    """Return inputs of several batch sizes: normal numbers, and 0 and 1 for integers."""
+    random = np.random.default_rng(0)
+    feeds = []
+    for batch in BATCHES:
+        arrays: list[Array] = []
+        for tensor in source.inputs.values():
+            sizes = [] if tensor.shape.rank is None else tensor.shape.as_list()
+            shape = [
+                size if size is not None else (batch if axis == 0 else OPEN)
+                for axis, size in enumerate(sizes)
+            ]
+            dtype = np.dtype(numpy_dtype(tensor.dtype))
+            if dtype.kind in "biu":
+                arrays.append(random.integers(0, 2, shape).astype(dtype))
+            else:
+                arrays.append(random.standard_normal(shape).astype(dtype))
+        feeds.append(arrays)
+    return feeds

@@ -1,0 +1,13 @@
+"""Calls of functions: their nodes take the place of the call."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from lowprec.adapters.tensorflow.nodes import Node
+from lowprec.adapters.tensorflow.translator import Array, Translator, translates
+
+
+@translates("PartitionedCall", "StatefulPartitionedCall")
+def _call(translator: Translator, node: Node) -> list[ir.Value | Array]:
+    return translator.call(node, translator.graph.function(node.attributes["f"]))

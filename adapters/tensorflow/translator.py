@@ -1,0 +1,221 @@
+"""A TensorFlow graph as a hub graph: one function per operation, in `operations/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, KeysView, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from lowprec.adapters.tensorflow.nodes import Function, Graph, Node, Shape, Tensor
+from lowprec.errors import ModelError, UnsupportedError
+
+OPSET = 21
+
+Array = NDArray[Any]
+Result = "ir.Value | Array | Sequence[ir.Value | Array]"
+Translation = Callable[["Translator", Node], Any]  # returns a Result
+
+TRANSLATIONS: dict[str, Translation] = {}
+KNOWN: KeysView[str] = TRANSLATIONS.keys()
+
+
+def translates(*operations: str) -> Callable[[Translation], Translation]:
+    """Mark a function as the translation of these operations."""
+
+    def mark(function: Translation) -> Translation:
+        for operation in operations:
+            TRANSLATIONS[operation] = function
+        return function
+
+    return mark
+
+
+class Translator:
+    """Builds the hub graph; translations call `value`, `constant`, `emit`."""
+
+    def __init__(self, graph: Graph, within: Translator | None = None, prefix: str = "") -> None:
+        """Start with no nodes.
+
+        Args:
+            graph: What is translated.
+            within: What translates the graph that calls this one; nodes are added there.
+            prefix: Of the names of nodes.
+        """
+        self.graph = graph
+        self.nodes: list[ir.Node] = within.nodes if within else []
+        self.initializers: dict[str, ir.Value] = within.initializers if within else {}
+        self._names: dict[str, int] = within._names if within else {}
+        # By identity: a variable that is read in several places stays one. Held, so that it stays.
+        self._shared: dict[int, tuple[Any, ir.Value]] = within._shared if within else {}
+        self._prefix = prefix
+        self._values: dict[Tensor, ir.Value] = {}
+        self._constants: dict[Tensor, Array] = {}
+
+    # ---- What a node reads ----
+
+    def value(self, node: Node, index: int) -> ir.Value:
+        """Return input `index` of `node`."""
+        tensor = node.inputs[index]
+        found = self._values.get(tensor)
+        if found is None:
+            constant = self._constants.get(tensor)
+            if constant is None:
+                raise ModelError(f"node '{node.name}' reads '{tensor[0]}', which has no value")
+            found = self._values[tensor] = self.new_constant(constant, tensor[0])
+        return found
+
+    def constant(self, node: Node, index: int) -> Array:
+        """Return input `index` of `node`, which has to be known.
+
+        Raises:
+            UnsupportedError: it is computed when the model runs.
+        """
+        found = self.known(node, index)
+        if found is None:
+            raise UnsupportedError(
+                f"node '{node.name}' ({node.op}) reads '{node.inputs[index][0]}', which has to be "
+                "a constant; freeze the model, or keep this part in TensorFlow"
+            )
+        return found
+
+    def known(self, node: Node, index: int) -> Array | None:
+        """Return input `index` of `node` where it is a constant."""
+        return self._constants.get(node.inputs[index])
+
+    def all_known(self, node: Node) -> list[Array] | None:
+        """Return the inputs of `node` where all are constants."""
+        known = [self.known(node, index) for index in range(len(node.inputs))]
+        arrays = [array for array in known if array is not None]
+        return arrays if len(arrays) == len(known) else None
+
+    def shape(self, tensor: Tensor) -> Shape | None:
+        """Return what is known of a tensor's shape; None where not even its rank is."""
+        constant = self._constants.get(tensor)
+        return constant.shape if constant is not None else self.graph.shapes.get(tensor)
+
+    def rank(self, node: Node, index: int) -> int:
+        """Return the rank of input `index`.
+
+        Raises:
+            UnsupportedError: it is not known.
+        """
+        shape = self.shape(node.inputs[index])
+        if shape is None:
+            raise UnsupportedError(
+                f"node '{node.name}' ({node.op}): the rank of '{node.inputs[index][0]}' is unknown"
+            )
+        return len(shape)
+
+    # ---- What a translation makes ----
+
+    def new_constant(self, array: Any, name: str = "constant") -> ir.Value:
+        """Return `array` as an initializer."""
+        held = self._shared.get(id(array))
+        if held is not None:
+            return held[1]
+        given = array
+        array = np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
+        unique = self._unique(name)
+        value = ir.Value(
+            name=unique,
+            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+            shape=ir.Shape(array.shape),
+            const_value=ir.Tensor(array, name=unique),
+        )
+        self.initializers[unique] = value
+        self._shared[id(given)] = given, value
+        return value
+
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        name: str,
+        outputs: int = 1,
+    ) -> ir.Value:
+        """Add a node and return its first output; `outputs_of` has the others."""
+        unique = self._unique(name)
+        made = [
+            ir.Value(name=unique if index == 0 else f"{unique}:{index}") for index in range(outputs)
+        ]
+        node = ir.node(
+            op_type, inputs, attributes=dict(attributes or {}), outputs=made, name=unique
+        )
+        self.nodes.append(node)
+        return made[0]
+
+    def run(self, outputs: Sequence[Tensor]) -> None:
+        """Translate all that `outputs` need.
+
+        Raises:
+            UnsupportedError: an operation has no translation; all such operations are named.
+        """
+        ordered = list(self.graph.ordered(outputs))
+        missing = sorted({node.op for node in ordered if not self._is_given(node)} - KNOWN)
+        if missing:
+            first = next(node for node in ordered if node.op in missing)
+            raise UnsupportedError(
+                f"TensorFlow operations without a translation: {', '.join(missing)} "
+                f"(first at node '{first.name}')"
+            )
+        for node in ordered:
+            if self._is_given(node):
+                continue
+            made = TRANSLATIONS[node.op](self, node)
+            values = [made] if isinstance(made, (ir.Value, np.ndarray, np.generic)) else made
+            for index, value in enumerate(values):
+                if isinstance(value, ir.Value):
+                    self._values[node.name, index] = value
+                else:
+                    self._constants[node.name, index] = np.asarray(value)
+
+    def call(self, node: Node, function: Function) -> list[ir.Value | Array]:
+        """Return what `function` makes of the inputs of `node`, its nodes in place of the call."""
+        inner = Translator(function.graph, self, f"{self._prefix}{node.name}/")
+        for index, argument in enumerate(function.inputs):
+            known = self.known(node, index)
+            if known is None:
+                inner.set_value(argument, self.value(node, index))
+            else:
+                inner.set_constant(argument, known)
+        inner.run(function.outputs)
+        return [inner.found(output) for output in function.outputs]
+
+    def found(self, tensor: Tensor) -> ir.Value | Array:
+        """Return a translated tensor: a constant where it is one."""
+        constant = self._constants.get(tensor)
+        return self._values[tensor] if constant is None else constant
+
+    def set_value(self, tensor: Tensor, value: ir.Value) -> None:
+        """Say what a Placeholder stands for."""
+        self._values[tensor] = value
+
+    def set_constant(self, tensor: Tensor, array: Array) -> None:
+        """Say what a tensor, or the variable behind a handle, holds."""
+        self._constants[tensor] = array
+
+    def reserve(self, names: Sequence[str]) -> None:
+        """Keep `names` for the graph's inputs and outputs."""
+        for name in names:
+            self._names.setdefault(name, 1)
+
+    def result(self, tensor: Tensor, name: str) -> ir.Value:
+        """Return a translated tensor as an output of the graph, called `name`."""
+        value = self.value(Node("output", "", (tensor,)), 0)
+        node = ir.node("Identity", [value], outputs=[ir.Value(name=name)], name=self._unique(name))
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def _is_given(self, node: Node) -> bool:
+        return (node.name, 0) in self._values or (node.name, 0) in self._constants
+
+    def _unique(self, name: str) -> str:
+        name = self._prefix + name
+        number = self._names.get(name, 0)
+        self._names[name] = number + 1
+        return name if number == 0 else f"{name}~{number}"
