@@ -25,6 +25,8 @@ class Source:
         inputs: Symbolic tensors by name, in order.
         outputs: The same.
         constants: Values of variables, by the tensors that are their handles.
+        function: The concrete function of TensorFlow that this was read from, where there is one:
+            what cannot be translated goes on running in it.
         run: TensorFlow itself: arrays in the order of the inputs to arrays in that of the outputs.
     """
 
@@ -33,6 +35,7 @@ class Source:
     outputs: Mapping[str, tf.Tensor]
     run: Callable[[Sequence[Array]], list[Array]]
     constants: Mapping[Tensor, Array] = field(default_factory=dict)
+    function: Any = None
 
 
 def source_of(function: Any, inputs: Sequence[str], outputs: Sequence[str] | None = None) -> Source:
@@ -66,6 +69,7 @@ def source_of(function: Any, inputs: Sequence[str], outputs: Sequence[str] | Non
         dict(zip(named, made, strict=True)),
         run,
         _variables(function),
+        function,
     )
 
 
