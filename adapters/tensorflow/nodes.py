@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,14 +48,18 @@ class Graph:
     shapes: Mapping[Tensor, Shape | None]
     function: Callable[[str], Function]
 
-    def ordered(self, outputs: Sequence[Tensor]) -> Iterator[Node]:
+    def ordered(self, outputs: Sequence[Tensor], given: Container[Tensor] = ()) -> Iterator[Node]:
         """Yield the nodes that `outputs` need, each after what it reads.
+
+        Args:
+            outputs: Tensors.
+            given: Tensors that are there already: what makes them is not looked at.
 
         Raises:
             ModelError: a node is missing, or the graph has a cycle (loops of TensorFlow 1).
         """
         state: dict[str, int] = {}  # 1: its inputs are being visited, 2: done
-        stack = [name for name, _ in reversed(outputs)]
+        stack = [tensor[0] for tensor in reversed(outputs) if tensor not in given]
         while stack:
             name = stack[-1]
             if state.get(name) == 2:
@@ -64,7 +68,11 @@ class Graph:
             node = self.nodes.get(name)
             if node is None:
                 raise ModelError(f"the graph has no node '{name}'")
-            waiting = [source for source, _ in node.inputs if state.get(source) != 2]
+            waiting = [
+                tensor[0]
+                for tensor in node.inputs
+                if state.get(tensor[0]) != 2 and tensor not in given
+            ]
             if not waiting:
                 state[name] = 2
                 stack.pop()

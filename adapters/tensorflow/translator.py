@@ -33,6 +33,15 @@ def translates(*operations: str) -> Callable[[Translation], Translation]:
     return mark
 
 
+class UntranslatableError(UnsupportedError):
+    """Some nodes have no translation; the rest of the graph may have."""
+
+    def __init__(self, message: str, nodes: Sequence[str]) -> None:
+        """Name the nodes, of the outermost graph."""
+        super().__init__(message)
+        self.nodes = frozenset(nodes)
+
+
 class Translator:
     """Builds the hub graph; translations call `value`, `constant`, `emit`."""
 
@@ -155,24 +164,26 @@ class Translator:
         Raises:
             UnsupportedError: an operation has no translation; all such operations are named.
         """
-        ordered = list(self.graph.ordered(outputs))
-        missing = sorted({node.op for node in ordered if not self._is_given(node)} - KNOWN)
+        ordered = list(self.graph.ordered(outputs, {*self._values, *self._constants}))
+        missing = sorted({node.op for node in ordered} - KNOWN)
         if missing:
-            first = next(node for node in ordered if node.op in missing)
-            raise UnsupportedError(
+            without = [node.name for node in ordered if node.op in missing]
+            raise UntranslatableError(
                 f"TensorFlow operations without a translation: {', '.join(missing)} "
-                f"(first at node '{first.name}')"
+                f"(first at node '{without[0]}')",
+                without,
             )
         for node in ordered:
-            if self._is_given(node):
-                continue
-            made = TRANSLATIONS[node.op](self, node)
+            try:
+                made = TRANSLATIONS[node.op](self, node)
+            except UnsupportedError as error:
+                raise UntranslatableError(str(error), [node.name]) from error
             values = [made] if isinstance(made, (ir.Value, np.ndarray, np.generic)) else made
             for index, value in enumerate(values):
                 if isinstance(value, ir.Value):
-                    self._values[node.name, index] = value
+                    self._values.setdefault((node.name, index), value)
                 else:
-                    self._constants[node.name, index] = np.asarray(value)
+                    self._constants.setdefault((node.name, index), np.asarray(value))
 
     def call(self, node: Node, function: Function) -> list[ir.Value | Array]:
         """Return what `function` makes of the inputs of `node`, its nodes in place of the call."""
@@ -210,9 +221,6 @@ class Translator:
         node = ir.node("Identity", [value], outputs=[ir.Value(name=name)], name=self._unique(name))
         self.nodes.append(node)
         return node.outputs[0]
-
-    def _is_given(self, node: Node) -> bool:
-        return (node.name, 0) in self._values or (node.name, 0) in self._constants
 
     def _unique(self, name: str) -> str:
         name = self._prefix + name
