@@ -21,7 +21,7 @@ def lowprec_capture(
     if _is_keras(model):
         from lowprec.adapters.tensorflow.keras_capture import capture_keras
 
-        return capture_keras(model, example_inputs)  # type: ignore[arg-type]
+        return capture_keras(model, example_inputs)
     return None
 
 

@@ -11,23 +11,23 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lowprec.adapters.tensorflow.binding import KEY, Binding
-from lowprec.adapters.tensorflow.nodes import numpy_dtype, tensor_of
+from lowprec.adapters.tensorflow.hub import hub_of
+from lowprec.adapters.tensorflow.nodes import numpy_dtype
+from lowprec.adapters.tensorflow.parts import KIND, captured_parts
 from lowprec.adapters.tensorflow.source import Source
-from lowprec.adapters.tensorflow.translate import translate
-from lowprec.graph import load
-from lowprec.hookspecs import Captured, Sample
+from lowprec.adapters.tensorflow.translator import UntranslatableError
+from lowprec.hookspecs import Captured, CapturedParts
 
 Array = NDArray[Any]
 
-KIND = "tensorflow"
 BATCHES = (1, 3)  # sizes for which the hub is compared with TensorFlow
 OPEN = 8  # a size that nothing tells, in made-up inputs
 
 
 def captured(
     source: Source, binding: Binding, model: object, feeds: Sequence[Sequence[Array]] = ()
-) -> Captured:
-    """Return `source` as Captured.
+) -> Captured | CapturedParts:
+    """Return `source` as Captured; in parts where TensorFlow has to keep some of its operations.
 
     Args:
         source: The model as a graph.
@@ -36,23 +36,20 @@ def captured(
         feeds: Inputs to compare with TensorFlow, each in the order of the inputs; made up if none.
 
     Raises:
-        UnsupportedError: some operation has no translation.
+        UnsupportedError: some operation has no translation, and nothing else is worth a part.
     """
-    dtypes = [np.dtype(numpy_dtype(tensor.dtype)) for tensor in source.inputs.values()]
-    hub = translate(
-        source.graph,
-        {name: tensor_of(tensor) for name, tensor in source.inputs.items()},
-        {name: tensor_of(tensor) for name, tensor in source.outputs.items()},
-        dtypes,
-        source.constants,
-    )
-    hub.graph.name = binding.name
+    chosen = list(islice(feeds, len(BATCHES))) or made_up(source)
+    try:
+        hub = hub_of(source, binding.name)
+    except UntranslatableError as error:
+        return captured_parts(source, binding, model, chosen, error)
+    names = list(source.inputs)
     return Captured(
-        graph=load(hub),
+        graph=hub,
         source=model,
         kind=KIND,
         binding={KEY: binding},
-        samples=_samples(source, list(feeds) or _made_up(source)),
+        samples=[(dict(zip(names, arrays, strict=True)), source.run(arrays)) for arrays in chosen],
     )
 
 
@@ -63,15 +60,7 @@ def shapes_of(tensors: Sequence[tf.Tensor]) -> tuple[tuple[int | None, ...] | No
     )
 
 
-def _samples(source: Source, feeds: Sequence[Sequence[Array]]) -> list[Sample]:
-    names = list(source.inputs)
-    return [
-        (dict(zip(names, arrays, strict=True)), source.run(arrays))
-        for arrays in islice(feeds, len(BATCHES))
-    ]
-
-
-def _made_up(source: Source) -> list[list[Array]]:
+def made_up(source: Source) -> list[list[Array]]:
     """Return inputs of several batch sizes: normal numbers, and 0 and 1 for integers."""
     random = np.random.default_rng(0)
     feeds = []
@@ -84,7 +73,9 @@ def _made_up(source: Source) -> list[list[Array]]:
                 for axis, size in enumerate(sizes)
             ]
             dtype = np.dtype(numpy_dtype(tensor.dtype))
-            if dtype.kind in "biu":
+            if dtype.kind not in "biufV":
+                arrays.append(np.full(shape, b"a", object))
+            elif dtype.kind in "biu":
                 arrays.append(random.integers(0, 2, shape).astype(dtype))
             else:
                 arrays.append(random.standard_normal(shape).astype(dtype))

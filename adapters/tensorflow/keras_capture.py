@@ -9,10 +9,10 @@ import keras
 from lowprec.adapters.tensorflow.binding import Binding
 from lowprec.adapters.tensorflow.capture import captured, shapes_of
 from lowprec.adapters.tensorflow.keras_source import source_of_keras
-from lowprec.hookspecs import Captured
+from lowprec.hookspecs import Captured, CapturedParts
 
 
-def capture_keras(model: keras.Model, example: Any = None) -> Captured:
+def capture_keras(model: keras.Model, example: Any = None) -> Captured | CapturedParts:
     """Return a Keras model as Captured; `example` is what one that was never built is called with.
 
     Raises:

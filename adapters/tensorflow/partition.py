@@ -7,7 +7,7 @@ stage needs anything of a later one. Constants and variables belong to whoever r
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from lowprec.adapters.tensorflow.nodes import Graph, Node, Tensor
@@ -55,7 +55,7 @@ def stages(
         theirs: Names of the nodes that TensorFlow keeps.
     """
     given = set(inputs)
-    ordered = [node for node in graph.ordered(outputs, given)]
+    ordered = list(graph.ordered(outputs, given))
     neutral = _constants(ordered, given, held, theirs)
     level = _levels(ordered, neutral, given, theirs)
     ours = {number for number in level.values() if number % 2}
@@ -126,8 +126,3 @@ def _levels(
             number = max(number, before + (before % 2 != side))
         level[node.name] = number
     return level
-
-
-def readable(tensors: Sequence[Tensor], numeric: Mapping[Tensor, bool]) -> bool:
-    """Return whether all `tensors` hold numbers."""
-    return all(numeric.get(tensor, False) for tensor in tensors)

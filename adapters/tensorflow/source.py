@@ -11,7 +11,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lowprec.adapters.tensorflow.nodes import Graph, Tensor, graph_of, tensor_of
-from lowprec.errors import UnsupportedError
 
 Array = NDArray[Any]
 
@@ -49,12 +48,6 @@ def source_of(function: Any, inputs: Sequence[str], outputs: Sequence[str] | Non
     graph = function.graph
     taken = [tensor for tensor in graph.inputs if not _is_captured(graph, tensor)]
     made = list(graph.outputs)
-    for name, tensor in zip(inputs, taken, strict=True):
-        if tensor.dtype == tf.string:
-            raise UnsupportedError(
-                f"input '{name}' holds strings, which lowprec does not take; quantise the part of "
-                "the model that follows the strings"
-            )
 
     def run(arrays: Sequence[Array]) -> list[Array]:
         tensors = [
