@@ -182,6 +182,7 @@ def _single(kind: str, item: Any) -> Any:
 def numpy_dtype(dtype: Any) -> np.dtype[Any] | None:
     """Return NumPy's dtype for TensorFlow's, or its number; None for handles and variants."""
     try:
-        return np.dtype(tf.as_dtype(dtype).as_numpy_dtype)
+        found: np.dtype[Any] = np.dtype(tf.as_dtype(dtype).as_numpy_dtype)
     except (KeyError, TypeError):
         return None
+    return found

@@ -183,12 +183,13 @@ def _boundary(split: Split) -> Callable[..., dict[str, Array]]:
         )
     )
 
-    @tf.function(autograph=False, input_signature=split.specs)
-    def fetched(*arguments: tf.Tensor) -> list[tf.Tensor]:
+    def fetch(*arguments: tf.Tensor) -> list[tf.Tensor]:
         given = dict(zip(split.inputs, arguments, strict=True))
         wanted = [tensor for tensor in tensors if tensor not in given]
         found = dict(zip(wanted, split.body.fetch(wanted, given), strict=True))
         return [given[tensor] if tensor in given else found[tensor] for tensor in tensors]
+
+    fetched = tf.function(fetch, autograph=False, input_signature=split.specs)
 
     def run(*arrays: Array) -> dict[str, Array]:
         results = fetched(
@@ -228,7 +229,6 @@ def assembled(
     """
     names = {stage: name for name, stage in split.parts.items()}
 
-    @tf.function(autograph=False, input_signature=split.specs)
     def whole(*arguments: tf.Tensor) -> list[tf.Tensor]:
         return run_stages(
             split.body,
@@ -238,5 +238,7 @@ def assembled(
             lambda stage, tensors: ours(names[stage], tensors),
         )
 
-    made: Callable[..., list[tf.Tensor]] = whole
+    made: Callable[..., list[tf.Tensor]] = tf.function(
+        whole, autograph=False, input_signature=split.specs
+    )
     return made
