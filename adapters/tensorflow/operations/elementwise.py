@@ -65,8 +65,8 @@ _SAME: dict[str, tuple[str, _Function | None]] = {
 
 def _same(onnx_name: str, function: _Function | None) -> Callable[[Translator, Node], Any]:
     def translate(translator: Translator, node: Node) -> ir.Value | Array:
-        known = [translator.known(node, index) for index in range(len(node.inputs))]
-        if function is not None and all(array is not None for array in known):
+        known = translator.all_known(node)
+        if function is not None and known is not None:
             with np.errstate(all="ignore"):
                 result = function(*known)
             wanted = node.attributes.get("T")
@@ -168,9 +168,9 @@ def _clip(translator: Translator, node: Node) -> ir.Value:
 
 @translates("Select", "SelectV2")
 def _select(translator: Translator, node: Node) -> ir.Value | Array:
-    known = [translator.known(node, index) for index in range(3)]
-    if all(array is not None for array in known):
-        return np.where(*known)
+    known = translator.all_known(node)
+    if known is not None:
+        return np.asarray(np.where(known[0], known[1], known[2]))
     inputs = [translator.value(node, index) for index in range(3)]
     return translator.emit("Where", inputs, name=node.name)
 
@@ -185,9 +185,9 @@ def _not_equal(translator: Translator, node: Node) -> ir.Value:
 
 @translates("FloorDiv", "Div")
 def _floor_div(translator: Translator, node: Node) -> ir.Value | Array:
-    known = [translator.known(node, index) for index in range(2)]
-    if all(array is not None for array in known):
-        return np.asarray(np.floor_divide(*known))
+    known = translator.all_known(node)
+    if known is not None:
+        return np.asarray(np.floor_divide(known[0], known[1]))
     inputs = [translator.value(node, 0), translator.value(node, 1)]
     if node.op == "Div" and np.dtype(node.attributes["T"]).kind == "f":
         return translator.emit("Div", inputs, name=node.name)
@@ -213,9 +213,9 @@ def _floor_div(translator: Translator, node: Node) -> ir.Value | Array:
 
 @translates("FloorMod")
 def _floor_mod(translator: Translator, node: Node) -> ir.Value | Array:
-    known = [translator.known(node, index) for index in range(2)]
-    if all(array is not None for array in known):
-        return np.asarray(np.mod(*known))
+    known = translator.all_known(node)
+    if known is not None:
+        return np.asarray(np.mod(known[0], known[1]))
     inputs = [translator.value(node, 0), translator.value(node, 1)]
     if np.dtype(node.attributes["T"]).kind != "f":
         return translator.emit("Mod", inputs, name=node.name)

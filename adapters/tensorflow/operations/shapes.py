@@ -6,6 +6,7 @@ back where it is used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def _count(translator: Translator, node: Node) -> Any:
         return np.asarray(translator.rank(node, 0), np.int32)
     dtype = node.attributes.get("out_type") or np.dtype(np.int32)
     if shape is not None and None not in shape:
-        return np.asarray(np.prod(shape), dtype)
+        return np.asarray(math.prod(size or 0 for size in shape), dtype)
     found = translator.emit("Size", [translator.value(node, 0)], name=node.name)
     to = {"to": int(ir.DataType.from_numpy(dtype))}
     return translator.emit("Cast", [found], to, name=f"{node.name}/cast")
@@ -81,7 +82,8 @@ def _squeeze(translator: Translator, node: Node) -> ir.Value | Array:
     axes = node.attributes.get("squeeze_dims") or node.attributes.get("axis") or []
     known = translator.known(node, 0)
     if known is not None:
-        return known.squeeze(tuple(axes) or None)
+        squeezed: Array = known.squeeze(tuple(axes) or None)
+        return squeezed
     inputs: list[ir.Value | None] = [translator.value(node, 0)]
     if axes:
         inputs.append(vector(translator, axes, f"{node.name}/axes"))
@@ -103,7 +105,7 @@ def _transpose(translator: Translator, node: Node) -> ir.Value | Array:
     axes = [int(axis) for axis in translator.constant(node, 1)]
     known = translator.known(node, 0)
     if known is not None:
-        return known.transpose(axes)
+        return np.transpose(known, axes)
     return translator.emit("Transpose", [translator.value(node, 0)], {"perm": axes}, name=node.name)
 
 
@@ -113,7 +115,8 @@ def _concat(translator: Translator, node: Node) -> ir.Value | Array:
     axis = int(translator.constant(node, last))
     known = [translator.known(node, index) for index in range(last)]
     if all(array is not None for array in known):
-        return np.concatenate([np.asarray(array) for array in known], axis)
+        joined: Array = np.concatenate([np.asarray(array) for array in known], axis)
+        return joined
     inputs = [translator.value(node, index) for index in range(last)]
     return translator.emit("Concat", inputs, {"axis": axis}, name=node.name)
 
@@ -256,11 +259,11 @@ def _indexed(translator: Translator, node: Node, index: list[Any]) -> ir.Value:
         ]
         value = translator.emit("Slice", [value, *bounds], name=node.name)
     if squeezed:
-        at = vector(translator, squeezed, f"{node.name}/squeezed")
-        value = translator.emit("Squeeze", [value, at], name=node.name)
+        where = vector(translator, squeezed, f"{node.name}/squeezed")
+        value = translator.emit("Squeeze", [value, where], name=node.name)
     if new:
-        at = vector(translator, new, f"{node.name}/new")
-        value = translator.emit("Unsqueeze", [value, at], name=node.name)
+        where = vector(translator, new, f"{node.name}/new")
+        value = translator.emit("Unsqueeze", [value, where], name=node.name)
     return value
 
 
@@ -332,10 +335,10 @@ def _like(translator: Translator, node: Node) -> ir.Value | Array:
 
 @translates("Range")
 def _range(translator: Translator, node: Node) -> ir.Value | Array:
-    known = [translator.known(node, index) for index in range(3)]
-    if all(array is not None for array in known):
-        dtype = np.asarray(known[0]).dtype
-        return np.arange(*[np.asarray(array)[()] for array in known], dtype=dtype)
+    known = translator.all_known(node)
+    if known is not None:
+        start, stop, step = (array.item() for array in known)
+        return np.asarray(np.arange(start, stop, step), known[0].dtype)
     return translator.emit(
         "Range", [translator.value(node, index) for index in range(3)], name=node.name
     )
