@@ -6,9 +6,8 @@ What it finds, `lowprec.adapters.tensorflow` does, whose import brings TensorFlo
 from __future__ import annotations
 
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
-from lowprec.hookspecs import AdapterInfo, Captured, CapturedParts, hookimpl
+from lowprec.hookspecs import AdapterInfo, Captured, CapturedParts, hookimpl, installed
 
 KIND = "tensorflow"
 
@@ -28,12 +27,7 @@ def lowprec_capture(
 @hookimpl
 def lowprec_describe() -> AdapterInfo:
     """Return the installed versions of TensorFlow and Keras."""
-    versions = {}
-    for package in ("tensorflow", "tensorflow-cpu", "keras"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    versions = installed("tensorflow", "tensorflow-cpu", "keras")
     return AdapterInfo(name=KIND, versions=versions, accepts="a keras.Model")
 
 

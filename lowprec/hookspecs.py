@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
@@ -93,6 +94,17 @@ class AdapterInfo:
     name: str
     versions: Mapping[str, str]
     accepts: str
+
+
+def installed(*packages: str) -> dict[str, str]:
+    """Return the versions of those of `packages` that are installed, by name; imports none."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
 
 
 @hookspec(firstresult=True)

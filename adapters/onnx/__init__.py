@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.hookspecs import AdapterInfo, Captured, hookimpl
+from lowprec.hookspecs import AdapterInfo, Captured, hookimpl, installed
 
 KIND = "onnx"
 
@@ -55,7 +54,7 @@ def lowprec_describe() -> AdapterInfo:
     """Return the installed versions of onnx and onnx_ir."""
     return AdapterInfo(
         name=KIND,
-        versions=_installed("onnx", "onnx_ir"),
+        versions=installed("onnx", "onnx_ir"),
         accepts="an onnx.ModelProto, an onnx_ir.Model or the path of an .onnx file",
     )
 
@@ -81,13 +80,3 @@ def _begins_like_onnx(path: Path) -> bool:
     return (
         len(head) == 3 and head[0] == _IR_VERSION_TAG and 0 < head[1] < 64 and head[2] in _NEXT_TAGS
     )
-
-
-def _installed(*packages: str) -> dict[str, str]:
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions

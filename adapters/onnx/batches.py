@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.adapters.onnx.npz import Archive
+from lowprec.adapters.onnx.npz import Archive, archives_at, called
 from lowprec.errors import DataError
 
 if TYPE_CHECKING:
@@ -75,22 +75,14 @@ class Batches:
             for number, item in enumerate(data):
                 yield self._from_item(item, number)
         elif callable(data):
-            yield from self._feeds(_call(data))
+            yield from self._feeds(called(data))
         else:
             raise DataError(f"calibration data is a {type(data).__name__}; give {ACCEPTED}")
 
     # ---- files ----
 
     def _from_path(self, path: Path) -> Iterator[Feed]:
-        if path.is_dir():
-            files = sorted(path.glob("*.npz"))
-            if not files:
-                raise DataError(f"the folder '{path}' holds no .npz files; give one that does")
-        elif path.suffix == ".npz" or not path.exists():
-            files = [path]
-        else:
-            raise DataError(f"data file '{path}' is not an .npz file; write it with numpy.savez")
-        for file in files:
+        for file in archives_at(path):
             archive = Archive(file, self._names, [item.rank for item in self._inputs])
             self._note_surplus(archive.surplus)
             yield from archive
@@ -238,14 +230,3 @@ def _as_array(item: object, number: int) -> Array:
             f"arrays"
         )
     return array
-
-
-def _call(function: Callable[[], object]) -> object:
-    try:
-        return function()
-    except TypeError as error:
-        if error.__traceback__ is not None and error.__traceback__.tb_next is None:
-            raise DataError(
-                f"the calibration function cannot be called without arguments: {error}"
-            ) from None
-        raise

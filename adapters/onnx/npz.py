@@ -1,5 +1,7 @@
 """Stream samples out of .npz archives without reading a whole array into memory.
 
+What all adapters' calibration data have in common: archives, folders of them, and functions.
+
 An array named like an input holds samples along axis 0. `input/00000`, `input/00001` ... are whole
 feeds. Pickled arrays are refused: they run code when they are read.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -56,6 +58,39 @@ class Member:
             for _ in range(self.shape[0]):
                 content = _read(file, self.sample_bytes, self)
                 yield np.frombuffer(content, self.dtype).reshape(self.shape[1:])
+
+
+def archives_at(path: Path) -> list[Path]:
+    """Return the .npz files that `path` stands for: itself, or those of a folder, sorted.
+
+    Raises:
+        DataError: the folder holds none, or the file is another kind. One that does not exist is
+            the reader's to refuse.
+    """
+    if path.is_dir():
+        files = sorted(path.glob("*.npz"))
+        if not files:
+            raise DataError(f"the folder '{path}' holds no .npz files; give one that does")
+        return files
+    if path.suffix == ".npz" or not path.exists():
+        return [path]
+    raise DataError(f"data file '{path}' is not an .npz file; write it with numpy.savez")
+
+
+def called(function: Callable[[], object]) -> object:
+    """Return what a function that was given as calibration data returns.
+
+    Raises:
+        DataError: it wants arguments. What it raises itself is handed on.
+    """
+    try:
+        return function()
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+            raise DataError(
+                f"the calibration function cannot be called without arguments: {error}"
+            ) from None
+        raise
 
 
 def read_members(path: Path) -> dict[str, Member]:

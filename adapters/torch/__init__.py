@@ -10,13 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowprec.hookspecs import AdapterInfo, Captured, CapturedParts, hookimpl
+from lowprec.hookspecs import AdapterInfo, Captured, CapturedParts, hookimpl, installed
 
 KIND = "torch"
 
@@ -104,7 +103,7 @@ def lowprec_describe() -> AdapterInfo:
     """Return the installed versions of torch and onnxscript."""
     return AdapterInfo(
         name=KIND,
-        versions=_installed("torch", "onnxscript"),
+        versions=installed("torch", "onnxscript"),
         accepts="a torch.nn.Module",
     )
 
@@ -117,16 +116,6 @@ def _is_module(model: object) -> bool:
 def _is_program(model: object) -> bool:
     torch = sys.modules.get("torch.export")
     return torch is not None and isinstance(model, torch.ExportedProgram)
-
-
-def _installed(*packages: str) -> dict[str, str]:
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 if hasattr(sys.modules.get("torch"), "export"):  # not while torch itself is being imported

@@ -34,7 +34,7 @@ from lowprec.adapters.torch.silence import quiet
 from lowprec.adapters.torch.sources import OpenedData
 from lowprec.adapters.torch.tensors import to_numpy
 from lowprec.adapters.torch.translate import translate
-from lowprec.adapters.torch.trees import Leaf, Tree, flatten
+from lowprec.adapters.torch.trees import Leaf, Tree, builder, flatten
 from lowprec.adapters.torch.untouched import KeptState, untouched
 from lowprec.adapters.torch.watching import line_that_draws, line_that_writes
 from lowprec.errors import DataError, ModelError
@@ -55,17 +55,14 @@ class Flat(torch.nn.Module):
         super().__init__()
         self.module = module
         self.training = False
-        self._arguments = arguments
         self._positional = [*arguments][: len(example.args)]
-        self._builders: dict[str, Any] = {}
+        self._builders = {name: builder(tree) for name, tree in arguments.items()}
         self.result: Tree = {}
         self.outputs: list[str] = []
 
     def forward(self, *leaves: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Call the module with the tensors put where they belong; note where its results go."""
-        from lowprec.adapters.torch.trees import builder
-
-        values = {name: builder(tree)(leaves) for name, tree in self._arguments.items()}
+        values = {name: build(leaves) for name, build in self._builders.items()}
         args = [values.pop(name) for name in self._positional]
         found: list[Leaf] = []
         self.result = flatten(self.module(*args, **values), "", found)

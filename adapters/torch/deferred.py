@@ -14,8 +14,9 @@ import torch
 
 from lowprec.adapters.torch.examples import Example
 from lowprec.adapters.torch.hugging_face import carried_from
+from lowprec.adapters.torch.inference import InferenceModule
 from lowprec.adapters.torch.signature import class_with
-from lowprec.errors import LowprecError, UnsupportedError
+from lowprec.errors import LowprecError
 
 # What the captured module has, by name; and what would say something wrong before.
 _OF_BUILT = frozenset(
@@ -46,7 +47,7 @@ def _renew_locks() -> None:
 os.register_at_fork(after_in_child=_renew_locks)
 
 
-class DeferredModule(torch.nn.Module):
+class DeferredModule(InferenceModule):
     """Stands for a compiled module until its first call tells what to trace with.
 
     From then on it *is* the compiled module: of its class, with its state and members; the original
@@ -92,18 +93,6 @@ class DeferredModule(torch.nn.Module):
         self.__class__ = type(built)  # type: ignore[assignment]
         for name in ours - built.__dict__.keys():
             own.pop(name, None)
-
-    def train(self, mode: bool = True) -> DeferredModule:
-        """Accept evaluation; training needs the original.
-
-        Raises:
-            UnsupportedError: mode is True.
-        """
-        if mode:
-            raise UnsupportedError(
-                "a lowprec module is for inference; train the original and quantise it again"
-            )
-        return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Raise LowprecError: there is no state yet."""

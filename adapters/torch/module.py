@@ -14,6 +14,7 @@ from lowprec import CompiledModel, QuantizedModel
 from lowprec.adapters.torch import operator
 from lowprec.adapters.torch.binding import KEY, Binding
 from lowprec.adapters.torch.hugging_face import carried_from
+from lowprec.adapters.torch.inference import InferenceModule
 from lowprec.adapters.torch.signature import class_with, picklable
 from lowprec.adapters.torch.state import (
     Call,
@@ -24,7 +25,7 @@ from lowprec.adapters.torch.state import (
     without_hub,
 )
 from lowprec.adapters.torch.tensors import converted, to_tensor, torch_dtype
-from lowprec.errors import ModelError, UnsupportedError
+from lowprec.errors import ModelError
 from lowprec.hookspecs import Captured
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ _DERIVED = (
 )
 
 
-class CompiledModule(torch.nn.Module):
+class CompiledModule(InferenceModule):
     """A captured module on the engine: called like the original, for inference only.
 
     Its state is one uint8 buffer, the bytes of its ONNX file: `state_dict`, `torch.save`, deepcopy
@@ -197,18 +198,6 @@ class CompiledModule(torch.nn.Module):
         if name in carried:
             return carried[name]
         return super().__getattr__(name)
-
-    def train(self, mode: bool = True) -> CompiledModule:
-        """Accept evaluation; training needs the original.
-
-        Raises:
-            UnsupportedError: mode is True.
-        """
-        if mode:
-            raise UnsupportedError(
-                "a lowprec module is for inference; train the original and quantise it again"
-            )
-        return self
 
     # ---- State ----
 

@@ -7,7 +7,7 @@ tokenizer outputs and .npz files hold samples along axis 0: each becomes a call 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lowprec.adapters.onnx.npz import Archive, read_members
+from lowprec.adapters.onnx.npz import Archive, archives_at, called, read_members
 from lowprec.errors import DataError
 
 ACCEPTED = (
@@ -77,20 +77,12 @@ class OpenedData:
         elif isinstance(data, Iterable):
             yield from data
         elif callable(data):
-            yield from self._items(_call(data))
+            yield from self._items(called(data))
         else:
             raise DataError(f"calibration data is a {type(data).__name__}; give {ACCEPTED}")
 
     def _from_path(self, path: Path) -> Iterator[object]:
-        if path.is_dir():
-            files = sorted(path.glob("*.npz"))
-            if not files:
-                raise DataError(f"the folder '{path}' holds no .npz files; give one that does")
-        elif path.suffix == ".npz" or not path.exists():
-            files = [path]
-        else:
-            raise DataError(f"data file '{path}' is not an .npz file; write it with numpy.savez")
-        for file in files:
+        for file in archives_at(path):
             held = {name.rpartition("/")[0] or name: None for name in read_members(file)}
             names = [name for name in held if name in self._names]
             if not names:
@@ -203,14 +195,3 @@ def _row(value: Any, number: int) -> Any:
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return value[number : number + 1]
     return with_batch_axis(value[number])
-
-
-def _call(function: Callable[[], object]) -> object:
-    try:
-        return function()
-    except TypeError as error:
-        if error.__traceback__ is not None and error.__traceback__.tb_next is None:
-            raise DataError(
-                f"the calibration function cannot be called without arguments: {error}"
-            ) from None
-        raise

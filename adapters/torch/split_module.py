@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from lowprec.adapters.torch.inference import InferenceModule
 from lowprec.adapters.torch.signature import class_with, picklable
 from lowprec.errors import LowprecError, UnsupportedError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from lowprec.report import Report
 
 
-class SplitModule(nn.Module):
+class SplitModule(InferenceModule):
     """Called like the original, for inference only.
 
     Attributes:
@@ -46,18 +47,6 @@ class SplitModule(nn.Module):
         """Return what the original module returns for these arguments."""
         with torch.no_grad():
             return self.module(*args, **kwargs)
-
-    def train(self, mode: bool = True) -> SplitModule:
-        """Accept evaluation; training needs the original.
-
-        Raises:
-            UnsupportedError: mode is True.
-        """
-        if mode:
-            raise UnsupportedError(
-                "a lowprec module is for inference; train the original and quantise it again"
-            )
-        return self
 
     def part(self, region: str) -> Any:
         """Return the module that runs for one of `regions`: its report, save() and to_onnx()."""

@@ -36,9 +36,9 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     aten, decomposed = torch.ops.aten, torch.ops.quantized_decomposed
     return {
-        aten.conv1d.default: _conv_1d,
-        aten.conv2d.default: _conv_2d,
-        aten.conv3d.default: _conv_3d,
+        aten.conv1d.default: _conv,
+        aten.conv2d.default: _conv,
+        aten.conv3d.default: _conv,
         aten.dropout.default: _dropout,
         aten.hardtanh.default: _hardtanh,
         aten.batch_norm.default: _batch_norm,
@@ -62,53 +62,18 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 # ---- Layers ----
 
 
-def _conv_1d(
-    x: ir.Value,
-    weight: ir.Value,
-    bias: ir.Value | None = None,
-    stride: Sequence[int] = (1,),
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
-    groups: int = 1,
-) -> Any:
-    return _conv(1, x, weight, bias, stride, padding, dilation, groups)
-
-
-def _conv_2d(
-    x: ir.Value,
-    weight: ir.Value,
-    bias: ir.Value | None = None,
-    stride: Sequence[int] = (1,),
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
-    groups: int = 1,
-) -> Any:
-    return _conv(2, x, weight, bias, stride, padding, dilation, groups)
-
-
-def _conv_3d(
-    x: ir.Value,
-    weight: ir.Value,
-    bias: ir.Value | None = None,
-    stride: Sequence[int] = (1,),
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
-    groups: int = 1,
-) -> Any:
-    return _conv(3, x, weight, bias, stride, padding, dilation, groups)
-
-
 def _conv(
-    rank: int,
     x: ir.Value,
     weight: ir.Value,
-    bias: ir.Value | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    bias: ir.Value | None = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    groups: int = 1,
 ) -> Any:
     assert x.shape is not None
+    assert weight.shape is not None
+    rank = len(weight.shape) - 2
     lacks_batch = len(x.shape) == rank + 1
     inputs = [op.Unsqueeze(x, _integers([0])) if lacks_batch else x, weight]
     y = op.Conv(
