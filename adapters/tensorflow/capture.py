@@ -10,7 +10,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from lowprec.adapters.tensorflow.batches import DATA, feeds_to_compare
 from lowprec.adapters.tensorflow.binding import KEY, Binding
+from lowprec.adapters.tensorflow.data import OpenedData
 from lowprec.adapters.tensorflow.hub import hub_of
 from lowprec.adapters.tensorflow.nodes import numpy_dtype
 from lowprec.adapters.tensorflow.parts import KIND, captured_parts
@@ -25,7 +27,13 @@ OPEN = 8  # a size that nothing tells, in made-up inputs
 
 
 def captured(
-    source: Source, binding: Binding, model: object, feeds: Sequence[Sequence[Array]] = ()
+    source: Source,
+    binding: Binding,
+    model: object,
+    feeds: Sequence[Sequence[Array]] = (),
+    *,
+    data: OpenedData | None = None,
+    samples: int = 1,
 ) -> Captured | CapturedParts:
     """Return `source` as Captured; in parts where TensorFlow has to keep some of its operations.
 
@@ -33,24 +41,39 @@ def captured(
         source: The model as a graph.
         binding: How it is called.
         model: As it was given.
-        feeds: Inputs to compare with TensorFlow, each in the order of the inputs; made up if none.
+        feeds: Inputs to compare with TensorFlow, each in the order of the inputs; without any, the
+            first of the data, or else made up.
+        data: Calibration data.
+        samples: How many of its items may be looked at.
 
     Raises:
         UnsupportedError: some operation has no translation, and nothing else is worth a part.
     """
-    chosen = list(islice(feeds, len(BATCHES))) or made_up(source)
+    chosen: Sequence[Sequence[Array]] = list(islice(feeds, len(BATCHES)))
+    if not chosen and data is not None:
+        dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in source.inputs.values()]
+        chosen = feeds_to_compare(data, binding, dtypes, samples)
+    chosen = chosen or made_up(source)
     try:
         hub = hub_of(source, binding.name)
     except UntranslatableError as error:
-        return captured_parts(source, binding, model, chosen, error)
+        parts = captured_parts(source, binding, model, chosen, error)
+        return parts if data is None else _with_data(parts, data)
     names = list(source.inputs)
     return Captured(
         graph=hub,
         source=model,
         kind=KIND,
-        binding={KEY: binding},
+        binding={KEY: binding} if data is None else {KEY: binding, DATA: data},
         samples=[(dict(zip(names, arrays, strict=True)), source.run(arrays)) for arrays in chosen],
     )
+
+
+def _with_data(parts: CapturedParts, data: OpenedData) -> CapturedParts:
+    data.keep()  # every part reads it
+    for part in parts.parts.values():
+        part.binding = {**part.binding, DATA: data}
+    return parts
 
 
 def shapes_of(tensors: Sequence[tf.Tensor]) -> tuple[tuple[int | None, ...] | None, ...]:

@@ -77,6 +77,13 @@ def source_of_keras(model: keras.Model, example: object = None) -> tuple[Source,
     return source, called
 
 
+def is_built(model: keras.Model) -> bool:
+    """Return whether the model says itself what it takes."""
+    return getattr(model, "_inputs_struct", None) is not None or bool(
+        getattr(model, "inputs", None)
+    )
+
+
 def _inputs_of(model: keras.Model, example: object) -> Any:
     """Return the structure that the model takes, with KerasTensors, tensors or arrays in it."""
     structure = getattr(model, "_inputs_struct", None)  # Functional

@@ -51,10 +51,15 @@ class Upstream:
     """What reaches a part when the whole model runs in TensorFlow."""
 
     def __init__(
-        self, binding: Binding, boundary: Callable[..., Any], names: Sequence[str]
+        self,
+        binding: Binding,
+        dtypes: Sequence[np.dtype[Any]],
+        boundary: Callable[..., Any],
+        names: Sequence[str],
     ) -> None:
         """Take a function from the model's inputs to all tensors between stages."""
         self.binding = binding
+        self.dtypes = tuple(dtypes)  # of the model's inputs; object for strings
         self._boundary = boundary
         self._names = tuple(names)
 
@@ -112,6 +117,7 @@ def captured_parts(
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in source.inputs.values()]
     split = Split(body, plan, parts, inputs, outputs, specs)
     boundary = _boundary(split)
+    dtypes = [np.dtype(spec.dtype.as_numpy_dtype) for spec in specs]
     reached = [boundary(*arrays) for arrays in feeds]
     whole = (
         f"kept in TensorFlow: {_named(theirs, graph, held)}; what lies between is "
@@ -123,7 +129,9 @@ def captured_parts(
                 graph=hubs[name],
                 source=model,
                 kind=KIND,
-                binding={UPSTREAM: Upstream(binding, boundary, list(map(label, stage.inputs)))},
+                binding={
+                    UPSTREAM: Upstream(binding, dtypes, boundary, list(map(label, stage.inputs)))
+                },
                 samples=[
                     (
                         {label(tensor): values[label(tensor)] for tensor in stage.inputs},
