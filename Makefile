@@ -16,7 +16,7 @@ TREE := build/tree
 SANITIZED := build/sanitize/site
 
 COMPILED_FROM := setup.py setup.cfg $(shell find _ext -name '*.py[xi]' -o -name '*.px[di]' -o -name '*.h' -o -name '*.inl' \
-    -o -name '*.cpp' ! -path '_ext/_core.cpp' ! -path '*/.*')
+    -o -name '*.cpp' ! -path '_ext/_core.cpp' ! -path '_ext/_tensorflow.cpp' ! -path '*/.*')
 CPP_FILES = $(shell git ls-files '_ext/*.cpp' '_ext/*.h' '_ext/*.inl' 'tests/native/*.cpp' 'tests/native/*.h')
 CYTHON_FILES = $(shell git ls-files '_ext/*.pyx' '_ext/*.px[di]')
 
@@ -117,7 +117,7 @@ dist: $(STAMPS)/dev ## build the sdist, and the wheel from it, into dist/
 	@rm -rf dist && $(BIN)/python -m build --no-isolation --outdir dist .
 
 clean: ## remove everything that was built, the environment included
-	@rm -rf .venv build dist out .cache *.egg-info _ext/_core.cpp _ext/*.so
+	@rm -rf .venv build dist out .cache *.egg-info _ext/_core.cpp _ext/_tensorflow.cpp _ext/*.so
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

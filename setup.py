@@ -154,11 +154,24 @@ core = Extension(
     extra_link_args=SANITIZERS if SANITIZE else [],
     language="c++",
 )
-# Cython writes this file: listed as a source it would be compiled twice.
-core.sources = [source for source in core.sources if source != "_ext/_core.cpp"]
+# Cython writes these files: listed as sources they would be compiled twice.
+WRITTEN = ("_ext/_core.cpp", "_ext/_tensorflow.cpp")
+core.sources = [source for source in core.sources if source not in WRITTEN]
+
+# Knows TensorFlow's C functions by name only: it builds, links and loads without TensorFlow.
+tensorflow_operator = Extension(
+    "lowprec._ext._tensorflow",
+    sources=["_ext/_tensorflow.pyx", *sorted(glob("_ext/tensorflow/*.cpp"))],
+    depends=["setup.py", *HEADERS],
+    include_dirs=["_ext", np.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+    extra_compile_args=[flag for flag in COMMON if flag != "-Wextra"],
+    extra_link_args=SANITIZERS if SANITIZE else [],
+    language="c++",
+)
 
 setup(
     libraries=LIBRARIES,
-    ext_modules=cythonize([core], language_level=3, include_path=[EMBEDDING]),
+    ext_modules=cythonize([core, tensorflow_operator], language_level=3, include_path=[EMBEDDING]),
     cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtension},
 )

@@ -3,3 +3,5 @@
 Importing this package imports TensorFlow, and registers the operator and the Keras classes that
 saved models hold. The plugin is `lowprec.adapters.tensorflow_hooks`, which imports neither.
 """
+
+from lowprec.adapters.tensorflow import operator as _operator  # noqa: F401 (registers)

@@ -52,6 +52,7 @@ PLANS_KEPT = 32
 LIKELY_SIZE = 64  # of a dimension that a model leaves open, when weights are packed beforehand
 
 Array = npt.NDArray[Any]
+Allocate = Callable[[int, "tuple[int, ...]", "np.dtype[Any]"], Array]
 
 # What holds a lock: in a forked child, the thread that has taken it may be gone.
 _with_locks: weakref.WeakSet[_NativeRunner | Session] = weakref.WeakSet()
@@ -147,15 +148,25 @@ class _NativeRunner:
             self.last = found
         return found[0]
 
-    def run_planned(self, arrays: list[Array]) -> list[Array] | None:
+    def run_planned(
+        self, arrays: list[Array], allocate: Allocate | None = None
+    ) -> list[Array] | None:
         """Return the results for arrays as the engine reads them; None without a plan for them."""
         key = tuple([(array.shape, array.dtype.char, None) for array in arrays])
         found = self._plans.get(key)
         if found is None:
             return None
         self.last = found
+        plan, targets = found[0], None
+        if allocate is not None:
+            targets = [
+                None if plan.output_needs_slack(index) else allocate(index, shape, dtype)
+                for index, (shape, dtype) in enumerate(
+                    zip(plan.output_shapes, plan.output_dtypes, strict=True)
+                )
+            ]
         try:
-            results: list[Array] = found[0].run(arrays)[0]
+            results: list[Array] = plan.run(arrays, targets)[0]
         except _CORE_ERRORS as error:
             raise _as_ours(error) from None
         return results
@@ -457,18 +468,29 @@ class Session:
                 np.copyto(target, result)
         return targets
 
-    def run_ordered(self, arrays: list[Array]) -> list[Array] | None:
+    def run_ordered(
+        self, arrays: list[Array], allocate: Allocate | None = None
+    ) -> list[Array] | None:
         """Return the outputs for shapes that ran before; None where `run` must look closer.
 
         Args:
             arrays: In the order of `inputs`: C-contiguous, aligned, of the inputs' dtypes.
+            allocate: Called as allocate(index, shape, dtype), returns memory of its own for that
+                output, which the engine writes into; not called for what it must allocate itself.
         """
         sole = self._sole
         if sole is None:
             return None
         if sole.input_order is not None:
             arrays = [arrays[index] for index in sole.input_order]
-        return _in_turn(sole.runner.run_planned(arrays), sole.output_order)
+        order = sole.output_order
+        if allocate is not None and order is not None:
+            wanted, of = allocate, {made: index for index, made in enumerate(order)}
+
+            def allocate(index: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+                return wanted(of[index], shape, dtype)
+
+        return _in_turn(sole.runner.run_planned(arrays, allocate), order)
 
     def _run_planned(self, feeds: Mapping[str, npt.ArrayLike]) -> list[Array] | None:
         """Return the outputs if nothing about `feeds` is new; None where it must be checked."""
