@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lowprec.hookspecs import Captured
     from lowprec.tuning import TuningResult
 
+ENDINGS = (".onnx", ".pb", ".keras", ".h5")  # of model files that a configuration may name without
+
 Progress = Callable[[int, int], None]
 
 
@@ -68,8 +70,13 @@ class Run:
         """
         from lowprec import api
 
-        captured: Captured = api.capture(self.model)
+        captured: Captured = api.capture(
+            self.model,
+            calibration_data=self.calibration,
+            samples=self.config.calibration.samples,
+        )
         workbench = api.open_workbench(captured, self.calibration, self.config)
+        api.verify(captured, workbench.original)
         found: TuningResult | None = None
         if self.evaluate is None and self.config.precision != "auto":
             quantized = workbench.quantize(self.config, progress)
@@ -121,7 +128,7 @@ def plan_run(
         ),
         evaluation=Evaluation(metric=metric or config.evaluation.metric),
     )
-    target = Path(output or config.output or f"{Path(path).stem}.{config.precision}.onnx")
+    target = Path(output or config.output or _default_output(Path(path), config.precision))
     if output is None and config.output is not None:
         _make_folder(target)
     settings, samples, scores = resolve(described, None, evaluate)
@@ -135,13 +142,22 @@ def _find_model(given: str | None, named: str | None) -> str:
         raise ConfigError(
             "no model is named; give it as an argument, or as 'model' in the configuration"
         )
-    for candidate in (named, f"{named}.onnx"):
-        if Path(candidate).exists():
-            return candidate
+    for ending in ("", *ENDINGS):
+        if Path(f"{named}{ending}").exists():
+            return f"{named}{ending}"
+    tried = ", ".join(f"{named}{ending}" for ending in ENDINGS)
     raise ModelError(
-        f"the configuration names the model '{named}', and there is no {named} nor {named}.onnx in "
-        "the working directory; give the model's path as an argument, or correct the name"
+        f"the configuration names the model '{named}', and the working directory holds no {named} "
+        f"nor {tried}; give the model's path as an argument, or correct the name"
     )
+
+
+def _default_output(model: Path, precision: str) -> str:
+    """Return a name beside which nothing else has to be said: of the model's own form."""
+    if model.is_dir():
+        return f"{model.name}.{precision}"
+    ending = model.suffix if model.suffix in ENDINGS else ".onnx"
+    return f"{model.stem}.{precision}{'.keras' if ending == '.h5' else ending}"
 
 
 def _make_folder(path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -46,6 +48,13 @@ def milliseconds(seconds: float) -> str:
 def megabytes(size: int) -> str:
     """Return '2.71 MB' (10^6 bytes), or kB for small files."""
     return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.2f} kB"
+
+
+def size_on_disk(path: str | os.PathLike[str]) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    place = Path(path)
+    files = (file for file in place.rglob("*") if file.is_file()) if place.is_dir() else (place,)
+    return sum(file.stat().st_size for file in files)
 
 
 def percent(fraction: float | None) -> str:

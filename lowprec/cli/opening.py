@@ -42,13 +42,15 @@ class OpenModel:
         """Size of the file and of its external data."""
         import onnx_ir as ir
 
+        from lowprec.cli.display import size_on_disk
+
         outside = (
             value.const_value.nbytes
             for graph in self.captured.graph.graphs()
             for value in graph.initializers.values()
             if isinstance(value.const_value, ir.ExternalTensor)
         )
-        return self.path.stat().st_size + sum(outside)
+        return size_on_disk(self.path) + sum(outside)
 
 
 def open_model(path: str) -> OpenModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import get_args
 
 import click
@@ -37,8 +36,9 @@ MISSED = 1  # exit code: it ran, and the criterion is not met
 @click.option(
     "-o",
     "--output",
-    metavar="OUT.onnx",
-    help="The model made; without it, what the configuration says, or MODEL.PRECISION.onnx.",
+    metavar="OUT",
+    help="The model made; without it, what the configuration says, or "
+    "MODEL.PRECISION in the model's own form.",
 )
 @click.option(
     "-c",
@@ -69,7 +69,7 @@ def quantize(
     import msgspec
 
     from lowprec.atomic import resolve_target
-    from lowprec.cli.display import megabytes
+    from lowprec.cli.display import megabytes, size_on_disk
     from lowprec.compat import read_config
     from lowprec.config import Config, Precision
     from lowprec.errors import ConfigError
@@ -101,6 +101,6 @@ def quantize(
     if report is not None:
         result.model.report.save(report)
     click.echo(str(result.model.report))
-    click.echo(f"wrote {run.output}: {megabytes(Path(run.output).stat().st_size)}")
+    click.echo(f"wrote {run.output}: {megabytes(size_on_disk(run.output))}")
     if result.met is False:
         context.exit(MISSED)

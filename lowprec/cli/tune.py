@@ -41,8 +41,9 @@ LOG_SUFFIX = ".trials.jsonl"
 @click.option(
     "-o",
     "--output",
-    metavar="OUT.onnx",
-    help="The best model found; without it, what the configuration says, or MODEL.PRECISION.onnx.",
+    metavar="OUT",
+    help="The best model found; without it, what the configuration says, or "
+    "MODEL.PRECISION in the model's own form.",
 )
 @click.option(
     "-c",
@@ -57,7 +58,7 @@ LOG_SUFFIX = ".trials.jsonl"
 @click.option(
     "--log",
     metavar="LOG",
-    help=f"Instead of tuning.log; by default OUT.onnx{LOG_SUFFIX}. A search goes on from it.",
+    help=f"Instead of tuning.log; by default OUT{LOG_SUFFIX}. A search goes on from it.",
 )
 @click.option(
     "--report", metavar="REPORT.html", help="Write the full report too: a page, or REPORT.json."
@@ -85,7 +86,7 @@ def tune(
     was stopped goes on from its log when it is started again.
     """
     from lowprec.atomic import resolve_target
-    from lowprec.cli.display import megabytes
+    from lowprec.cli.display import megabytes, size_on_disk
     from lowprec.compat import read_config
     from lowprec.config import Config
     from lowprec.flow import plan_run
@@ -122,7 +123,7 @@ def tune(
         _print_trials(result.tuning.trials, result.tuning.best)
     verdict = [note for note in result.model.report.notes if note.startswith("tuning:")]
     click.echo("\n".join(verdict))
-    click.echo(f"wrote {run.output}: {megabytes(Path(run.output).stat().st_size)}")
+    click.echo(f"wrote {run.output}: {megabytes(size_on_disk(run.output))}")
     if result.met is False:
         context.exit(MISSED)
 

@@ -137,8 +137,8 @@ def make_evaluate(
             them. inputs: an array, a tuple in the order of the model's inputs, or a dict by name.
 
     Returns:
-        A function of a model with `inputs` and `run` (lowprec's own), or of one that is called
-        with the inputs in order. It has the metric's `higher_is_better`.
+        A function of a model with `inputs` and `run` (lowprec's own), of a Keras model, or of one
+        that is called with the inputs in order. It has the metric's `higher_is_better`.
     """
 
     def evaluate(model: Any) -> float:
@@ -174,7 +174,12 @@ def _run(model: Any, inputs: Any) -> list[Array]:
     """Return the model's outputs in order."""
     if not (hasattr(model, "run") and hasattr(model, "inputs")):
         parts = inputs if isinstance(inputs, tuple) else (inputs,)
-        results = model(**inputs) if isinstance(inputs, Mapping) else model(*parts)
+        if hasattr(model, "predict_on_batch"):  # Keras: several inputs are one argument
+            results = model.predict_on_batch(list(inputs) if len(parts) > 1 else inputs)
+        else:
+            results = model(**inputs) if isinstance(inputs, Mapping) else model(*parts)
+        if isinstance(results, Mapping):
+            results = list(results.values())
         several = results if isinstance(results, (tuple, list)) else [results]
         return [np.asarray(result) for result in several]
     if isinstance(inputs, Mapping):

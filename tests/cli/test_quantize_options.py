@@ -106,6 +106,27 @@ def test_scores_of_other_data_are_other_scores(folder):
 
 
 @pytest.mark.parametrize(
+    ("file", "output"),
+    [
+        ("net.pb", "net.int8.pb"),
+        ("net.keras", "net.int8.keras"),
+        ("net.h5", "net.int8.keras"),
+        ("net.onnx", "net.int8.onnx"),
+        ("net", "net.int8"),
+    ],
+)
+def test_a_model_of_any_form_is_found_by_its_name(tmp_path, monkeypatch, file, output):
+    monkeypatch.chdir(tmp_path)
+    if "." in file:
+        (tmp_path / file).touch()
+    else:
+        (tmp_path / file).mkdir()  # a SavedModel
+    run = plan_run(Config.of({"model": "net"}))
+    assert (run.model, str(run.output)) == (file, output)
+    assert str(plan_run(Config.of({"model": "net"}), output="other").output) == "other"
+
+
+@pytest.mark.parametrize(
     ("values", "kind", "words"),
     [
         ({}, ConfigError, ["no model is named"]),

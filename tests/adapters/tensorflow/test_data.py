@@ -17,6 +17,7 @@ from lowprec.adapters.tensorflow.data import OpenedData
 from lowprec.adapters.tensorflow.keras_capture import capture_keras
 from lowprec.api import capture, open_workbench
 from lowprec.errors import DataError
+from lowprec.metrics import TopK, make_evaluate
 
 Feeds = list[dict[str, np.ndarray]]
 Dataset = tf.data.Dataset
@@ -372,3 +373,19 @@ def test_parts_get_what_reaches_them():
         assert len(feeds[name]) == 2
         assert set(feeds[name][0]) == set(part.samples[0][0])
         assert all(len(array) == 5 for array in feeds[name][0].values() if array.ndim)
+
+
+# ---- Scores --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inputs", [(LEFT, RIGHT), {"left": LEFT, "right": RIGHT}])
+def test_a_metric_scores_a_keras_model_of_several_inputs(inputs):
+    model = pair(lambda left, right: {"left": left, "right": right})
+    if isinstance(inputs, tuple):
+        model = pair(lambda left, right: [left, right])
+    expected = model.predict_on_batch(list(inputs) if isinstance(inputs, tuple) else inputs).argmax(
+        -1
+    )
+    score = make_evaluate(TopK(k=1), [(inputs, expected)])
+    assert score(model) == 1.0
+    assert make_evaluate(TopK(k=1), [(inputs, (expected + 1) % 4)])(model) == 0.0
