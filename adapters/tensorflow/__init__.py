@@ -5,3 +5,6 @@ saved models hold. The plugin is `lowprec.adapters.tensorflow_hooks`, which impo
 """
 
 from lowprec.adapters.tensorflow import operator as _operator  # noqa: F401 (registers)
+from lowprec.adapters.tensorflow.given import graph, saved_model
+
+__all__ = ["graph", "saved_model"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from lowprec.errors import ModelError
 
@@ -104,8 +105,13 @@ class Function:
     graph: Graph
 
 
-def graph_of(graph: tf.Graph) -> Graph:
-    """Return the nodes of a graph or of a function's graph."""
+def graph_of(graph: tf.Graph, around: Sequence[tf.Graph] = ()) -> Graph:
+    """Return the nodes of a graph or of a function's graph.
+
+    Args:
+        graph: What is read.
+        around: Graphs around a function's that may hold the functions it calls, innermost first.
+    """
     nodes: dict[str, Node] = {}
     shapes: dict[Tensor, Shape | None] = {}
     for operation in graph.get_operations():
@@ -122,7 +128,7 @@ def graph_of(graph: tf.Graph) -> Graph:
 
     def function(name: str) -> Function:
         if name not in known:
-            known[name] = _function(graph, name)
+            known[name] = _function((graph, *around), name)
         return known[name]
 
     return Graph(nodes, shapes, function)
@@ -133,16 +139,19 @@ def tensor_of(tensor: tf.Tensor) -> Tensor:
     return tensor.op.name, tensor.value_index
 
 
-def _function(graph: tf.Graph, name: str) -> Function:
-    found = graph._get_function(name)
+def _function(graphs: Sequence[tf.Graph], name: str) -> Function:
+    found = next((held for held in (graph._get_function(name) for graph in graphs) if held), None)
     if found is None:
         raise ModelError(f"the graph calls the function '{name}', which it does not hold")
-    body = found.graph
+    body = getattr(found, "graph", None)
+    if body is None:  # read from a file: a definition that was never traced
+        with graphs[-1].as_default():
+            body = function_def_to_graph(found.definition)
     return Function(
         name,
         tuple(tensor_of(tensor) for tensor in body.inputs),
         tuple(tensor_of(tensor) for tensor in body.outputs),
-        graph_of(body),
+        graph_of(body, graphs),
     )
 
 

@@ -83,11 +83,25 @@ for _name, (_onnx_name, _numpy) in _SAME.items():
 
 
 @translates(
-    "Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "ReadVariableOp"
+    *("Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "ReadVariableOp"),
+    *("PlaceholderWithDefault", "CheckNumerics"),
 )
 def _identity(translator: Translator, node: Node) -> ir.Value | Array:
     known = translator.known(node, 0)
     return translator.value(node, 0) if known is None else known
+
+
+@translates("DivNoNan")
+def _divide_no_nan(translator: Translator, node: Node) -> ir.Value | Array:
+    known = translator.all_known(node)
+    if known is not None:
+        with np.errstate(all="ignore"):
+            return np.where(known[1] == 0, known[1], known[0] / known[1]).astype(known[0].dtype)
+    dividend, divisor = translator.value(node, 0), translator.value(node, 1)
+    zero = translator.new_constant(np.zeros((), node.attributes["T"]), f"{node.name}/zero")
+    is_zero = translator.emit("Equal", [divisor, zero], name=f"{node.name}/is_zero")
+    quotient = translator.emit("Div", [dividend, divisor], name=f"{node.name}/quotient")
+    return translator.emit("Where", [is_zero, zero, quotient], name=node.name)
 
 
 @translates("IdentityN")

@@ -1,0 +1,336 @@
+"""Frozen graphs, from .pb and .pbtxt files or in memory: where they begin and end."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf import text_format  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from lowprec.adapters.tensorflow.binding import Binding
+from lowprec.adapters.tensorflow.capture import captured, shapes_of
+from lowprec.adapters.tensorflow.data import OpenedData
+from lowprec.adapters.tensorflow.given import GivenGraph
+from lowprec.adapters.tensorflow.original import Original
+from lowprec.adapters.tensorflow.source import source_of
+from lowprec.errors import ModelError, UnsupportedError
+from lowprec.hookspecs import Captured, CapturedParts
+
+PROTOBUF_LIMIT = 2**31 - 1  # bytes; protobuf refuses longer messages
+CONSTANTS_LIMIT = 2**33  # bytes: a short file may declare a constant of any size
+
+_VARIABLES = frozenset({"VarHandleOp", "Variable", "VariableV2", "AutoReloadVariable"})
+# What ends in nothing and is no answer.
+_IGNORED_ENDS = frozenset(
+    {
+        *("Assert", "Const", "NoOp", "Placeholder", "PlaceholderWithDefault", "Print", "PrintV2"),
+        *("Save", "SaveV2", "SaveSlices", "ScalarSummary", "HistogramSummary", "ImageSummary"),
+        *("AudioSummary", "MergeSummary", "TensorSummary", "TensorSummaryV2", "Stage"),
+    }
+)
+# A model that was only opened must not touch files nor run Python.
+_OUTSIDE = frozenset(
+    {
+        *("ReadFile", "WriteFile", "MatchingFiles", "ImmutableConst", "WholeFileReaderV2"),
+        *("Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2", "RestoreSlice"),
+        *("MergeV2Checkpoints", "PyFunc", "PyFuncStateless", "EagerPyFunc", "WriteSummary"),
+        *("TFRecordReaderV2", "TextLineReaderV2", "FixedLengthRecordReaderV2", "RpcCall"),
+    }
+)
+
+
+def capture_graph(
+    given: GivenGraph, data: OpenedData | None = None, samples: int = 1
+) -> Captured | CapturedParts:
+    """Return a frozen graph as Captured.
+
+    Args:
+        given: The graph and its ends.
+        data: Calibration data, on which the hub is compared with TensorFlow.
+        samples: How many of its items may be looked at.
+
+    Raises:
+        ModelError: the file cannot be read, is not frozen, or has no end of the given name.
+        UnsupportedError: some operation has no translation, or reaches outside the model.
+    """
+    definition, name = _definition(given.graph)
+    check_constants(definition, name)
+    function, inputs, outputs = function_of_graph(definition, name, given.inputs, given.outputs)
+    check_operations(function, name)
+    source = source_of(function, [hub_name(n) for n in inputs], [hub_name(n) for n in outputs])
+    binding = Binding(
+        form="graph",
+        name=Path(name).stem if isinstance(given.graph, (str, os.PathLike)) else "graph",
+        inputs=tuple(source.inputs),
+        outputs=tuple(source.outputs),
+        shapes=shapes_of(list(source.inputs.values())),
+        results=shapes_of(list(source.outputs.values())),
+        arguments={"dict": {name: number for number, name in enumerate(source.inputs)}},
+        returned={"tuple": list(range(len(outputs)))} if len(outputs) != 1 else 0,
+        details={"inputs": list(inputs), "outputs": list(outputs)},
+    )
+    return captured(source, binding, Original(source, binding), data=data, samples=samples)
+
+
+def hub_name(tensor: str) -> str:
+    """Return a tensor's name without ':0', which says nothing."""
+    return tensor.removesuffix(":0")
+
+
+def function_of_graph(
+    definition: Any,
+    name: str,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+) -> tuple[Any, list[str], list[str]]:
+    """Return a frozen graph as a concrete function, and the names of its inputs and outputs.
+
+    Args:
+        definition: A GraphDef.
+        name: Of the model, for messages.
+        inputs: Names of tensors or nodes; None: the placeholders that the outputs need.
+        outputs: The same; None: what nothing reads.
+    """
+    try:
+        wrapped = tf.compat.v1.wrap_function(
+            lambda: tf.graph_util.import_graph_def(definition, name=""), []
+        )
+    except Exception as error:
+        raise ModelError(
+            f"TensorFlow does not take the graph '{name}': {_one_line(error)}; an operation of "
+            "another package needs that package imported first"
+        ) from error
+    graph = wrapped.graph
+    if outputs is None:
+        made = _ends(graph, name)
+    else:
+        made = [_tensor(graph, output, name, "output") for output in outputs]
+    if inputs is None:
+        taken = _needed(graph, made, [], name)
+    else:
+        taken = [_tensor(graph, given, name, "input") for given in inputs]
+        open_ends = _needed(graph, made, taken, name)
+        if open_ends:
+            others = ", ".join(hub_name(tensor.name) for tensor in open_ends)
+            raise ModelError(
+                f"the outputs of the graph '{name}' need more than the inputs named: {others}; "
+                "name these too"
+            )
+    try:
+        function = wrapped.prune(taken, made)
+    except Exception as error:
+        raise ModelError(
+            f"the graph '{name}' cannot be cut out between its inputs and outputs: "
+            f"{_one_line(error)}; name others with lowprec.adapters.tensorflow.graph(...)"
+        ) from error
+    return function, [tensor.name for tensor in taken], [tensor.name for tensor in made]
+
+
+def check_constants(definition: Any, name: str) -> None:
+    """Refuse constants that are larger than memory before anything makes them.
+
+    Raises:
+        ModelError: their sizes are absurd.
+    """
+    total = 0
+    bodies = [function.node_def for function in definition.library.function]
+    for nodes in [definition.node, *bodies]:
+        for node in nodes:
+            if node.op != "Const" or "value" not in node.attr:
+                continue
+            sizes = [dimension.size for dimension in node.attr["value"].tensor.tensor_shape.dim]
+            if any(size < 0 for size in sizes):
+                raise ModelError(
+                    f"the constant '{node.name}' of the graph '{name}' has a negative size; "
+                    "the file is damaged: freeze the model again"
+                )
+            total += math.prod(sizes) * 4
+            if total > CONSTANTS_LIMIT:
+                raise ModelError(
+                    f"the constants of the graph '{name}' declare more than "
+                    f"{CONSTANTS_LIMIT >> 30} GiB (at '{node.name}'); the file is damaged, or made "
+                    "to fill memory"
+                )
+
+
+def check_operations(function: Any, name: str) -> None:
+    """Refuse what reaches outside the model: it would run when the model is checked.
+
+    Raises:
+        UnsupportedError: there is such an operation.
+    """
+    for operation, node in operations_of(function.graph):
+        if operation in _OUTSIDE:
+            raise UnsupportedError(
+                f"the model '{name}' holds the operation {operation} (node '{node}'), which "
+                "touches files or runs Python; take it out of the model"
+            )
+
+
+def operations_of(graph: Any) -> Iterator[tuple[str, str]]:
+    """Yield type and name of each operation of a graph and of the functions that it calls."""
+    waiting = [operation.node_def for operation in graph.get_operations()]
+    seen: set[str] = set()
+    while waiting:
+        node = waiting.pop()
+        yield node.op, node.name
+        for attribute in node.attr.values():
+            for called in [attribute.func, *attribute.list.func]:
+                held = graph._get_function(called.name) if called.name else None
+                if held is not None and called.name not in seen:
+                    seen.add(called.name)
+                    waiting += (getattr(held, "function_def", None) or held.definition).node_def
+
+
+def _definition(given: Any) -> tuple[Any, str]:
+    """Return a GraphDef and what to call it."""
+    if isinstance(given, (str, os.PathLike)):
+        return read_graph(given), os.fspath(given)
+    if isinstance(given, tf.Graph):
+        given = given.as_graph_def()
+    if not isinstance(given, tf.compat.v1.GraphDef):
+        raise ModelError(
+            f"a graph is the path of a .pb or .pbtxt file, or a tf.compat.v1.GraphDef, not a "
+            f"{type(given).__name__}"
+        )
+    return given, "graph"
+
+
+def read_graph(path: str | os.PathLike[str]) -> Any:
+    """Return the GraphDef in a file.
+
+    Raises:
+        ModelError: there is none in it.
+    """
+    content = read_file(path, "a frozen graph")
+    definition = tf.compat.v1.GraphDef()
+    try:
+        if os.fspath(path).lower().endswith(".pbtxt"):
+            text_format.Parse(content.decode("utf-8"), definition)
+        else:
+            definition.ParseFromString(content)
+    except (DecodeError, text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(
+            f"model file '{path}' is not a complete GraphDef: it is truncated or of another "
+            "format; write it again, or give a SavedModel or an .onnx file"
+        ) from error
+    if not definition.node:
+        raise ModelError(
+            f"model file '{path}' holds no nodes; a frozen GraphDef is expected: write it with "
+            "tf.io.write_graph, or give a SavedModel"
+        )
+    return definition
+
+
+def read_file(path: str | os.PathLike[str], what: str) -> bytes:
+    """Return the content of a model file.
+
+    Raises:
+        ModelError: it cannot be read, is empty, or longer than protobuf allows.
+    """
+    target = Path(path)
+    try:
+        size = target.stat().st_size
+        if size > PROTOBUF_LIMIT:
+            raise ModelError(
+                f"model file '{path}' is {size / 1e9:.1f} GB, protobuf allows 2 GB; save the model "
+                "as a SavedModel, whose variables lie in files of their own"
+            )
+        content = target.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelError(f"model file '{path}' cannot be read: {reason}") from None
+    if not content:
+        raise ModelError(f"model file '{path}' is empty; {what} is expected: write it again")
+    return content
+
+
+# ---- The ends of a graph -------------------------------------------------------------------------
+
+
+def _ends(graph: Any, name: str) -> list[Any]:
+    """Return the tensors that nothing reads and that depend on an input."""
+    read = {tensor.op.name for op in graph.get_operations() for tensor in op.inputs}
+    ends = [
+        op
+        for op in graph.get_operations()
+        if op.name not in read and op.outputs and op.type not in _IGNORED_ENDS
+    ]
+    ends = [op for op in ends if _placeholders(op.outputs) or _variable(op.outputs)]
+    # Losses and scores of a training graph are single numbers; answers to a batch are not.
+    larger = [op for op in ends if any(tensor.shape.rank != 0 for tensor in op.outputs)]
+    tensors = [
+        tensor
+        for op in larger or ends
+        for tensor in op.outputs
+        if tensor.dtype not in (tf.resource, tf.variant)
+    ]
+    if not tensors:
+        raise ModelError(
+            f"the graph '{name}' has no output that depends on an input; name them with "
+            "lowprec.adapters.tensorflow.graph(path, inputs=[...], outputs=[...])"
+        )
+    return tensors
+
+
+def _needed(graph: Any, outputs: Sequence[Any], given: Sequence[Any], name: str) -> list[Any]:
+    """Return the placeholders that `outputs` need where `given` are known, in the graph's order."""
+    variable = _variable(outputs, given)
+    if variable is not None:
+        raise ModelError(
+            f"the graph '{name}' is not frozen: it reads the variable '{variable}'; freeze it "
+            "(tf.python.framework.convert_to_constants), or give the SavedModel or Keras model"
+        )
+    found = _placeholders(outputs, given)
+    order = {op.name: number for number, op in enumerate(graph.get_operations())}
+    return sorted(found, key=lambda tensor: order[tensor.op.name])
+
+
+def _placeholders(tensors: Sequence[Any], given: Sequence[Any] = ()) -> list[Any]:
+    return [op.outputs[0] for op in _upstream(tensors, given) if op.type == "Placeholder"]
+
+
+def _variable(tensors: Sequence[Any], given: Sequence[Any] = ()) -> str | None:
+    return next((op.name for op in _upstream(tensors, given) if op.type in _VARIABLES), None)
+
+
+def _upstream(tensors: Sequence[Any], given: Sequence[Any] = ()) -> Iterator[Any]:
+    """Yield the operations that `tensors` depend on, up to those that are given."""
+    stop = {tensor.name for tensor in given}
+    waiting = [tensor for tensor in tensors if tensor.name not in stop]
+    seen: set[str] = set()
+    while waiting:
+        operation = waiting.pop().op
+        if operation.name in seen:
+            continue
+        seen.add(operation.name)
+        yield operation
+        waiting.extend(tensor for tensor in operation.inputs if tensor.name not in stop)
+
+
+def _tensor(graph: Any, wanted: str, name: str, role: str) -> Any:
+    """Return the tensor of this name; a node's name stands for its first output."""
+    full = wanted if ":" in wanted else f"{wanted}:0"
+    try:
+        return graph.get_tensor_by_name(full)
+    except (KeyError, ValueError, TypeError):
+        known = [
+            operation.name
+            for operation in graph.get_operations()
+            if (operation.type == "Placeholder" if role == "input" else operation.outputs)
+        ]
+        shown = known if role == "input" else known[-5:]
+        raise ModelError(
+            f"the graph '{name}' has no tensor '{wanted}' for an {role}; "
+            f"{'its inputs are' if role == 'input' else 'its last nodes are'} "
+            f"{', '.join(shown) or '(none)'}"
+        ) from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
