@@ -164,7 +164,7 @@ def _plain(value: Any) -> Any:
     kind = value.WhichOneof("value")
     if kind == "list":
         lists = value.list
-        for field_name in ("i", "f", "b", "s", "type", "shape"):
+        for field_name in ("i", "f", "b", "s", "type", "shape", "tensor", "func"):
             found = list(getattr(lists, field_name))
             if found:
                 return [_single(field_name, item) for item in found]

@@ -9,14 +9,18 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lowprec.adapters.tensorflow.lists import AnyList, Lists
 from lowprec.adapters.tensorflow.nodes import Function, Graph, Node, Shape, Tensor
 from lowprec.errors import ModelError, UnsupportedError
 
 OPSET = 21
 
 Array = NDArray[Any]
+Found = ir.Value | Array | AnyList
 Result = "ir.Value | Array | Sequence[ir.Value | Array]"
 Translation = Callable[["Translator", Node], Any]  # returns a Result
+
+_SINGLE = (ir.Value, np.ndarray, np.generic, *Lists)
 
 TRANSLATIONS: dict[str, Translation] = {}
 KNOWN: KeysView[str] = TRANSLATIONS.keys()
@@ -45,21 +49,30 @@ class UntranslatableError(UnsupportedError):
 class Translator:
     """Builds the hub graph; translations call `value`, `constant`, `emit`."""
 
-    def __init__(self, graph: Graph, within: Translator | None = None, prefix: str = "") -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        within: Translator | None = None,
+        prefix: str = "",
+        *,
+        body: bool = False,
+    ) -> None:
         """Start with no nodes.
 
         Args:
             graph: What is translated.
             within: What translates the graph that calls this one; nodes are added there.
             prefix: Of the names of nodes.
+            body: Whether the nodes are a graph of their own, the body of a loop or a branch.
         """
         self.graph = graph
-        self.nodes: list[ir.Node] = within.nodes if within else []
+        self.nodes: list[ir.Node] = within.nodes if within and not body else []
         self.initializers: dict[str, ir.Value] = within.initializers if within else {}
         self._names: dict[str, int] = within._names if within else {}
         # By identity: a variable that is read in several places stays one. Held, so that it stays.
         self._shared: dict[int, tuple[Any, ir.Value]] = within._shared if within else {}
-        self._prefix = prefix
+        self.prefix = prefix
+        self._lists: dict[Tensor, AnyList] = {}
         self._values: dict[Tensor, ir.Value] = {}
         self._constants: dict[Tensor, Array] = {}
 
@@ -127,7 +140,7 @@ class Translator:
             return held[1]
         given = array
         array = np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
-        unique = self._unique(name)
+        unique = self.unique(name)
         value = ir.Value(
             name=unique,
             type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
@@ -148,7 +161,7 @@ class Translator:
         outputs: int = 1,
     ) -> ir.Value:
         """Add a node and return its first output; `outputs_of` has the others."""
-        unique = self._unique(name)
+        unique = self.unique(name)
         made = [
             ir.Value(name=unique if index == 0 else f"{unique}:{index}") for index in range(outputs)
         ]
@@ -164,7 +177,7 @@ class Translator:
         Raises:
             UnsupportedError: an operation has no translation; all such operations are named.
         """
-        ordered = list(self.graph.ordered(outputs, {*self._values, *self._constants}))
+        ordered = list(self.graph.ordered(outputs, {*self._values, *self._constants, *self._lists}))
         missing = sorted({node.op for node in ordered} - KNOWN)
         if missing:
             without = [node.name for node in ordered if node.op in missing]
@@ -178,29 +191,57 @@ class Translator:
                 made = TRANSLATIONS[node.op](self, node)
             except UnsupportedError as error:
                 raise UntranslatableError(str(error), [node.name]) from error
-            values = [made] if isinstance(made, (ir.Value, np.ndarray, np.generic)) else made
+            values = [made] if isinstance(made, _SINGLE) else made
             for index, value in enumerate(values):
-                if isinstance(value, ir.Value):
-                    self._values.setdefault((node.name, index), value)
-                else:
-                    self._constants.setdefault((node.name, index), np.asarray(value))
+                if not self.has((node.name, index)):
+                    self.give((node.name, index), value)
 
-    def call(self, node: Node, function: Function) -> list[ir.Value | Array]:
-        """Return what `function` makes of the inputs of `node`, its nodes in place of the call."""
-        inner = Translator(function.graph, self, f"{self._prefix}{node.name}/")
-        for index, argument in enumerate(function.inputs):
-            known = self.known(node, index)
-            if known is None:
-                inner.set_value(argument, self.value(node, index))
-            else:
-                inner.set_constant(argument, known)
+    def call(self, node: Node, function: Function, first: int = 0) -> list[Found]:
+        """Return what `function` makes of the inputs of `node`, its nodes in place of the call.
+
+        Args:
+            node: What calls.
+            function: What is called.
+            first: Number of the input of `node` that is the first argument.
+        """
+        inner = Translator(function.graph, self, f"{self.prefix}{node.name}/")
+        for argument, tensor in zip(function.inputs, node.inputs[first:], strict=True):
+            if self.has(tensor):
+                inner.give(argument, self.found(tensor))
         inner.run(function.outputs)
         return [inner.found(output) for output in function.outputs]
 
-    def found(self, tensor: Tensor) -> ir.Value | Array:
-        """Return a translated tensor: a constant where it is one."""
+    def has(self, tensor: Tensor) -> bool:
+        """Return whether `tensor` has been translated."""
+        return tensor in self._values or tensor in self._constants or tensor in self._lists
+
+    def found(self, tensor: Tensor) -> Found:
+        """Return a translated tensor: a constant where it is one, a list where it is one."""
+        if tensor in self._lists:
+            return self._lists[tensor]
         constant = self._constants.get(tensor)
-        return self._values[tensor] if constant is None else constant
+        if constant is not None:
+            return constant
+        if tensor not in self._values:
+            raise ModelError(f"'{tensor[0]}' is read, and has no value")
+        return self._values[tensor]
+
+    def give(self, tensor: Tensor, found: Any) -> None:
+        """Say what a tensor stands for, as `found` returns it."""
+        if isinstance(found, Lists):
+            self._lists[tensor] = found
+        elif isinstance(found, ir.Value):
+            self._values[tensor] = found
+        else:
+            self._constants[tensor] = np.asarray(found)
+
+    def as_value(self, found: Found, name: str = "constant") -> ir.Value:
+        """Return what `found` returned as a value."""
+        if isinstance(found, ir.Value):
+            return found
+        if isinstance(found, Lists):
+            raise ModelError(f"'{name}' is a list of tensors, where a tensor is read")
+        return self.new_constant(found, name)
 
     def set_value(self, tensor: Tensor, value: ir.Value) -> None:
         """Say what a Placeholder stands for."""
@@ -218,12 +259,13 @@ class Translator:
     def result(self, tensor: Tensor, name: str) -> ir.Value:
         """Return a translated tensor as an output of the graph, called `name`."""
         value = self.value(Node("output", "", (tensor,)), 0)
-        node = ir.node("Identity", [value], outputs=[ir.Value(name=name)], name=self._unique(name))
+        node = ir.node("Identity", [value], outputs=[ir.Value(name=name)], name=self.unique(name))
         self.nodes.append(node)
         return node.outputs[0]
 
-    def _unique(self, name: str) -> str:
-        name = self._prefix + name
+    def unique(self, name: str) -> str:
+        """Return a name that nothing has, made of `name`."""
+        name = self.prefix + name
         number = self._names.get(name, 0)
         self._names[name] = number + 1
         return name if number == 0 else f"{name}~{number}"

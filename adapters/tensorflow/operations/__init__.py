@@ -1,9 +1,11 @@
 """The translations of TensorFlow's operations: importing this registers them."""
 
 from lowprec.adapters.tensorflow.operations import (
+    control_flow,
     convolutions,
     elementwise,
     functions,
+    lists,
     normalizations,
     products,
     reductions,
@@ -12,9 +14,11 @@ from lowprec.adapters.tensorflow.operations import (
 )
 
 __all__ = [
+    "control_flow",
     "convolutions",
     "elementwise",
     "functions",
+    "lists",
     "normalizations",
     "products",
     "reductions",

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.adapters.tensorflow.nodes import Node
-from lowprec.adapters.tensorflow.translator import Array, Translator, translates
+from lowprec.adapters.tensorflow.translator import Array, Found, Translator, translates
 
 _Function = Callable[..., Any]
 
@@ -86,9 +86,8 @@ for _name, (_onnx_name, _numpy) in _SAME.items():
     *("Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "ReadVariableOp"),
     *("PlaceholderWithDefault", "CheckNumerics"),
 )
-def _identity(translator: Translator, node: Node) -> ir.Value | Array:
-    known = translator.known(node, 0)
-    return translator.value(node, 0) if known is None else known
+def _identity(translator: Translator, node: Node) -> Found:
+    return translator.found(node.inputs[0])
 
 
 @translates("DivNoNan")
@@ -105,12 +104,8 @@ def _divide_no_nan(translator: Translator, node: Node) -> ir.Value | Array:
 
 
 @translates("IdentityN")
-def _identities(translator: Translator, node: Node) -> list[Any]:
-    known = [translator.known(node, index) for index in range(len(node.inputs))]
-    return [
-        translator.value(node, index) if array is None else array
-        for index, array in enumerate(known)
-    ]
+def _identities(translator: Translator, node: Node) -> list[Found]:
+    return [translator.found(tensor) for tensor in node.inputs]
 
 
 @translates("Const")

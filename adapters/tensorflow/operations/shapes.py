@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.adapters.tensorflow.nodes import Node
+from lowprec.adapters.tensorflow.operations.computed_slices import computed_slice
 from lowprec.adapters.tensorflow.translator import Array, Translator, translates
 from lowprec.errors import UnsupportedError
 
@@ -136,8 +137,11 @@ def _pack(translator: Translator, node: Node) -> ir.Value | Array:
 
 
 @translates("Unpack")
-def _unpack(translator: Translator, node: Node) -> list[ir.Value]:
+def _unpack(translator: Translator, node: Node) -> list[Any]:
     axis, count = int(node.attributes.get("axis") or 0), int(node.attributes["num"])
+    known = translator.known(node, 0)
+    if known is not None:
+        return [np.take(known, number, axis) for number in range(count)]
     first = translator.emit(
         "Split",
         [translator.value(node, 0)],
@@ -150,9 +154,12 @@ def _unpack(translator: Translator, node: Node) -> list[ir.Value]:
 
 
 @translates("Split", "SplitV")
-def _split(translator: Translator, node: Node) -> list[ir.Value]:
+def _split(translator: Translator, node: Node) -> list[Any]:
     data, at = (1, 0) if node.op == "Split" else (0, 2)
     axis = int(translator.constant(node, at).reshape(()))
+    known = translator.known(node, data)
+    if known is not None and node.op == "Split":
+        return np.split(known, int(node.attributes["num_split"]), axis)
     inputs: list[ir.Value | None] = [translator.value(node, data)]
     attributes = {"axis": axis}
     count = int(node.attributes["num_split"])
@@ -195,7 +202,7 @@ def _strided_slice(translator: Translator, node: Node) -> ir.Value | Array:
     begin, end = translator.known(node, 1), translator.known(node, 2)
     strides = translator.constant(node, 3)
     if begin is None or end is None:
-        raise UnsupportedError(f"node '{node.name}' slices by computed bounds")
+        return computed_slice(translator, node, masks, strides.tolist())
     index: list[Any] = []
     for position in range(len(strides)):
         bit = 1 << position
@@ -215,7 +222,18 @@ def _strided_slice(translator: Translator, node: Node) -> ir.Value | Array:
             )
     if known is not None:
         return np.asarray(known[tuple(index)])
-    return _indexed(translator, node, index)
+    size = _known_size(translator, node, index)
+    return _indexed(translator, node, index) if size is None else size
+
+
+def _known_size(translator: Translator, node: Node, index: list[Any]) -> Array | None:
+    """Return `tf.shape(x)[axis]` where that axis is known, although others are not."""
+    source = translator.graph.nodes.get(node.inputs[0][0])
+    if source is None or source.op != "Shape" or len(index) != 1 or not isinstance(index[0], int):
+        return None
+    shape = translator.shape(source.inputs[0])
+    size = None if shape is None else shape[index[0]]
+    return None if size is None else np.asarray(size, node.attributes["T"])
 
 
 def _indexed(translator: Translator, node: Node, index: list[Any]) -> ir.Value:
