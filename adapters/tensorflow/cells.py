@@ -189,9 +189,7 @@ class Cells:
             n = factors[new[0]]
             for kept in (product for product in products if len(product) == 2):
                 pair = [factors[number] for number in kept]
-                number = next(
-                    (k for k in kept if not self._is_state(factors[k], h)), None
-                )
+                number = next((k for k in kept if not self._is_state(factors[k], h)), None)
                 if number is None or sum(self._is_state(factor, h) for factor in pair) != 1:
                     continue
                 expected = {new: 1.0, kept: 1.0, tuple(sorted((number, new[0]))): -1.0}
@@ -282,9 +280,7 @@ class Cells:
     ) -> Cell | None:
         """Return the cell of these gates where they read one source and the cell's own h."""
         h = self._before[states[0]]
-        sources = {
-            key: source for gate in gates for key, (source, _) in gate.affine.terms.items()
-        }
+        sources = {key: source for gate in gates for key, (source, _) in gate.affine.terms.items()}
         sources.pop(id(h), None)
         if len(sources) != 1:
             return None

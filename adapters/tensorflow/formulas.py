@@ -182,6 +182,11 @@ class Formulas:
     def _alone(self, factor: Factor, key: Any = None) -> Formula:
         return {(self._number(factor, key),): 1.0}
 
+    def made_here(self, value: ir.Value) -> bool:
+        """Return whether the body makes a value."""
+        node = value.producer()
+        return node is not None and node in self._nodes
+
     def _sources(self, value: ir.Value) -> list[ir.Value | None]:
         node = value.producer()
         if node is None or node not in self._nodes or node.op_type not in _READ:
@@ -401,7 +406,9 @@ def _constant(value: ir.Value | None) -> Array | None:
 _READ = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), 2),
     **dict.fromkeys(("Identity", "Neg", "Clip", "Split", "Slice", *_ACTIVATIONS), 1),
-    **{"MatMul": 1, "Where": 3, "Concat": 64},
+    "MatMul": 1,
+    "Where": 3,
+    "Concat": 64,
 }
 
 

@@ -1,11 +1,11 @@
 """A While of TensorFlow as an ONNX Loop, or as a recurrent operator where it is one.
 
-    variables of the loop            in ONNX
-    a tensor that never changes      read from outside the body
-    a counter 0, 1, 2 ...            the number of the iteration
-    a list that the body reads       a tensor from outside, from which Gather takes one entry
-    a list that the body fills       an output of the Loop that keeps an entry per iteration
-    everything else                  a state of the Loop
+variables of the loop            in ONNX
+a tensor that never changes      read from outside the body
+a counter 0, 1, 2 ...            the number of the iteration
+a list that the body reads       a tensor from outside, from which Gather takes one entry
+a list that the body fills       an output of the Loop that keeps an entry per iteration
+everything else                  a state of the Loop
 """
 
 from __future__ import annotations
@@ -100,15 +100,7 @@ class Loop:
         return counted is not None and counted is unreversed(found.items)
 
 
-def translate_loop(translator: Translator, node: Node) -> list[Any]:
-    """Return what a While makes of its variables."""
-    from lowprec.adapters.tensorflow.recurrent import recurrent_operators
-
-    loop = _opened(translator, node)
-    return recurrent_operators(loop) or _as_loop(loop)
-
-
-def _opened(translator: Translator, node: Node) -> Loop:
+def open_loop(translator: Translator, node: Node) -> Loop:
     """Translate the body of a While."""
     body = translator.graph.function(node.attributes["body"])
     condition = translator.graph.function(node.attributes["cond"])
@@ -250,19 +242,21 @@ def reversal(value: ir.Value) -> tuple[ir.Value, list[int]] | None:
     node = value.producer()
     if node is None or node.op_type != "Slice" or len(node.inputs) != 5:
         return None
-    parts = [None if v is None or v.const_value is None else v.const_value.numpy().tolist()
-             for v in node.inputs[1:]]  # fmt: skip
-    if None in parts or node.inputs[0] is None:
-        return None
+    source, *bounds = node.inputs
+    parts: list[list[int]] = []
+    for bound in bounds:
+        if bound is None or bound.const_value is None:
+            return None
+        parts.append(bound.const_value.numpy().tolist())
     starts, ends, axes, steps = parts
-    count = len(axes)
-    if starts != [-1] * count or steps != [-1] * count or ends != [-_FAR] * count:
+    backwards = [-1] * len(axes)
+    if source is None or (starts, steps, ends) != (backwards, backwards, [-_FAR] * len(axes)):
         return None
-    return node.inputs[0], axes
+    return source, axes
 
 
-def _as_loop(loop: Loop) -> list[Any]:
-    """Write the While as an ONNX Loop."""
+def as_loop(loop: Loop) -> list[Any]:
+    """Return what a While makes of its variables, written as an ONNX Loop."""
     translator, node, inner, states = loop.translator, loop.node, loop.inner, loop.states
     keeps = ir.Value(
         name=inner.unique("goes_on"), type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([])
@@ -374,7 +368,8 @@ def _padded(loop: Loop, variable: int, entries: ir.Value) -> ir.Value:
     """Return `entries` with zeros for the entries of the list that no iteration wrote."""
     translator, name = loop.translator, loop.node.name
     before = loop.outer[variable]
-    assert isinstance(before, TensorList) and before.size is not None
+    assert isinstance(before, TensorList)
+    assert before.size is not None
     graph = loop.function.graph
     written = graph.nodes[origin(graph, loop.function.outputs[variable])[0]]
     shape = graph.shapes.get(written.inputs[2])

@@ -75,20 +75,20 @@ class _Plan:
         taken = {state for cell in found for state in cell.states}
         self.copies = {k: self._cell(after[k]) for k in loop.states if k not in taken}
         self.lists = {k: self._filled(k) for k in loop.filled}
-        if not found or (self.mask is not None and not self.is_sequence(self.mask)):
+        if not found or not self._has_sound_mask():
             raise UnknownError
+
+    def _has_sound_mask(self) -> bool:
+        return self.mask is None or self.is_sequence(self.mask)
 
     def is_sequence(self, value: ir.Value) -> bool:
         """Return whether a value is the entry of a list that belongs to the iteration."""
         node = value.producer()
-        return (
-            node is not None
-            and node.op_type == "Gather"
-            and node in self.formulas._nodes
-            and any(node.inputs[1] is time for time in self.loop.time.values())
-            and node.inputs[0] is not None
-            and node.inputs[0].producer() not in self.formulas._nodes
-        )
+        if node is None or node.op_type != "Gather" or not self.formulas.made_here(value):
+            return False
+        items, index = node.inputs
+        times = list(self.loop.time.values())
+        return items is not None and not self.formulas.made_here(items) and index in times
 
     def _state(self, variable: int) -> Formula:
         """Return what an iteration makes of a state, the mask left out."""
@@ -224,8 +224,8 @@ def _sequence(loop: Loop, entry: ir.Value, always: bool) -> ir.Value:
         always: Whether it is cut even where it surely has the loop's length.
     """
     node = entry.producer()
-    assert node is not None and node.inputs[0] is not None
-    items = node.inputs[0]
+    items = None if node is None else node.inputs[0]
+    assert items is not None
     lists = [found for found in loop.outer if isinstance(found, TensorList)]
     whole = any(
         loop.runs_through(found) and _is_items(found, items) for found in lists
@@ -285,9 +285,7 @@ def _operator(
     inputs: list[ir.Value | None] = [source, weights, recurrent, bias, lengths, *starts]
     while inputs[-1] is None:
         inputs.pop()
-    first = translator.emit(
-        cell.kind, inputs, attributes, name=name, outputs=1 + len(cell.states)
-    )
+    first = translator.emit(cell.kind, inputs, attributes, name=name, outputs=1 + len(cell.states))
     producer = first.producer()
     assert producer is not None
     axes = [
@@ -296,9 +294,7 @@ def _operator(
     ]
     return [
         translator.emit("Squeeze", [value, axes[0 if number == 0 else 1]], name=f"{name}/{what}")
-        for number, (value, what) in enumerate(
-            zip(producer.outputs, ("y", "h", "c"), strict=False)
-        )
+        for number, (value, what) in enumerate(zip(producer.outputs, ("y", "h", "c"), strict=False))
     ]
 
 

@@ -8,15 +8,17 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.adapters.tensorflow.lists import Lists
-from lowprec.adapters.tensorflow.loops import translate_loop
+from lowprec.adapters.tensorflow.loops import as_loop, open_loop
 from lowprec.adapters.tensorflow.nodes import Function, Node
+from lowprec.adapters.tensorflow.recurrent import recurrent_operators
 from lowprec.adapters.tensorflow.translator import Found, Translator, translates
 from lowprec.errors import UnsupportedError
 
 
 @translates("While", "StatelessWhile")
 def _while(translator: Translator, node: Node) -> list[Any]:
-    return translate_loop(translator, node)
+    loop = open_loop(translator, node)
+    return recurrent_operators(loop) or as_loop(loop)
 
 
 @translates("If", "StatelessIf")
@@ -102,6 +104,7 @@ def _branch(translator: Translator, node: Node, function: Function, name: str) -
 def _tensor(translator: Translator, node: Node, found: Found) -> ir.Value:
     if isinstance(found, Lists):
         raise UnsupportedError(
-            f"node '{node.name}' ({node.op}) returns a list of tensors from a branch; stack it there"
+            f"node '{node.name}' ({node.op}) returns a list of tensors from a branch; stack it "
+            "there"
         )
     return translator.as_value(found, f"{node.name}/result")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
 from lowprec.adapters.tensorflow.nodes import Node
-from lowprec.adapters.tensorflow.translator import Array, Translator, translates
+from lowprec.adapters.tensorflow.translator import Found, Translator, translates
 
 
 @translates("PartitionedCall", "StatefulPartitionedCall")
-def _call(translator: Translator, node: Node) -> list[ir.Value | Array]:
+def _call(translator: Translator, node: Node) -> list[Found]:
     return translator.call(node, translator.graph.function(node.attributes["f"]))

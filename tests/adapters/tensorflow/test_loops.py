@@ -216,9 +216,7 @@ def test_a_loop_over_an_open_length() -> None:
             total = total * 0.5 + x[i]
             return i + 1, total, made.write(i, tf.sin(total))
 
-        _, total, made = tf.while_loop(
-            lambda i, *_: i < size, body, (0, tf.zeros([3]), made)
-        )
+        _, total, made = tf.while_loop(lambda i, *_: i < size, body, (0, tf.zeros([3]), made))
         return total, made.stack()
 
     assert compare(traced(running, ROWS), [[numbers(n, 3)] for n in (1, 4)]) == {"Loop": 1}
@@ -294,9 +292,7 @@ def test_a_branch_that_is_known_is_taken() -> None:
 
 def test_calls_that_hold_loops() -> None:
     """Keras 2 put the loop of a layer into a function called standard_lstm."""
-    kernel, recurrent, bias = (
-        tf.Variable(numbers(*shape)) for shape in ((3, 8), (2, 8), (8,))
-    )
+    kernel, recurrent, bias = (tf.Variable(numbers(*shape)) for shape in ((3, 8), (2, 8), (8,)))
 
     @tf.function(autograph=False)
     def standard_lstm(x: Any, h: Any, c: Any) -> Any:
