@@ -10,6 +10,7 @@ from lowprec.adapters.tensorflow.binding import Binding
 from lowprec.adapters.tensorflow.capture import captured, shapes_of
 from lowprec.adapters.tensorflow.data import OpenedData, first_argument
 from lowprec.adapters.tensorflow.keras_source import is_built, source_of_keras
+from lowprec.adapters.tensorflow.layer_names import name_after_layers
 from lowprec.hookspecs import Captured, CapturedParts
 
 
@@ -42,4 +43,8 @@ def capture_keras(
         arguments=called.arguments,
         returned=called.outputs,
     )
-    return captured(source, binding, model, data=data, samples=samples)
+    made = captured(source, binding, model, data=data, samples=samples)
+    parts = made.parts.values() if isinstance(made, CapturedParts) else [made]
+    for part in parts:
+        name_after_layers(part.graph, model, source.function)
+    return made
