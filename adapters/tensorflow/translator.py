@@ -195,6 +195,9 @@ class Translator:
             for index, value in enumerate(values):
                 if not self.has((node.name, index)):
                     self.give((node.name, index), value)
+                shape = self.graph.shapes.get((node.name, index))
+                if isinstance(value, ir.Value) and value.shape is None and shape is not None:
+                    value.shape = ir.Shape(shape)
 
     def call(self, node: Node, function: Function, first: int = 0) -> list[Found]:
         """Return what `function` makes of the inputs of `node`, its nodes in place of the call.

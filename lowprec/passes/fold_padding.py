@@ -34,7 +34,7 @@ def fold_padding(model: ir.Model) -> bool:
         rank = rank_of(conv.inputs[1])
         if pad is None or rank is None or sole_consumer(pad.outputs[0]) is not conv:
             continue
-        added = _spatial_zeros(pad, rank)
+        added = spatial_zeros(pad, rank)
         if added is None:
             continue
         spatial = rank - 2
@@ -48,7 +48,7 @@ def fold_padding(model: ir.Model) -> bool:
     return changed
 
 
-def _spatial_zeros(pad: ir.Node, rank: int) -> list[int] | None:
+def spatial_zeros(pad: ir.Node, rank: int) -> list[int] | None:
     """Return how many zeros `pad` adds: beginnings of the spatial axes, then their ends."""
     if not is_operator(pad, "Pad") or pad.attributes.get_string("mode", "constant") != "constant":
         return None

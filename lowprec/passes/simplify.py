@@ -24,6 +24,7 @@ from lowprec.passes.fold_affine import fold_affine
 from lowprec.passes.fold_batch_norm import fold_batch_norm
 from lowprec.passes.fold_constants import fold_constants
 from lowprec.passes.fold_padding import fold_padding
+from lowprec.passes.fold_pool_padding import fold_pool_padding
 from lowprec.passes.inline_branches import fold_branches
 from lowprec.passes.recover_gelu import recover_gelu
 from lowprec.passes.recover_hard_sigmoid import recover_hard_sigmoid
@@ -75,6 +76,7 @@ PASSES: tuple[Callable[[ir.Model], bool], ...] = (
     recover_hard_sigmoid,
     recover_hard_swish,
     fold_padding,
+    fold_pool_padding,
     fold_batch_norm,
     fold_affine,
     extend_batch_norm,

@@ -12,6 +12,7 @@ from lowprec.passes.fold_affine import fold_affine
 from lowprec.passes.fold_batch_norm import fold_batch_norm
 from lowprec.passes.fold_constants import fold_constants
 from lowprec.passes.fold_padding import fold_padding
+from lowprec.passes.fold_pool_padding import fold_pool_padding
 from lowprec.passes.matching import constant_array
 from lowprec.passes.remove_identity import remove_identity
 
@@ -326,3 +327,48 @@ def test_other_padding_is_left_alone(pad: str, pads: list[int]) -> None:
         f"m (float[N,3,6,7] x) => (float[M,2,H,W] y) {{ q = {pad} y = Conv(q, w) }}", constants
     )
     assert not fold_padding(model)
+
+
+_PADS = {"p": np.array([0, 0, 1, 0, 0, 0, 1, 2], np.int64)}
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "r = Relu(x) q = Pad(r, p) y = MaxPool<kernel_shape=[2,3], strides=[2,2]>(q)",
+        "q = Pad(x, p) y = AveragePool<kernel_shape=[2,3], strides=[2,2]>(q)",
+        "q = Pad(x, p) y = AveragePool<kernel_shape=[2,3], pads=[0,1,0,0], count_include_pad=1>(q)",
+    ],
+)
+def test_a_pool_pads_itself(nodes: str) -> None:
+    text = f"m (float[1,3,6,7] x) => (float[1,3,H,W] y) {{ {nodes} }}"
+    model, before = build(text, _PADS), build(text, _PADS)
+    assert fold_pool_padding(model)
+    simplify(model)
+    assert "Pad" not in operators(model)
+    assert_same_outputs(before, model, {"x": floats(1, 3, 6, 7)})
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "q = Pad(x, p) y = MaxPool<kernel_shape=[2,3]>(q)",  # zeros would win
+        "r = Relu(x) q = Pad(r, p) y = MaxPool<kernel_shape=[2,2]>(q)",  # as wide as the kernel
+        "q = Pad(x, p) y = AveragePool<kernel_shape=[2,3], pads=[0,1,0,0]>(q)",  # counts differ
+        "q = Pad(x, p) y = AveragePool<kernel_shape=[2,3], ceil_mode=1, strides=[2,2]>(q)",
+    ],
+)
+def test_a_pool_that_would_give_something_else_is_left_alone(nodes: str) -> None:
+    model = build(f"m (float[1,3,6,7] x) => (float[1,3,H,W] y) {{ {nodes} }}", _PADS)
+    assert not fold_pool_padding(model)
+
+
+def test_times_one_is_nothing() -> None:
+    model = build(
+        "m (float[2,3] x) => (float[2,3] y) { a = Mul(one, x) b = Div(a, one) c = Mul(b, two)"
+        " d = Mul(c, row) y = Relu(d) }",
+        {"one": np.float32(1), "two": np.float32(2), "row": np.ones((1, 3), np.float32)},
+    )
+    assert remove_identity(model)
+    assert operators(model) == ["Mul", "Mul", "Relu"]
+    assert_same_outputs(model, model, {"x": floats(2, 3)})

@@ -74,6 +74,12 @@ def _reshape(translator: Translator, node: Node) -> ir.Value | Array:
     known, shape = translator.known(node, 0), translator.known(node, 1)
     if known is not None and shape is not None:
         return known.reshape(shape)
+    made = None if shape is not None else translator.shape((node.name, 0))
+    if made is not None and made.count(None) <= 1 and 0 not in made:
+        # What is computed is one size at most, which the others leave: no arithmetic on shapes.
+        target = [-1 if size is None else size for size in made]
+        inputs = [translator.value(node, 0), vector(translator, target, f"{node.name}/sizes")]
+        return translator.emit("Reshape", inputs, name=node.name)
     inputs = [translator.value(node, 0), sizes(translator, node, 1)]
     return translator.emit("Reshape", inputs, {"allowzero": 1}, name=node.name)
 
