@@ -53,6 +53,16 @@ def lowprec_capture(
 
 
 @hookimpl
+def lowprec_rebuild(quantized: object, captured: Captured | CapturedParts) -> object | None:
+    """Return what the original was: a keras.Model."""
+    if captured.kind != KIND or isinstance(captured, CapturedParts):
+        return None
+    from lowprec.adapters.tensorflow.returned import returned
+
+    return returned(quantized, captured)  # type: ignore[arg-type]
+
+
+@hookimpl
 def lowprec_batches(
     data: object, captured: Captured
 ) -> Iterable[dict[str, NDArray[np.generic]]] | None:

@@ -4,7 +4,7 @@ Importing this package imports TensorFlow, and registers the operator and the Ke
 saved models hold. The plugin is `lowprec.adapters.tensorflow_hooks`, which imports neither.
 """
 
-from lowprec.adapters.tensorflow import operator as _operator  # noqa: F401 (registers)
 from lowprec.adapters.tensorflow.given import graph, saved_model
+from lowprec.adapters.tensorflow.keras_model import CompiledModel, QuantizedModel, load
 
-__all__ = ["graph", "saved_model"]
+__all__ = ["CompiledModel", "QuantizedModel", "graph", "load", "saved_model"]

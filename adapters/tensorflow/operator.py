@@ -61,21 +61,25 @@ def run(
     ]
     model = tf.convert_to_tensor(model, tf.uint8)
     types = [tf.as_dtype(spec.dtype) for spec in makes]
-    if tf.executing_eagerly():
-        attributes = (
-            *("Tin", tuple(tensor.dtype.as_datatype_enum for tensor in given)),
-            *("Tout", tuple(dtype.as_datatype_enum for dtype in types)),
-            *("signature", signature, "keep", False),
-        )
-        results: list[tf.Tensor] = execute.execute(
+    eager = tf.executing_eagerly()
+    attributes = (
+        *("Tin", tuple(tensor.dtype.as_datatype_enum for tensor in given)),
+        *("Tout", tuple(dtype.as_datatype_enum for dtype in types)),
+        *("signature", signature, "keep", not eager),
+    )
+    results: list[tf.Tensor]
+    if eager:
+        results = execute.execute(
             NAME.encode(), len(types), [*given, model], attributes, context.context(), name
         )
-        if execute.must_record_gradient():
-            execute.record_gradient(NAME, [*given, model], attributes, results)
+    else:
+        results = op_def_library.apply_op(
+            NAME, name=name, args=given, model=model, Tout=types, signature=signature, keep=True
+        )
+    if execute.must_record_gradient():
+        execute.record_gradient(NAME, [*given, model], attributes, results)
+    if eager:
         return results
-    results = op_def_library.apply_op(
-        NAME, name=name, args=given, model=model, Tout=types, signature=signature, keep=True
-    )
     shapes = signatures.output_shapes(
         shapes_in(signature),
         [None if t.shape.rank is None else t.shape.as_list() for t in given],

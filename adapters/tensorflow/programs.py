@@ -149,7 +149,7 @@ class Program:
 
 def signature_of(content: Bytes | bytes, compiled: CompiledModel) -> str:
     """Return what finds `compiled` again: the digest of its bytes, and its inputs and outputs."""
-    return f"{_digest(content)} {signatures.written(compiled.inputs, compiled.outputs)}"
+    return f"{digest_of(content)} {signatures.written(compiled.inputs, compiled.outputs)}"
 
 
 def shapes_in(signature: str) -> str:
@@ -175,7 +175,7 @@ def program_of(content: Bytes) -> Program:
     Raises:
         ModelError: they are not a usable model.
     """
-    digest = _digest(content)
+    digest = digest_of(content)
     for signature, program in list(_programs.items()):
         if signature.partition(" ")[0] == digest:
             return program
@@ -193,7 +193,7 @@ def program_for(content: Bytes, signature: str) -> Program:
     if program is not None and program.is_in(content):
         return program
     with _lock:
-        if _digest(content) != signature.partition(" ")[0]:
+        if digest_of(content) != signature.partition(" ")[0]:
             raise InputError(
                 "the model's bytes are not those that the graph was made with; save it again"
             )
@@ -235,6 +235,7 @@ def _use(program: Program) -> None:
             _recent.popitem(last=False)
 
 
-def _digest(content: Bytes | bytes) -> str:
+def digest_of(content: Bytes | bytes) -> str:
+    """Return the digest of a model's bytes."""
     data = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
     return hashlib.blake2b(data, digest_size=16).hexdigest()

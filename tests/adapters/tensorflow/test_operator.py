@@ -197,13 +197,13 @@ def test_errors_are_statuses_with_our_message(
     inputs: list[np.ndarray], content: bytes, message: str
 ) -> None:
     text = programs.shapes_in(DENSE_SIGNATURE)
-    signed = f"{programs._digest(content)} {text}"
+    signed = f"{programs.digest_of(content)} {text}"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         operator.run(inputs, tensor_of(content), signed)
 
 
 def test_other_outputs_than_the_signature_says_are_refused() -> None:
-    digest = programs._digest(DENSE)
+    digest = programs.digest_of(DENSE)
     with pytest.raises(tf.errors.InvalidArgumentError, match="other inputs and outputs"):
         operator.run([rows(1)], tensor_of(DENSE), f"{digest} float32[2;6] -> float32[2;4]")
 
@@ -220,6 +220,16 @@ def test_a_gradient_is_refused() -> None:
         y = operator.run([x], tensor_of(DENSE), DENSE_SIGNATURE)[0]
     with pytest.raises(lowprec.LowprecError, match="no gradient"):
         tape.gradient(y, x)
+
+    @tf.function
+    def traced(x: tf.Tensor) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = operator.run([x], tensor_of(DENSE), DENSE_SIGNATURE)[0]
+        return tape.gradient(y, x)
+
+    with pytest.raises(lowprec.LowprecError, match="no gradient"):
+        traced(x)
 
 
 def test_xla_refuses_it_by_name() -> None:

@@ -1,0 +1,318 @@
+"""What quantize(), load() and compile() return for Keras: a registered keras.Model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+import lowprec
+from lowprec.adapters.tensorflow import programs
+from lowprec.adapters.tensorflow import signature as signatures
+from lowprec.adapters.tensorflow.binding import KEY, Binding
+from lowprec.adapters.tensorflow.content import binding_in, content_of
+from lowprec.adapters.tensorflow.keras_layer import Run
+from lowprec.adapters.tensorflow.structure import packed
+from lowprec.errors import ModelError, OutputError, UnsupportedError
+from lowprec.hookspecs import Captured
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import ArrayLike, NDArray
+
+    from lowprec.config import Config
+    from lowprec.engine import Explanation, StepTime
+    from lowprec.models import NodeArg
+    from lowprec.report import Report
+
+LAYER = "lowprec_run"
+
+_NO_TRAINING = "a lowprec model is for inference; train the original and quantise it again"
+
+
+@keras.saving.register_keras_serializable(package="lowprec")
+class CompiledModel(keras.Model):  # type: ignore[misc]
+    """A captured Keras model on the engine: called like the original, for inference only.
+
+    A Functional model of one layer whose only weight is the bytes of its ONNX file: Keras saves,
+    loads, exports and copies it, and puts it into other models, like any other.
+    """
+
+    def __init__(
+        self, binding: Mapping[str, Any], signature: str, size: int, name: str | None = None
+    ) -> None:
+        """Make the model without its bytes: from a configuration, as Keras does.
+
+        Args:
+            binding: How the original is called, from `Binding.to_dict`.
+            signature: From `programs.signature_of`.
+            size: Of the ONNX file in bytes.
+            name: Of the model; None for the original's.
+
+        Raises:
+            ModelError: an argument is damaged.
+        """
+        call = Binding.from_dict(binding)
+        takes, _ = signatures.read(programs.shapes_in(str(signature)))
+        if len(takes) != len(call.inputs):
+            raise ModelError("the description of the model's call is damaged; save the model again")
+        tensors = [
+            keras.Input(batch_shape=shape, dtype=spec.dtype.name, name=_keras_name(key))
+            for key, shape, spec in zip(_keys(call), call.shapes, takes, strict=True)
+        ]
+        layer = Run(signature, size, call.results, name=LAYER)
+        super().__init__(
+            inputs=packed(call.arguments, tensors),
+            outputs=packed(call.returned, layer(tensors)),
+            name=name or call.name,
+            trainable=False,
+        )
+        self.output_names = list(call.outputs)
+        self._call = call
+
+    def get_config(self) -> dict[str, Any]:
+        """Return all but the bytes, which are a weight."""
+        layer = self._run_layer.get_config()
+        return {
+            "name": self.name,
+            "binding": self._call.to_dict(),
+            "signature": layer["signature"],
+            "size": layer["size"],
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> CompiledModel:
+        """Return the model that `get_config` described, without its bytes."""
+        return cls(**config)
+
+    @property
+    def _run_layer(self) -> Run:
+        layer = self.get_layer(LAYER)
+        assert isinstance(layer, Run)
+        return layer
+
+    @property
+    def _compiled(self) -> Any:
+        return self._run_layer.program.compiled
+
+    # ---- As Keras models, but for training ----
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: the model is for inference.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(_NO_TRAINING)
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: the model is for inference.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(_NO_TRAINING)
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: Keras's own quantisation is of float layers.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(
+            "the model is one of lowprec already; quantise the original: lowprec.quantize(model, "
+            "data)"
+        )
+
+    def save(
+        self,
+        filepath: str | os.PathLike[str],
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the model to one file.
+
+        Args:
+            filepath: `.onnx`: the ONNX file, atomically; `lowprec.load` needs no TensorFlow to run
+                it, and a quantised model's is in QDQ form. `.keras`: Keras's own format;
+                `keras.models.load_model` reads it after `import lowprec.adapters.tensorflow`.
+            overwrite: False to refuse to replace a file.
+            zipped: As Keras has it.
+            **kwargs: As Keras has them.
+
+        Raises:
+            OutputError: the .onnx file cannot be written, or is there; an old file is unharmed.
+        """
+        if os.fspath(filepath).endswith(".onnx"):
+            from lowprec.atomic import write_atomically
+
+            if not overwrite and os.path.exists(filepath):
+                raise OutputError(f"'{os.fspath(filepath)}' is there; overwrite=True replaces it")
+            write_atomically(filepath, self._run_layer.content)
+            return
+        super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+
+    # ---- As what quantize() and compile() return for ONNX ----
+
+    def run(
+        self,
+        feeds: Mapping[str, ArrayLike] | Sequence[str] | None,
+        named_feeds: Mapping[str, ArrayLike] | None = None,
+        /,
+        *,
+        out: Sequence[NDArray[Any]] | None = None,
+    ) -> list[NDArray[Any]]:
+        """Return the outputs in order for a dict of arrays by input name; TensorFlow has no part.
+
+        onnxruntime's form `run(output_names, feeds)` works too; None names all outputs.
+
+        Args:
+            feeds: Every input by name; arrays that are C-contiguous are read where they are.
+            named_feeds: The same in onnxruntime's form.
+            out: One array per output, in order, which the engine writes into and returns.
+
+        Raises:
+            InputError: a name, dtype, rank or size does not fit the model, or an array of `out`
+                does not fit its output.
+        """
+        result: list[NDArray[Any]] = self._compiled.run(feeds, named_feeds, out=out)
+        return result
+
+    def get_inputs(self) -> list[NodeArg]:
+        """Return name, dtype and shape of each input; `inputs` is Keras's own."""
+        found: list[NodeArg] = self._compiled.get_inputs()
+        return found
+
+    def get_outputs(self) -> list[NodeArg]:
+        """Return name, dtype and shape of each output; `outputs` is Keras's own."""
+        found: list[NodeArg] = self._compiled.get_outputs()
+        return found
+
+    def explain(self) -> Explanation:
+        """Return the steps of the most recent run: operator, kernel, ISA, why better ones refused.
+
+        Raises:
+            LowprecError: nothing has run yet; kernels are chosen for concrete shapes.
+        """
+        found: Explanation = self._compiled.explain()
+        return found
+
+    def profile(self, feeds: Mapping[str, ArrayLike], *, repeats: int = 10) -> list[StepTime]:
+        """Return the median time of each step over `repeats` runs, for arrays by input name."""
+        found: list[StepTime] = self._compiled.profile(feeds, repeats=repeats)
+        return found
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Return the model as an onnx.ModelProto, as `save("m.onnx")` writes it."""
+        from lowprec.adapters.tensorflow.content import proto_of
+
+        return proto_of(self._run_layer.content)
+
+
+@keras.saving.register_keras_serializable(package="lowprec")
+class QuantizedModel(CompiledModel):
+    """A quantised Keras model with its report."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the model was quantised with."""
+        found: Config = self._compiled.config
+        return found
+
+    @property
+    def report(self) -> Report:
+        """Per layer: precision, range, error and why; for the whole: agreement, size, speed."""
+        found: Report = self._compiled.report
+        return found
+
+
+def model_of(compiled: lowprec.CompiledModel, captured: Captured) -> CompiledModel:
+    """Return a compiled or quantised model as a Keras model that is called like the original.
+
+    Raises:
+        UnsupportedError: its weights exceed what one ONNX file can hold.
+    """
+    binding = captured.binding[KEY]
+    assert isinstance(binding, Binding)
+    made = _made(content_of(compiled, captured), binding, compiled)
+    if isinstance(captured.source, keras.Model):
+        _carry(captured.source, made)
+    return made
+
+
+def load(path: str | os.PathLike[str]) -> CompiledModel:
+    """Return the model in an .onnx file as a Keras model.
+
+    Args:
+        path: Written by `save` of a Keras model: the model is called like the original, and has the
+            bits, configuration and report that it had.
+
+    Raises:
+        ModelError: the file is missing or is not a usable ONNX model, or was not a Keras model.
+    """
+    from lowprec.graph.read import read_proto
+
+    content = read_proto(path).SerializeToString(deterministic=True)
+    binding = binding_in(content)
+    if binding is None or binding.form != "keras":
+        raise ModelError(
+            f"'{os.fspath(path)}' does not say how a Keras model calls it; lowprec.load runs it on "
+            "NumPy arrays"
+        )
+    from lowprec.adapters.tensorflow.content import compiled_from
+
+    return _made(content, binding, compiled_from(content))
+
+
+def _made(content: bytes, binding: Binding, compiled: lowprec.CompiledModel) -> CompiledModel:
+    kind = QuantizedModel if isinstance(compiled, lowprec.QuantizedModel) else CompiledModel
+    made = kind(binding.to_dict(), programs.signature_of(content, compiled), len(content))
+    made._run_layer.fill(content, compiled)
+    return made
+
+
+def _carry(original: keras.Model, made: CompiledModel) -> None:
+    """Compile `made` for evaluation with copies of the original's loss and metrics."""
+    if not original.compiled:
+        return
+    settings = getattr(original, "_compile_config", None)
+    config = dict(settings.config) if settings is not None else {}
+    made.compile(
+        loss=_copied(config.get("loss")),
+        loss_weights=config.get("loss_weights"),
+        metrics=_copied(config.get("metrics")),
+        weighted_metrics=_copied(config.get("weighted_metrics")),
+        run_eagerly=bool(config.get("run_eagerly", False)),
+        steps_per_execution=config.get("steps_per_execution", 1),
+        jit_compile=False,
+    )
+
+
+def _copied(nested: Any) -> Any:
+    """Return losses and metrics without their state: names and functions are as they were."""
+
+    def one(item: Any) -> Any:
+        if isinstance(item, (keras.metrics.Metric, keras.losses.Loss)):
+            return type(item).from_config(item.get_config())
+        return item
+
+    return tf.nest.map_structure(one, nested)
+
+
+def _keys(call: Binding) -> list[str]:
+    """Return names for Keras's inputs: it wants those of a dict to be its keys."""
+    names = list(call.inputs)
+    arguments = call.arguments
+    if isinstance(arguments, dict) and "dict" in arguments:
+        for key, leaf in arguments["dict"].items():
+            if isinstance(leaf, int):
+                names[leaf] = key
+    return names
+
+
+def _keras_name(name: str) -> str:
+    return name.replace("/", "_")
