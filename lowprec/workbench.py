@@ -208,7 +208,8 @@ class Workbench:
         )
         outcomes = list(prepared.outcomes)
         if not result.note:
-            outcomes += refine(prepared.hub, result, feeds, ends)
+            every = islice(self.feeds or (), config.calibration.samples)
+            outcomes += refine(prepared.hub, result, every, ends)
         report = Report(
             model=self.name,
             config=config.to_dict(),

@@ -10,8 +10,10 @@ from small_models import build
 
 from lowprec.config import Config
 from lowprec.quantization import refine
+from lowprec.quantization.algorithms import sequence
 from lowprec.quantization.algorithms.correct_bias import mean_errors
 from lowprec.quantization.algorithms.integer_layers import find_integer_layers
+from lowprec.quantization.algorithms.outcome import Outcome
 
 rng = np.random.default_rng(3)
 ON = Config.of({"algorithms": {"bias_correction": True}, **IN_INT8})
@@ -118,3 +120,31 @@ def test_auto_leaves_products_and_large_models_alone_and_false_all() -> None:
     assert refine(hub, result, FEEDS[:8], off) == []
     result.total_macs = 10**10
     assert refine(hub, result, FEEDS[:8], auto) == []
+
+
+def test_it_learns_from_more_feeds_than_those_that_judge(monkeypatch) -> None:
+    seen: list[list[float]] = []
+
+    def spy(hub: ir.Model, quantized: ir.Model, feeds: list, config: Config) -> Outcome:
+        seen.append([float(feed["x"][0, 0, 0, 0]) for feed in feeds])
+        return Outcome("bias_correction", 0, None, "")
+
+    monkeypatch.setattr(sequence, "correct_bias", spy)
+    hub = network()
+    feeds = [{"x": np.full((2, 3, 12, 12), n, np.float32)} for n in range(30)]
+    result = quantized(hub, FEEDS[:8], ON)
+    refine(hub, result, feeds, ON)
+    refine(hub, result, feeds[:6], ON)  # too few to keep some for judging
+    result.total_macs = 10**10
+    refine(hub, result, feeds, ON)  # wanted of a large model: it takes its time as it is
+    assert seen == [[*range(4, 20)], [*range(6)], [*range(4, 8)]]
+
+
+def test_large_batches_are_cut_before_more_of_them_are_read() -> None:
+    text = "m (float[n,4] x) => (float[n,4] y) { y = Relu(x) }"
+    batches = [{"x": np.full((8, 4), n, np.float32)} for n in range(30)]
+    read = iter(batches)
+    given = [next(read) for _ in range(8)]
+    cut = sequence._more_samples(build(text), given, read)
+    assert [float(feed["x"][0, 0]) for feed in cut] == [*range(8), *range(8), *range(4)]
+    assert next(read) is batches[8]
