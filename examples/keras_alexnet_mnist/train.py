@@ -71,7 +71,10 @@ def freeze(model: keras.Model, path: Path) -> None:
 
     spec = tf.TensorSpec([None, 28, 28, 1], tf.float32, name="image")
     function = convert_variables_to_constants_v2(tf.function(call).get_concrete_function(spec))
-    path.write_bytes(function.graph.as_graph_def().SerializeToString())
+    graph = tf.compat.v1.GraphDef()
+    nodes = function.graph.as_graph_def().node
+    graph.node.extend(node for node in nodes if node.name not in ("Identity", "NoOp"))  # returns
+    path.write_bytes(graph.SerializeToString())
 
 
 def main(arguments: list[str] | None = None) -> None:
