@@ -172,9 +172,10 @@ def _pair(item: Any, number: int) -> tuple[Any, Any]:
 
 def _run(model: Any, inputs: Any) -> list[Array]:
     """Return the model's outputs in order."""
-    if not (hasattr(model, "run") and hasattr(model, "inputs")):
+    is_keras = hasattr(model, "predict_on_batch")  # lowprec's own, too: `inputs` is Keras's there
+    if is_keras or not (hasattr(model, "run") and hasattr(model, "inputs")):
         parts = inputs if isinstance(inputs, tuple) else (inputs,)
-        if hasattr(model, "predict_on_batch"):  # Keras: several inputs are one argument
+        if is_keras:  # several inputs are one argument
             results = model.predict_on_batch(list(inputs) if len(parts) > 1 else inputs)
         else:
             results = model(**inputs) if isinstance(inputs, Mapping) else model(*parts)
