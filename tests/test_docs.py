@@ -76,6 +76,8 @@ def test_public_names_exist(page):
     assert unknown == []
 
 
+# Keras's own, when it saves.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("page", EXAMPLE_PAGES, ids=lambda page: page.name)
 def test_python_examples_run(page, tmp_path, monkeypatch):
     """An example may use a file model.onnx with an input x (N, 4); one that needs more says so."""
