@@ -16,6 +16,8 @@ class Outputs:
 def register(
     libraries: list[str],
     dtypes: dict[int, np.dtype[Any]],
-    open_kernel: Callable[[str, bool], Callable[[list[NDArray[Any]], Outputs], None]],
+    open_kernel: Callable[
+        [str, bool], Callable[[list[NDArray[Any]], NDArray[np.uint8], int, Outputs], None]
+    ],
     explained: Callable[[BaseException], tuple[int, str]],
 ) -> str | None: ...

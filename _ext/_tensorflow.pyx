@@ -47,7 +47,7 @@ cdef extern from "tensorflow/python_objects.h" namespace "lp::tensorflow" nogil:
     void release_later(void*)
     void release_now()
 
-cdef object _open = None  # (signature, keep) -> function(arrays, outputs) -> arrays
+cdef object _open = None  # (signature, keep) -> function(arrays, model, address, outputs)
 cdef object _explained = None  # exception -> (TF_Code, message)
 cdef dict _descr_of = {}  # TF_DataType -> dtype
 cdef dict _code_of = {}
@@ -62,8 +62,7 @@ def register(list libraries, dict dtypes, open_kernel, explained):
         libraries: Paths of TensorFlow's libraries; those that are not loaded are passed over.
         dtypes: NumPy's dtype by TensorFlow's number of it.
         open_kernel: Called as open_kernel(signature, keep) when a kernel runs first; returns a
-            function of the list of inputs, the last of which is the model, and of an `Outputs`,
-            that returns the list of outputs.
+            function of the inputs, the model, its address, and the `Outputs`, which it fills.
         explained: Called with an exception, returns TensorFlow's error code and a message.
 
     Returns:
@@ -124,10 +123,14 @@ cdef class Outputs:
 
     cdef Context* context  # NULL once the computation is over
 
-    def allocate(self, int index, tuple shape, dtype):
-        """Return an array over output `index`'s new memory, to be filled."""
+    cdef int _check(self) except -1:
         if self.context is NULL:
             raise RuntimeError("the computation is over")
+        return 0
+
+    def allocate(self, int index, tuple shape, dtype):
+        """Return an array over output `index`'s new memory, to be filled."""
+        self._check()
         cdef vector[int64_t] extents
         cdef string error
         cdef size_t size = dtype.itemsize
@@ -142,10 +145,12 @@ cdef class Outputs:
 
     def count(self):
         """Return how many outputs are expected."""
+        self._check()
         return output_count(self.context)
 
     def dtype(self, int index):
         """Return what dtype is expected of output `index`."""
+        self._check()
         return _descr_of[output_dtype(self.context, index)]
 
 
@@ -190,4 +195,5 @@ cdef object _compute(Kernel* kernel, Context* context, Outputs outputs):
             Py_INCREF(run)
             kernel.state = <void*> <PyObject*> run
     run = <object> <PyObject*> kernel.state
-    run(arrays, outputs)
+    cdef cnp.ndarray model = arrays.pop()
+    run(arrays, model, <size_t> cnp.PyArray_DATA(model), outputs)

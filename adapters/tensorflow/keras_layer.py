@@ -75,15 +75,18 @@ class Run(keras.layers.Layer):  # type: ignore[misc]
             InputError: the weights are others, or none were loaded.
             ModelError: the bytes are not a usable model.
         """
-        content = self._view()
-        if self._program is None or not self._program.is_in(content):
+        return self._program_of(self._view())
+
+    def _program_of(self, content: Bytes) -> Program:
+        program = self._program
+        if program is None or not program.is_in(content, content.__array_interface__["data"][0]):
             if not content.any():  # as Keras makes weights
                 raise InputError(
                     "the model has no weights yet; give it those of the original: "
                     "q.set_weights(original.get_weights()), or load_weights(path)"
                 )
-            self._program = programs.program_for(content, self._signature)
-        return self._program
+            program = self._program = programs.program_for(content, self._signature)
+        return program
 
     @property
     def content(self) -> bytes:
@@ -92,17 +95,17 @@ class Run(keras.layers.Layer):  # type: ignore[misc]
 
     def _view(self) -> Bytes:
         """Return the bytes where TensorFlow holds them."""
-        tensor = tf.convert_to_tensor(self._content.value)
-        view: NDArray[np.uint8] = np.asarray(memoryview(tensor))
-        return view
+        return _bytes_of(tf.convert_to_tensor(self._content.value))
 
     def call(self, inputs: Any, training: Any = None) -> list[tf.Tensor]:
         """Return the outputs; `training` makes no difference, a model on the engine is fixed."""
+        model = tf.convert_to_tensor(self._content.value)
         if tf.executing_eagerly():
-            _ = self.program  # held as long as the layer is
-        results = operator.run(inputs, self._content.value, self._signature)
+            self._program_of(_bytes_of(model))  # held as long as the layer is
+            return operator.run(inputs, model, self._signature)
+        results = operator.run(inputs, model, self._signature)
         for result, shape in zip(results, self._results, strict=True):
-            if shape is not None and not hasattr(result, "numpy"):
+            if shape is not None:
                 result.set_shape(shape)
         return results
 
@@ -148,3 +151,8 @@ class Run(keras.layers.Layer):  # type: ignore[misc]
             "size": int(self._content.shape[0]),
             "results": [None if shape is None else list(shape) for shape in self._results],
         }
+
+
+def _bytes_of(tensor: tf.Tensor) -> Bytes:
+    view: NDArray[np.uint8] = np.asarray(memoryview(tensor))
+    return view

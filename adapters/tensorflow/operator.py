@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from glob import glob
 from typing import Any
 
@@ -53,31 +55,34 @@ def run(
         InputError: there are too few or too many inputs.
         tf.errors.InvalidArgumentError: an input or the bytes do not fit; eagerly.
     """
-    takes, makes = signatures.read(shapes_in(signature))
-    if len(inputs) != len(takes):
-        raise InputError(f"the model takes {len(takes)} inputs, {len(inputs)} were given")
-    given = [
-        tf.convert_to_tensor(value, spec.dtype) for value, spec in zip(inputs, takes, strict=True)
-    ]
-    model = tf.convert_to_tensor(model, tf.uint8)
-    types = [tf.as_dtype(spec.dtype) for spec in makes]
+    call = _call(signature)
+    if len(inputs) != len(call.takes):
+        raise InputError(f"the model takes {len(call.takes)} inputs, {len(inputs)} were given")
+    given = [_tensor(value, dtype) for value, dtype in zip(inputs, call.takes, strict=True)]
+    model = _tensor(model, tf.uint8)
     eager = tf.executing_eagerly()
-    attributes = (
-        *("Tin", tuple(tensor.dtype.as_datatype_enum for tensor in given)),
-        *("Tout", tuple(dtype.as_datatype_enum for dtype in types)),
-        *("signature", signature, "keep", not eager),
-    )
     results: list[tf.Tensor]
     if eager:
         results = execute.execute(
-            NAME.encode(), len(types), [*given, model], attributes, context.context(), name
+            NAME.encode(),
+            len(call.makes),
+            [*given, model],
+            call.attributes,
+            context.context(),
+            name,
         )
     else:
         results = op_def_library.apply_op(
-            NAME, name=name, args=given, model=model, Tout=types, signature=signature, keep=True
+            NAME,
+            name=name,
+            args=given,
+            model=model,
+            Tout=call.makes,
+            signature=signature,
+            keep=True,
         )
     if execute.must_record_gradient():
-        execute.record_gradient(NAME, [*given, model], attributes, results)
+        execute.record_gradient(NAME, [*given, model], call.attributes, results)
     if eager:
         return results
     shapes = signatures.output_shapes(
@@ -89,6 +94,32 @@ def run(
         result if shape is None else tf.ensure_shape(result, shape)
         for result, shape in zip(results, shapes, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class _Call:
+    takes: tuple[tf.DType, ...]
+    makes: tuple[tf.DType, ...]
+    attributes: tuple[Any, ...]  # names and values of an eager call
+
+
+@lru_cache(maxsize=256)
+def _call(signature: str) -> _Call:
+    takes, makes = (
+        tuple(tf.as_dtype(spec.dtype) for spec in specs)
+        for specs in signatures.read(shapes_in(signature))
+    )
+    numbers = (tuple(dtype.as_datatype_enum for dtype in dtypes) for dtypes in (takes, makes))
+    attributes = zip(
+        ("Tin", "Tout", "signature", "keep"), (*numbers, signature, False), strict=True
+    )
+    return _Call(takes, makes, tuple(part for pair in attributes for part in pair))
+
+
+def _tensor(value: Any, dtype: tf.DType) -> tf.Tensor:
+    if isinstance(value, tf.Tensor) and value.dtype == dtype:
+        return value
+    return tf.convert_to_tensor(value, dtype)
 
 
 def _explained(error: BaseException) -> tuple[int, str]:

@@ -7,6 +7,7 @@ eagerly is kept for a few models.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import weakref
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 KEPT = 4  # programs that nothing holds, of the most recent eager calls
+LARGEST_STAND_IN = 1 << 28  # elements
 PLACES = 8  # tensors with a program's bytes that need not be looked at again
 
 _lock = threading.RLock()
 _programs: weakref.WeakValueDictionary[str, Program] = weakref.WeakValueDictionary()
 _recent: OrderedDict[str, Program] = OrderedDict()
+_latest: Program | None = None
 
 
 def _renew_lock() -> None:
@@ -72,16 +75,16 @@ class Program:
             self._places.popitem(last=False)
         self._places[content.ctypes.data] = content
 
-    def is_in(self, content: Bytes) -> bool:
-        """Return whether an array is known to hold this program's bytes."""
-        known = self._places.get(content.ctypes.data)
+    def is_in(self, content: Bytes, address: int) -> bool:
+        """Return whether an array at an address is known to hold this program's bytes."""
+        known = self._places.get(address)
         return known is not None and known.size == content.size
 
-    def run(self, arrays: list[Array], outputs: Outputs) -> None:
-        """Fill `outputs` for `arrays`, in the order of the model's inputs.
+    def check(self, arrays: list[Array], outputs: Outputs) -> None:
+        """Check that a kernel's inputs and outputs, whose dtypes never change, are the model's.
 
         Raises:
-            InputError: an array does not fit its input, or the outputs are of other dtypes.
+            InputError: they are others.
         """
         infos = self.compiled.outputs
         if len(arrays) != len(self._names) or outputs.count() != len(infos):
@@ -92,16 +95,23 @@ class Program:
         for name, dtype, array in zip(self._names, self._dtypes, arrays, strict=True):
             if array.dtype != dtype:
                 raise InputError(f"input '{name}' is {array.dtype}; it must be {dtype}")
-        given: list[Array | None] = [None] * len(infos)
-
-        def allocate(index: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-            if outputs.dtype(index) != dtype:
+        for index, info in enumerate(infos):
+            if outputs.dtype(index) != info.dtype:
                 raise InputError(
-                    f"output '{infos[index].name}' is {dtype}, the graph wants "
+                    f"output '{info.name}' is {info.dtype}, the graph wants "
                     f"{outputs.dtype(index)}; save it again"
                 )
-            array = outputs.allocate(index, shape, dtype)
-            given[index] = array
+
+    def run(self, arrays: list[Array], outputs: Outputs) -> None:
+        """Fill `outputs` for `arrays`, in the order of the model's inputs.
+
+        Raises:
+            InputError: an array does not fit its input.
+        """
+        given: dict[int, Array] = {}
+
+        def allocate(index: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+            array = given[index] = outputs.allocate(index, shape, dtype)
             return array
 
         results = None
@@ -110,8 +120,8 @@ class Program:
         if results is None:
             results = self._run_carefully(arrays)
         for index, result in enumerate(results):
-            if result is not given[index]:
-                np.copyto(allocate(index, result.shape, result.dtype), result)
+            if result is not given.get(index):
+                np.copyto(outputs.allocate(index, result.shape, result.dtype), result)
 
     def _run_carefully(self, arrays: list[Array]) -> list[Array]:
         if any(array.size == 0 for array in arrays):
@@ -130,6 +140,8 @@ class Program:
                 return None
             sizes = zip(info.shape, array.shape, strict=True)
             if any(isinstance(size, int) and size != given for size, given in sizes):
+                return None
+            if math.prod(size or 2 for size in array.shape) > LARGEST_STAND_IN:
                 return None
         rounds = []
         for rows in (1, 2):
@@ -189,9 +201,6 @@ def program_for(content: Bytes, signature: str) -> Program:
         InputError: the bytes are others than those that the graph was made with.
         ModelError: the bytes are not a usable model.
     """
-    program = _programs.get(signature)
-    if program is not None and program.is_in(content):
-        return program
     with _lock:
         if digest_of(content) != signature.partition(" ")[0]:
             raise InputError(
@@ -212,15 +221,18 @@ def program_for(content: Bytes, signature: str) -> Program:
 def open_kernel(signature: str, keep: bool) -> Any:
     """Return what one kernel of the operator calls: a function of arrays and Outputs."""
     held: list[Program] = []
+    checked: list[weakref.ref[Program]] = []
 
-    def run(arrays: list[Array], outputs: Outputs) -> None:
-        content = arrays.pop()
-        program = held[0] if held else None
-        if program is None or not program.is_in(content):
+    def run(arrays: list[Array], content: Bytes, address: int, outputs: Outputs) -> None:
+        program = held[0] if held else _programs.get(signature)
+        if program is None or not program.is_in(content, address):
             program = program_for(content, signature)
+        if not checked or checked[0]() is not program:
+            program.check(arrays, outputs)
+            checked[:] = [weakref.ref(program)]
             if keep:
                 held[:] = [program]
-        if not keep:
+        if not keep and program is not _latest:
             _use(program)
         program.run(arrays, outputs)
 
@@ -228,7 +240,10 @@ def open_kernel(signature: str, keep: bool) -> Any:
 
 
 def _use(program: Program) -> None:
+    """Hold a program for eager calls to come."""
+    global _latest
     with _lock:
+        _latest = program
         _recent[program.signature] = program
         _recent.move_to_end(program.signature)
         if len(_recent) > KEPT:

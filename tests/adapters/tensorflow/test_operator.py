@@ -71,6 +71,11 @@ def tensor_of(content: bytes) -> tf.Tensor:
     return tf.constant(np.frombuffer(content, np.uint8))
 
 
+def tensor_of_graph(content: bytes) -> tf.Tensor:
+    """Return the bytes as a tensor of two axes, whose digest is the same."""
+    return tf.constant(np.frombuffer(content, np.uint8)[None])
+
+
 DENSE = dense()
 DENSE_SIGNATURE = signature_for(DENSE)
 
@@ -129,6 +134,64 @@ def test_an_empty_batch_gives_an_empty_result(count: int) -> None:
     y, z = operator.run([rows(count)], tensor_of(DENSE), DENSE_SIGNATURE)
     assert y.shape == (count, 4)
     assert z.shape == (count, 6)
+
+
+def test_an_empty_batch_of_huge_rows_is_refused_at_once() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "open",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "m"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "m"])],
+    )
+    content = packed(graph)
+    signed, model = signature_for(content), tensor_of(content)
+    assert operator.run([np.zeros((0, 7), np.float32)], model, signed)[0].shape == (0, 7)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="empty batch"):
+        operator.run([tf.zeros((0, 1 << 40))], model, signed)
+
+
+def test_outputs_end_with_the_computation(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Any] = []
+    run = programs.Program.run
+
+    def keeping(self: programs.Program, arrays: list[np.ndarray], outputs: Any) -> None:
+        kept.append(outputs)
+        run(self, arrays, outputs)
+
+    monkeypatch.setattr(programs.Program, "run", keeping)
+    operator.run([rows(2)], tensor_of(DENSE), DENSE_SIGNATURE)
+    for late in (kept[0].count, lambda: kept[0].dtype(0)):
+        with pytest.raises(RuntimeError, match="over"):
+            late()
+    with pytest.raises(RuntimeError, match="over"):
+        kept[0].allocate(0, (2, 4), np.dtype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("types", "results", "message"),
+    [
+        ([tf.float64], [tf.float32, tf.float32], "input 'x' is float64"),
+        ([tf.float32], [tf.float32, tf.int8], "output 'z' is float32, the graph wants int8"),
+        ([tf.float32], [tf.float32], "wants 1"),
+        ([tf.float32] * 2, [tf.float32, tf.float32], "gives 2"),
+    ],
+)
+def test_hostile_graphs_are_refused(
+    types: list[tf.DType], results: list[tf.DType], message: str
+) -> None:
+    from tensorflow.python.framework import op_def_library
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        made = op_def_library.apply_op(
+            "LowprecRun",
+            args=[tf.zeros((2, 6), kind) for kind in types],
+            model=tensor_of_graph(DENSE),
+            Tout=results,
+            signature=DENSE_SIGNATURE,
+            keep=True,
+        )
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            session.run(made)
 
 
 @pytest.mark.parametrize(
