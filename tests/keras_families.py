@@ -12,6 +12,25 @@ from numpy.typing import NDArray
 
 Pictures = NDArray[np.float32]
 
+# One network of each family; `family_of` tells which of them stands for another one.
+FAMILIES = (
+    "ConvNeXtTiny",
+    "DenseNet121",
+    "EfficientNetB0",
+    "EfficientNetV2B0",
+    "InceptionResNetV2",
+    "InceptionV3",
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Large",
+    "MobileNetV3Small",
+    "NASNetMobile",
+    "ResNet50",
+    "ResNet50V2",
+    "VGG16",
+    "Xception",
+)
+
 
 def constructors() -> dict[str, Callable[..., keras.Model]]:
     """Return every network of keras.applications by its name, as Keras lists them today."""
@@ -20,6 +39,17 @@ def constructors() -> dict[str, Callable[..., keras.Model]]:
         for name, function in vars(keras.applications).items()
         if inspect.isfunction(function) and "weights" in inspect.signature(function).parameters
     }
+
+
+def family_of(name: str) -> str | None:
+    """Return the network of FAMILIES that is built like `name`, by what Keras builds both with."""
+    made = constructors()
+    if name in FAMILIES:
+        return name
+    if name == "VGG19":  # each VGG has a module of its own
+        return "VGG16"
+    alike = [known for known in FAMILIES if made[known].__module__ == made[name].__module__]
+    return alike[0] if len(alike) == 1 else None
 
 
 def pictures(model: keras.Model, count: int, seed: int) -> Pictures:
@@ -34,7 +64,9 @@ def pictures(model: keras.Model, count: int, seed: int) -> Pictures:
     return drawn.astype(np.float32)
 
 
-def network(name: str, size: int | None = None, seed: int = 0) -> keras.Model:
+def network(
+    name: str, size: int | None = None, *, until: str | None = None, seed: int = 0, **options: Any
+) -> keras.Model:
     """Return a network of keras.applications whose outputs neither vanish nor explode.
 
     Kernels are drawn as He et al. (2015, arXiv:1502.01852) do; batch norms hold the statistics of
@@ -44,10 +76,16 @@ def network(name: str, size: int | None = None, seed: int = 0) -> keras.Model:
     Args:
         name: One of `constructors()`.
         size: Height and width of the pictures; None takes the network's own.
+        until: The layer after which a mean and a classifier of ten classes end a shorter network.
         seed: Of the weights and of the pictures behind the statistics.
+        options: For the constructor.
     """
-    shape = {} if size is None else {"input_shape": (size, size, 3)}
-    model = constructors()[name](weights=None, **shape)
+    if size is not None:
+        options["input_shape"] = (size, size, 3)
+    model = constructors()[name](weights=None, **options)
+    if until is not None:
+        mean = keras.layers.GlobalAveragePooling2D()(model.get_layer(until).output)
+        model = keras.Model(model.input, keras.layers.Dense(10, activation="softmax")(mean))
     random = np.random.default_rng(seed)
     layers = list(model._flatten_layers(include_self=False))
     for layer in layers:
@@ -82,14 +120,23 @@ def _draw(layer: keras.Layer, weight: Any, random: np.random.Generator) -> None:
 
 
 def _spread(model: keras.Model, seen: Pictures) -> None:
-    """Scale the classifier so that its logits have a standard deviation of about 3."""
+    """Let the classifier's logits be 0 in the mean and have a standard deviation of about 3."""
     head = model.layers[-1]
     if not isinstance(head, keras.layers.Dense):
         return
+    head.bias.assign(np.zeros(head.bias.shape, np.float32))
     kept, head.activation = head.activation, keras.activations.linear
     try:
         logits = np.asarray(model(seen, training=False))
     finally:
         head.activation = kept
-    deviation = float((logits - logits.mean(0)).std())
-    head.kernel.assign(np.asarray(head.kernel) * (3 / max(deviation, 1e-6)))
+    factor = 3 / max(float((logits - logits.mean(0)).std()), 1e-6)
+    head.kernel.assign(np.asarray(head.kernel) * factor)
+    head.bias.assign(-factor * logits.mean(0))
+
+
+def logits_of(probabilities: NDArray[Any]) -> NDArray[np.float64]:
+    """Return logarithms of probabilities, their mean over the classes taken off."""
+    logits = np.log(np.maximum(np.asarray(probabilities, np.float64), 1e-30))
+    centred: NDArray[np.float64] = logits - logits.mean(-1, keepdims=True)
+    return centred

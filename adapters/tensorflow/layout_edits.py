@@ -102,7 +102,8 @@ def new_constant(graph: ir.Graph, like: ir.Value | None, array: Array) -> ir.Val
 
 def transpose(value: ir.Value, perm: Sequence[int], name: str) -> ir.Node:
     """Return a new Transpose of `value`, in no graph yet, its output typed and shaped."""
-    node = ir.node("Transpose", [value], attributes={"perm": list(perm)}, name=name)
+    attributes = {"perm": ir.AttrInt64s("perm", perm)}
+    node = ir.node("Transpose", [value], attributes=attributes, name=name)
     made = node.outputs[0]
     made.name, made.type = name, value.type
     shape = shape_of(value)
