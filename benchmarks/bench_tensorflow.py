@@ -8,9 +8,10 @@ Networks have seeded weights (tests/keras_families.py) and get seeded pictures; 
 the same ones. `families`: seconds of Keras' trace and of the capture after it, how far memory rises
 above what the process had held at most before (each network in a process of its own), the largest
 difference to TensorFlow over the largest output, and int8's SQNR on the logits. `speed`: one call
-of batch 1 by a tf.function of the float model, by the engine, by LowprecRun in a tf.function, and
-by OpenVINO in f32 and int8 (NNCF) of the same SavedModel, in turns in one process for each number
-of threads; medians of rounds (--least: the least). Writes out/bench/tensorflow.json and .md.
+of batch 1 by a tf.function of the float model, by the engine, by the quantised Keras model in a
+tf.function, and by OpenVINO in f32 and int8 (NNCF) of the same SavedModel, in turns in one process
+for each number of threads; medians of rounds (--least: the least). Writes out/bench/tensorflow.json
+and tensorflow.md.
 """
 
 from __future__ import annotations
@@ -107,10 +108,6 @@ def latencies(choice: argparse.Namespace) -> dict[str, Any]:
     import keras_families
     import tensorflow as tf
 
-    from lowprec.adapters.tensorflow import operator
-    from lowprec.adapters.tensorflow.keras_capture import capture_keras
-    from lowprec.adapters.tensorflow.programs import program_of
-
     threads = choice.threads[0]
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -118,22 +115,19 @@ def latencies(choice: argparse.Namespace) -> dict[str, Any]:
     model = keras_families.network(choice.models[0])
     picture = keras_families.pictures(model, 1, 7)
     calibration = [keras_families.pictures(model, 1, 100 + n) for n in range(CALIBRATION)]
-    captured: Any = capture_keras(model)
-    feed = captured.graph.graph.inputs[0].name
-    quantized = lowprec.quantize(captured.graph, [{feed: each} for each in calibration])
-    floats = lowprec.compile(captured.graph)
+    quantized: Any = lowprec.quantize(model, calibration)
+    floats: Any = lowprec.compile(model)
+    (feed,) = (info.name for info in quantized.inputs)
 
     spec = tf.TensorSpec(picture.shape, tf.float32)
     function = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
-    content = np.frombuffer(quantized.to_onnx().SerializeToString(), np.uint8)
-    held, signature = tf.constant(content), program_of(content).signature
-    ours = tf.function(lambda x: operator.run([x], held, signature)[0]).get_concrete_function(spec)
+    ours = tf.function(lambda x: quantized(x)).get_concrete_function(spec)
     tensor = tf.constant(picture)
     calls: dict[str, Callable[[], Any]] = {
         "tensorflow f32": lambda: function(tensor),
         "lowprec f32": lambda: floats.run({feed: picture}),
         "lowprec int8": lambda: quantized.run({feed: picture}),
-        "LowprecRun int8": lambda: ours(tensor),
+        "int8 in tf.function": lambda: ours(tensor),
     }
     failed = {}
     with tempfile.TemporaryDirectory() as folder:

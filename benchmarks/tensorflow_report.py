@@ -26,7 +26,7 @@ def families_table(rows: Sequence[Row]) -> str:
 def speed_table(rows: Sequence[Row]) -> str:
     """Return milliseconds of everyone, and ratios to int8 (above 1: ours is faster)."""
     runners = list(dict.fromkeys(who for row in rows for who in row["seconds"]))
-    heads = ["model", "threads", *runners, "tf / int8", "tf / LowprecRun", "openvino / int8"]
+    heads = ["model", "threads", *runners, "tf / int8", "both in tf.function", "openvino / int8"]
     lines = [_line(heads), "|---" * len(heads) + "|"]
     for row in rows:
         seconds = row["seconds"]
@@ -34,7 +34,7 @@ def speed_table(rows: Sequence[Row]) -> str:
         cells += [f"{1e3 * seconds[who]:.3f}" if who in seconds else "" for who in runners]
         for theirs, ours in (
             ("tensorflow f32", "lowprec int8"),
-            ("tensorflow f32", "LowprecRun int8"),
+            ("tensorflow f32", "int8 in tf.function"),
             ("openvino int8", "lowprec int8"),
         ):
             known = theirs in seconds and ours in seconds

@@ -13,8 +13,8 @@ from lowprec.adapters.tensorflow.keras_capture import capture_keras
 from lowprec.hookspecs import Captured
 
 QUICK: dict[str, dict[str, Any]] = {
-    "MobileNet": {"alpha": 0.25},
-    "MobileNetV2": {"alpha": 0.35},
+    "MobileNet": {"alpha": 0.25, "until": "conv_pw_5_relu"},
+    "MobileNetV2": {"alpha": 0.35, "until": "block_4_add"},
     "MobileNetV3Small": {"until": "expanded_conv_3_project_bn"},
     "EfficientNetB0": {"until": "block2b_add"},
     "ResNet50V2": {"until": "conv2_block2_out"},
