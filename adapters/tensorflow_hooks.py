@@ -55,8 +55,12 @@ def lowprec_capture(
 @hookimpl
 def lowprec_rebuild(quantized: object, captured: Captured | CapturedParts) -> object | None:
     """Return what the original was: a keras.Model."""
-    if captured.kind != KIND or isinstance(captured, CapturedParts):
+    if captured.kind != KIND:
         return None
+    if isinstance(captured, CapturedParts):
+        from lowprec.adapters.tensorflow.split_models import split_model
+
+        return split_model(quantized, captured)  # type: ignore[arg-type]
     from lowprec.adapters.tensorflow.returned import returned
 
     return returned(quantized, captured)  # type: ignore[arg-type]

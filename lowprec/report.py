@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from lowprec.errors import ModelError
@@ -114,6 +114,41 @@ class Report:
     times: dict[str, dict[str, float]] = field(default_factory=dict)
     sensitivity: list[dict[str, Any]] = field(default_factory=list)
     advice: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_parts(cls, reports: Mapping[str, Report], model: str, notes: Sequence[str]) -> Report:
+        """Return the reports of a model's parts, by name, as that of the whole model.
+
+        Args:
+            reports: One for each part, all of one configuration; at least one.
+            model: Name of the whole.
+            notes: Why it is in parts; the parts' own follow.
+        """
+        found = list(reports.values())
+        return replace(
+            found[0],
+            model=model,
+            samples=min(report.samples for report in found),
+            layers=[layer for report in found for layer in report.layers],
+            int8_macs=sum(report.int8_macs for report in found),
+            total_macs=sum(report.total_macs for report in found),
+            float_bytes=_sum([report.float_bytes for report in found]),
+            int8_bytes=_sum([report.int8_bytes for report in found]),
+            notes=[
+                *notes,
+                *(f"{name}: {note}" for name, report in reports.items() for note in report.notes),
+            ],
+            agreement=[
+                {**output, "name": f"{name}: {output['name']}"}
+                for name, report in reports.items()
+                for output in report.agreement
+            ],
+            algorithms=[],
+            trials=[],
+            histograms={},
+            speed={},
+            times={},
+        )
 
     @property
     def precision(self) -> str:
@@ -325,3 +360,7 @@ def _aligned(heads: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]
 def _layer_from(values: dict[str, Any]) -> LayerRecord:
     known = {item.name for item in fields(LayerRecord)}
     return LayerRecord(**{key: value for key, value in values.items() if key in known})
+
+
+def _sum(values: Sequence[int | None]) -> int | None:
+    return None if any(value is None for value in values) else sum(v for v in values if v)

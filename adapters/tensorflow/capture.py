@@ -53,11 +53,12 @@ def captured(
     if not chosen and data is not None:
         dtypes = [np.dtype(tensor.dtype.as_numpy_dtype) for tensor in source.inputs.values()]
         chosen = feeds_to_compare(data, binding, dtypes, samples)
+    is_made_up = not chosen
     chosen = chosen or made_up(source)
     try:
         hub = hub_of(source, binding.name)
     except UntranslatableError as error:
-        parts = captured_parts(source, binding, model, chosen, error)
+        parts = captured_parts(source, binding, model, chosen, error, is_made_up=is_made_up)
         return parts if data is None else _with_data(parts, data)
     names = list(source.inputs)
     return Captured(

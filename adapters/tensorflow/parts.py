@@ -17,6 +17,7 @@ from lowprec.adapters.tensorflow.partition import Stage, stages
 from lowprec.adapters.tensorflow.source import Source
 from lowprec.adapters.tensorflow.splicing import Body, run_stages
 from lowprec.adapters.tensorflow.translator import KNOWN, UntranslatableError
+from lowprec.errors import ModelError
 from lowprec.hookspecs import Captured, CapturedParts
 
 Array = NDArray[Any]
@@ -76,6 +77,8 @@ def captured_parts(
     model: object,
     feeds: Sequence[Sequence[Array]],
     error: UntranslatableError,
+    *,
+    is_made_up: bool = False,
 ) -> CapturedParts:
     """Return the parts of `source` that can be translated and are worth it.
 
@@ -85,9 +88,11 @@ def captured_parts(
         model: As it was given.
         feeds: Inputs of the whole, with which each part is compared with TensorFlow.
         error: Why the whole is not translated.
+        is_made_up: Whether nobody knows that the model takes `feeds`.
 
     Raises:
         UntranslatableError: `error`, where no part is left.
+        ModelError: TensorFlow itself does not run on `feeds`.
     """
     if source.function is None:
         raise error
@@ -99,11 +104,12 @@ def captured_parts(
     theirs = _theirs(body.graph)
     while True:
         plan = stages(graph, inputs, outputs, held, theirs)
+        ours = [stage for stage in plan if stage.ours]
+        parts = {f"part_{number}": stage for number, stage in enumerate(ours, 1)}
         try:
             hubs = {
-                f"part_{number}": hub_of(_piece(source, body, graph, stage), f"part_{number}")
-                for number, stage in enumerate(plan)
-                if stage.ours
+                name: hub_of(_piece(source, body, graph, stage), name)
+                for name, stage in parts.items()
             }
         except UntranslatableError as inner:
             if not inner.nodes - theirs:
@@ -113,12 +119,20 @@ def captured_parts(
         break
     if not hubs:
         raise error
-    parts = {f"part_{number}": stage for number, stage in enumerate(plan) if stage.ours}
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in source.inputs.values()]
     split = Split(body, plan, parts, inputs, outputs, specs)
     boundary = _boundary(split)
     dtypes = [np.dtype(spec.dtype.as_numpy_dtype) for spec in specs]
-    reached = [boundary(*arrays) for arrays in feeds]
+    notes = []
+    try:
+        reached = [boundary(*arrays) for arrays in feeds]
+    except tf.errors.OpError as failure:
+        if not is_made_up:
+            raise ModelError(
+                f"TensorFlow cannot run the model on the first samples: {_first_line(failure)}"
+            ) from failure
+        reached = []
+        notes.append("not compared with TensorFlow, which takes no made-up inputs; give data")
     whole = (
         f"kept in TensorFlow: {_named(theirs, graph, held)}; what lies between is "
         f"{len(parts)} part{'s' if len(parts) > 1 else ''} of its own"
@@ -130,7 +144,8 @@ def captured_parts(
                 source=model,
                 kind=KIND,
                 binding={
-                    UPSTREAM: Upstream(binding, dtypes, boundary, list(map(label, stage.inputs)))
+                    KEY: _binding_of_part(name, stage, graph),
+                    UPSTREAM: Upstream(binding, dtypes, boundary, list(map(label, stage.inputs))),
                 },
                 samples=[
                     (
@@ -145,13 +160,28 @@ def captured_parts(
         source=model,
         kind=KIND,
         binding={KEY: binding, SPLIT: split},
-        notes=[whole],
+        notes=[whole, *notes],
     )
 
 
 def label(tensor: Tensor) -> str:
     """Return the name of a tensor between stages, as parts have it."""
     return tensor[0] if tensor[1] == 0 else f"{tensor[0]}:{tensor[1]}"
+
+
+def _binding_of_part(name: str, stage: Stage, graph: Graph) -> Binding:
+    inputs = tuple(map(label, stage.inputs))
+    outputs = tuple(map(label, stage.outputs))
+    return Binding(
+        form="graph",
+        name=name,
+        inputs=inputs,
+        outputs=outputs,
+        shapes=tuple(graph.shapes.get(tensor) for tensor in stage.inputs),
+        results=tuple(graph.shapes.get(tensor) for tensor in stage.outputs),
+        arguments={"dict": {key: number for number, key in enumerate(inputs)}},
+        returned={"dict": {key: number for number, key in enumerate(outputs)}},
+    )
 
 
 def _theirs(graph: tf.Graph) -> set[str]:
@@ -212,6 +242,10 @@ def _boundary(split: Split) -> Callable[..., dict[str, Array]]:
         }
 
     return run
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _named(theirs: set[str], graph: Graph, held: set[Tensor]) -> str:

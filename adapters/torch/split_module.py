@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,29 +65,7 @@ class SplitModule(InferenceModule):
             )
         found: dict[str, Report] = reports  # type: ignore[assignment]
         whole = next(iter(found.values()))
-        layers = [layer for report in found.values() for layer in report.layers]
-        notes = [f"{name}: {note}" for name, report in found.items() for note in report.notes]
-        return replace(
-            whole,
-            model=type(self.module).__name__,
-            samples=min(report.samples for report in found.values()),
-            layers=layers,
-            int8_macs=sum(report.int8_macs for report in found.values()),
-            total_macs=sum(report.total_macs for report in found.values()),
-            float_bytes=_sum([report.float_bytes for report in found.values()]),
-            int8_bytes=_sum([report.int8_bytes for report in found.values()]),
-            notes=[*self.notes, *notes],
-            agreement=[
-                {**output, "name": f"{name}: {output['name']}"}
-                for name, report in found.items()
-                for output in report.agreement
-            ],
-            algorithms=[],
-            trials=[],
-            histograms={},
-            speed={},
-            times={},
-        )
+        return type(whole).of_parts(found, type(self.module).__name__, self.notes)
 
     @property
     def config(self) -> Any:
@@ -157,7 +134,3 @@ def _made(
     signature: inspect.Signature,
 ) -> SplitModule:
     return SplitModule(module, regions, notes, signature)
-
-
-def _sum(values: Sequence[int | None]) -> int | None:
-    return None if any(value is None for value in values) else sum(v for v in values if v)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,14 +11,13 @@ import tensorflow as tf
 
 import lowprec
 from lowprec.adapters.tensorflow.keras_capture import capture_keras
-from lowprec.adapters.tensorflow.parts import SPLIT, Split, assembled
 from lowprec.hookspecs import CapturedParts
 
 LAYERS = keras.layers
 
 
 def words_and_numbers() -> keras.Model:
-    """Return a model with a table of words before, and a sum of scores as text after."""
+    """Return a model with a table of words before, and numbers beside."""
     keras.utils.set_random_seed(0)
     words = keras.Input((5,), dtype="string", name="words")
     numbers = keras.Input((3,), name="numbers")
@@ -46,44 +45,55 @@ def in_parts(model: keras.Model, example: object = None) -> CapturedParts:
     return captured
 
 
-def run_on_engine(captured: CapturedParts, *arguments: tf.Tensor) -> list[np.ndarray]:
-    """Return what the model gives with its parts on the engine."""
-    sessions = {name: lowprec.compile(part.graph) for name, part in captured.parts.items()}
-    split = captured.binding[SPLIT]
-    assert isinstance(split, Split)
-
-    def ours(name: str, tensors: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-        session = sessions[name]
-        made = tf.numpy_function(
-            lambda *arrays: session.run(
-                dict(zip([info.name for info in session.inputs], arrays, strict=True))
-            ),
-            list(tensors),
-            [tf.as_dtype(info.dtype) for info in session.outputs],
-        )
-        return list(made) if isinstance(made, (list, tuple)) else [made]
-
-    return [result.numpy() for result in assembled(split, ours)(*arguments)]
-
-
-def test_a_table_of_words_stays_in_tensorflow() -> None:
+def test_a_table_of_words_stays_in_tensorflow(tmp_path: Path) -> None:
     model = words_and_numbers()
-    captured = in_parts(model)
-    assert list(captured.parts) == ["part_1"]
-    assert "LookupTableFindV2" in captured.notes[0]
-    words, numbers = tf.constant([["a", "b", "?", "c", "c"]] * 3), tf.random.normal((3, 3))
-    (result,) = run_on_engine(captured, words, numbers)
-    np.testing.assert_allclose(result, model([words, numbers]), rtol=1e-5, atol=1e-6)
+    words = tf.constant([["a", "b", "?", "c", "c"], ["c", "?", "a", "a", "b"]] * 4)
+    numbers = tf.random.stateless_normal((8, 3), (1, 2))
+    data = tf.data.Dataset.from_tensor_slices(((words, numbers), tf.zeros(8))).batch(4)
+    expected = model([words, numbers])
+    quantized = lowprec.quantize(model, data)
+    assert quantized.parts == ("part_1",)
+    assert "LookupTableFindV2" in quantized.report.notes[0]
+    assert quantized.report.int8_fraction == 1
+    peak = float(np.abs(expected).max())
+    for result in (quantized([words, numbers]), quantized.predict(data, verbose=0)):
+        assert 0 < np.abs(result - expected).max() < 0.05 * peak
+    with pytest.raises(lowprec.LowprecError, match="export"):
+        quantized.save(tmp_path / "split.keras")
+    quantized.export(tmp_path / "split", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "split")
+    np.testing.assert_array_equal(loaded.serve([words, numbers]), quantized([words, numbers]))
 
 
 def test_two_parts_around_an_operation() -> None:
     model = Rounds()
-    x = tf.random.normal((4, 5))
+    x = tf.random.stateless_normal((4, 5), (1, 2))
     expected = model(x)
-    captured = in_parts(model, x)
-    assert len(captured.parts) == 2
-    (result,) = run_on_engine(captured, x)
-    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+    compiled = lowprec.compile(model, example_inputs=x)
+    assert compiled.parts == ("part_1", "part_2")
+    np.testing.assert_allclose(compiled(x), expected, rtol=1e-5, atol=1e-6)
+    assert "Add" in str(compiled.explain()["part_2"])
+    with pytest.raises(lowprec.LowprecError, match="AsString"):
+        compiled.to_onnx()
+
+
+def test_a_function_in_parts_is_called_as_it_was() -> None:
+    dense = LAYERS.Dense(3)
+    dense.build((None, 4))
+
+    def lines(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        numbers = tf.strings.to_number(tf.strings.split(text, ",").to_tensor(shape=[None, 4]))
+        return {"scores": dense(numbers)}
+
+    function = tf.function(
+        lines, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+    )
+    text = tf.constant(["1,2,3,4", "0,1,0.5,-1", "2,2,2,2"])
+    compiled = lowprec.compile(function)
+    assert "StringSplitV2" in compiled.notes[0]
+    np.testing.assert_allclose(
+        compiled(text)["scores"], function(text)["scores"], rtol=1e-5, atol=1e-6
+    )
 
 
 def test_samples_are_those_of_tensorflow() -> None:
