@@ -137,7 +137,7 @@ class SplitModel(_Members, keras.Model):  # type: ignore[misc]
         self, compiled: Mapping[str, lowprec.CompiledModel], captured: CapturedParts
     ) -> None:
         """Take what was compiled or quantised for each part."""
-        original = captured.source
+        original: Any = captured.source
         super().__init__(name=getattr(original, "name", None), trainable=False)
         self._split = Parts(compiled, captured)
         # Keras saves and exports what it tracks: the parts, and variables and tables of the rest.
