@@ -52,17 +52,38 @@ def translate(
     translator.reserve([*inputs, *outputs])
     translator.run(list(outputs.values()))
     results = [translator.result(tensor, name) for name, tensor in outputs.items()]
+    nodes = _alive(translator.nodes, results)
     made = ir.Graph(
         fed,
         results,
-        nodes=translator.nodes,
-        initializers=list(translator.initializers.values()),
+        nodes=nodes,
+        initializers=[value for value in translator.initializers.values() if value.uses()],
         opset_imports={"": OPSET},
         name="tensorflow",
     )
     model = ir.Model(made, ir_version=10)
     channels_first(model)
     return model
+
+
+def _alive(nodes: Sequence[ir.Node], results: Sequence[ir.Value]) -> list[ir.Node]:
+    """Return the nodes that the results need; patterns leave others behind."""
+    needed = set(results)
+    kept: list[ir.Node] = []
+    for node in reversed(nodes):
+        if needed.isdisjoint(node.outputs):
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+            continue
+        kept.append(node)
+        inner = (
+            within
+            for attribute in node.attributes.values()
+            if attribute.type == ir.AttributeType.GRAPH
+            for within in attribute.as_graph().all_nodes()
+        )
+        needed.update(value for reader in (node, *inner) for value in reader.inputs if value)
+    return kept[::-1]
 
 
 def _open(shape: Sequence[int | None], name: str) -> list[int | str]:

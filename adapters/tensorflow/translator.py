@@ -22,7 +22,11 @@ Translation = Callable[["Translator", Node], Any]  # returns a Result
 
 _SINGLE = (ir.Value, np.ndarray, np.generic, *Lists)
 
+# What NumPy and Python raise about arrays that do not fit, in a graph that nothing has checked.
+_DAMAGED = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
+
 TRANSLATIONS: dict[str, Translation] = {}
+COMPLEX: set[str] = set()  # operations that take complex numbers
 KNOWN: KeysView[str] = TRANSLATIONS.keys()
 
 
@@ -71,6 +75,8 @@ class Translator:
         self._names: dict[str, int] = within._names if within else {}
         # By identity: a variable that is read in several places stays one. Held, so that it stays.
         self._shared: dict[int, tuple[Any, ir.Value]] = within._shared if within else {}
+        # By identity too: constants that were rounded to codes, and to which.
+        self._ranges: dict[int, tuple[Array, object]] = within._ranges if within else {}
         self.prefix = prefix
         self._lists: dict[Tensor, AnyList] = {}
         self._values: dict[Tensor, ir.Value] = {}
@@ -138,6 +144,8 @@ class Translator:
         held = self._shared.get(id(array))
         if held is not None:
             return held[1]
+        if np.asarray(array).dtype.kind not in "biufV":
+            raise UnsupportedError(f"'{name}' holds strings, handles or complex numbers")
         given = array
         array = np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
         unique = self.unique(name)
@@ -151,6 +159,14 @@ class Translator:
         self._shared[id(given)] = given, value
         return value
 
+    def remember_range(self, array: Array, codes: object) -> None:
+        """Say to which codes a constant was rounded; `range_of` knows it as long as it is used."""
+        self._ranges[id(array)] = array, codes
+
+    def range_of(self, array: Array | None) -> object:
+        """Return what `remember_range` was told of a constant, or None."""
+        return self._ranges.get(id(array), (None, None))[1]
+
     def emit(
         self,
         op_type: str,
@@ -160,7 +176,19 @@ class Translator:
         name: str,
         outputs: int = 1,
     ) -> ir.Value:
-        """Add a node and return its first output; `outputs_of` has the others."""
+        """Add a node and return its first output."""
+        return self.emit_all(op_type, inputs, attributes, name=name, outputs=outputs)[0]
+
+    def emit_all(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        name: str,
+        outputs: int,
+    ) -> list[ir.Value]:
+        """Add a node and return its outputs."""
         unique = self.unique(name)
         made = [
             ir.Value(name=unique if index == 0 else f"{unique}:{index}") for index in range(outputs)
@@ -169,7 +197,7 @@ class Translator:
             op_type, inputs, attributes=dict(attributes or {}), outputs=made, name=unique
         )
         self.nodes.append(node)
-        return made[0]
+        return made
 
     def run(self, outputs: Sequence[Tensor]) -> None:
         """Translate all that `outputs` need.
@@ -188,9 +216,16 @@ class Translator:
             )
         for node in ordered:
             try:
+                self._refuse_complex(node)
                 made = TRANSLATIONS[node.op](self, node)
             except UnsupportedError as error:
                 raise UntranslatableError(str(error), [node.name]) from error
+            except _DAMAGED as error:
+                raise ModelError(
+                    f"node '{node.name}' ({node.op}) has constants or attributes that do not fit "
+                    f"its inputs ({type(error).__name__}: {str(error)[:200]}); export the model "
+                    "again"
+                ) from error
             values = [made] if isinstance(made, _SINGLE) else made
             for index, value in enumerate(values):
                 if not self.has((node.name, index)):
@@ -198,6 +233,11 @@ class Translator:
                 shape = self.graph.shapes.get((node.name, index))
                 if isinstance(value, ir.Value) and value.shape is None and shape is not None:
                     value.shape = ir.Shape(shape)
+
+    def _refuse_complex(self, node: Node) -> None:
+        dtype = node.attributes.get("T")
+        if isinstance(dtype, np.dtype) and dtype.kind == "c" and node.op not in COMPLEX:
+            raise UnsupportedError(f"node '{node.name}' ({node.op}) works on complex numbers")
 
     def call(self, node: Node, function: Function, first: int = 0) -> list[Found]:
         """Return what `function` makes of the inputs of `node`, its nodes in place of the call.

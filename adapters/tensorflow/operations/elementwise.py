@@ -9,21 +9,29 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.adapters.tensorflow.nodes import Node
+from lowprec.adapters.tensorflow.operations.numbers import affordable, cast
 from lowprec.adapters.tensorflow.translator import Array, Found, Translator, translates
+from lowprec.errors import UnsupportedError
 
 _Function = Callable[..., Any]
 
 # TensorFlow's operation: ONNX's, and NumPy's for constants.
 _SAME: dict[str, tuple[str, _Function | None]] = {
     "Abs": ("Abs", np.abs),
+    "Acos": ("Acos", np.arccos),
+    "Acosh": ("Acosh", np.arccosh),
     "Add": ("Add", np.add),
     "AddV2": ("Add", np.add),
-    "Acos": ("Acos", None),
-    "Asin": ("Asin", None),
-    "Atan": ("Atan", None),
+    "Asin": ("Asin", np.arcsin),
+    "Asinh": ("Asinh", np.arcsinh),
+    "Atan": ("Atan", np.arctan),
+    "Atanh": ("Atanh", np.arctanh),
+    "BitwiseAnd": ("BitwiseAnd", np.bitwise_and),
+    "BitwiseOr": ("BitwiseOr", np.bitwise_or),
+    "BitwiseXor": ("BitwiseXor", np.bitwise_xor),
     "Ceil": ("Ceil", np.ceil),
     "Cos": ("Cos", np.cos),
-    "Cosh": ("Cosh", None),
+    "Cosh": ("Cosh", np.cosh),
     "Elu": ("Elu", None),
     "Equal": ("Equal", np.equal),
     "Erf": ("Erf", None),
@@ -31,6 +39,7 @@ _SAME: dict[str, tuple[str, _Function | None]] = {
     "Floor": ("Floor", np.floor),
     "Greater": ("Greater", np.greater),
     "GreaterEqual": ("GreaterOrEqual", np.greater_equal),
+    "Invert": ("BitwiseNot", np.invert),
     "IsInf": ("IsInf", np.isinf),
     "IsNan": ("IsNaN", np.isnan),
     "Less": ("Less", np.less),
@@ -39,13 +48,15 @@ _SAME: dict[str, tuple[str, _Function | None]] = {
     "LogicalAnd": ("And", np.logical_and),
     "LogicalNot": ("Not", np.logical_not),
     "LogicalOr": ("Or", np.logical_or),
+    "LogicalXor": ("Xor", np.logical_xor),
     "Maximum": ("Max", np.maximum),
     "Minimum": ("Min", np.minimum),
     "Mul": ("Mul", np.multiply),
     "Neg": ("Neg", np.negative),
     "Pow": ("Pow", np.power),
     "RealDiv": ("Div", np.divide),
-    "Reciprocal": ("Reciprocal", None),
+    "Reciprocal": ("Reciprocal", np.reciprocal),
+    "Inv": ("Reciprocal", np.reciprocal),
     "Relu": ("Relu", None),
     "Rint": ("Round", np.rint),
     "Round": ("Round", np.rint),
@@ -53,7 +64,7 @@ _SAME: dict[str, tuple[str, _Function | None]] = {
     "Sigmoid": ("Sigmoid", None),
     "Sign": ("Sign", np.sign),
     "Sin": ("Sin", np.sin),
-    "Sinh": ("Sinh", None),
+    "Sinh": ("Sinh", np.sinh),
     "Softplus": ("Softplus", None),
     "Softsign": ("Softsign", None),
     "Sqrt": ("Sqrt", np.sqrt),
@@ -67,6 +78,7 @@ def _same(onnx_name: str, function: _Function | None) -> Callable[[Translator, N
     def translate(translator: Translator, node: Node) -> ir.Value | Array:
         known = translator.all_known(node)
         if function is not None and known is not None:
+            affordable(node, np.broadcast_shapes(*(array.shape for array in known)))
             with np.errstate(all="ignore"):
                 result = function(*known)
             wanted = node.attributes.get("T")
@@ -84,23 +96,10 @@ for _name, (_onnx_name, _numpy) in _SAME.items():
 
 @translates(
     *("Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "ReadVariableOp"),
-    *("PlaceholderWithDefault", "CheckNumerics"),
+    *("CheckNumerics", "PlaceholderWithDefault", "OptimizationBarrier", "Copy", "DeepCopy"),
 )
 def _identity(translator: Translator, node: Node) -> Found:
     return translator.found(node.inputs[0])
-
-
-@translates("DivNoNan")
-def _divide_no_nan(translator: Translator, node: Node) -> ir.Value | Array:
-    known = translator.all_known(node)
-    if known is not None:
-        with np.errstate(all="ignore"):
-            return np.where(known[1] == 0, known[1], known[0] / known[1]).astype(known[0].dtype)
-    dividend, divisor = translator.value(node, 0), translator.value(node, 1)
-    zero = translator.new_constant(np.zeros((), node.attributes["T"]), f"{node.name}/zero")
-    is_zero = translator.emit("Equal", [divisor, zero], name=f"{node.name}/is_zero")
-    quotient = translator.emit("Div", [dividend, divisor], name=f"{node.name}/quotient")
-    return translator.emit("Where", [is_zero, zero, quotient], name=node.name)
 
 
 @translates("IdentityN")
@@ -117,135 +116,98 @@ def _constant(translator: Translator, node: Node) -> Array:
 @translates("Cast")
 def _cast(translator: Translator, node: Node) -> ir.Value | Array:
     known, dtype = translator.known(node, 0), node.attributes["DstT"]
+    if dtype is None or np.dtype(dtype).kind == "c":
+        raise UnsupportedError(f"node '{node.name}' casts to a type that lowprec does not have")
     if known is not None:
-        return known.astype(dtype)
-    to = int(ir.DataType.from_numpy(dtype))
-    return translator.emit("Cast", [translator.value(node, 0)], {"to": to}, name=node.name)
+        with np.errstate(all="ignore"):
+            converted: Array = known.astype(dtype)
+        return converted
+    return cast(translator, translator.value(node, 0), np.dtype(dtype), node.name)
 
 
-@translates("Rsqrt")
-def _rsqrt(translator: Translator, node: Node) -> ir.Value | Array:
-    known = translator.known(node, 0)
+@translates("Bitcast")
+def _bitcast(translator: Translator, node: Node) -> ir.Value | Array:
+    known, dtype = translator.known(node, 0), np.dtype(node.attributes["type"])
     if known is not None:
-        one = known.dtype.type(1)
-        return np.asarray(one / np.sqrt(known), known.dtype)
-    root = translator.emit("Sqrt", [translator.value(node, 0)], name=f"{node.name}/root")
-    return translator.emit("Reciprocal", [root], name=node.name)
-
-
-@translates("Square")
-def _square(translator: Translator, node: Node) -> ir.Value | Array:
-    known = translator.known(node, 0)
-    if known is not None:
-        return np.square(known)
-    value = translator.value(node, 0)
-    return translator.emit("Mul", [value, value], name=node.name)
-
-
-@translates("SquaredDifference")
-def _squared_difference(translator: Translator, node: Node) -> ir.Value:
-    inputs = [translator.value(node, 0), translator.value(node, 1)]
-    difference = translator.emit("Sub", inputs, name=f"{node.name}/difference")
-    return translator.emit("Mul", [difference, difference], name=node.name)
-
-
-@translates("Erfc")
-def _erfc(translator: Translator, node: Node) -> ir.Value:
-    erf = translator.emit("Erf", [translator.value(node, 0)], name=f"{node.name}/erf")
-    one = translator.new_constant(np.ones((), node.attributes["T"]))
-    return translator.emit("Sub", [one, erf], name=node.name)
-
-
-@translates("Relu6")
-def _relu6(translator: Translator, node: Node) -> ir.Value:
-    dtype = node.attributes["T"]
-    bounds = [translator.new_constant(np.asarray(bound, dtype)) for bound in (0, 6)]
-    return translator.emit("Clip", [translator.value(node, 0), *bounds], name=node.name)
-
-
-@translates("LeakyRelu")
-def _leaky_relu(translator: Translator, node: Node) -> ir.Value:
-    slope = {"alpha": float(node.attributes["alpha"])}
-    return translator.emit("LeakyRelu", [translator.value(node, 0)], slope, name=node.name)
-
-
-@translates("ClipByValue")
-def _clip(translator: Translator, node: Node) -> ir.Value:
-    inputs = [translator.value(node, index) for index in range(3)]
-    return translator.emit("Clip", inputs, name=node.name)
+        return known.view(dtype)
+    if dtype == np.dtype(node.attributes["T"]):
+        return translator.value(node, 0)
+    raise UnsupportedError(f"node '{node.name}' (Bitcast) reads bits as another type")
 
 
 @translates("Select", "SelectV2")
 def _select(translator: Translator, node: Node) -> ir.Value | Array:
     known = translator.all_known(node)
+    shape = translator.shape(node.inputs[0])
+    if (
+        node.op == "Select"
+        and shape is not None
+        and len(shape) == 1
+        and translator.rank(node, 1) > 1
+    ):
+        return _select_rows(translator, node)
     if known is not None:
+        affordable(node, np.broadcast_shapes(*(array.shape for array in known)))
         return np.asarray(np.where(known[0], known[1], known[2]))
     inputs = [translator.value(node, index) for index in range(3)]
     return translator.emit("Where", inputs, name=node.name)
 
 
+def _select_rows(translator: Translator, node: Node) -> ir.Value:
+    """The older Select takes whole rows by a vector."""
+    axes = np.arange(1, translator.rank(node, 1), dtype=np.int64)
+    at = translator.new_constant(axes, f"{node.name}/axes")
+    condition = translator.emit(
+        "Unsqueeze", [translator.value(node, 0), at], name=f"{node.name}/rows"
+    )
+    inputs = [condition, translator.value(node, 1), translator.value(node, 2)]
+    return translator.emit("Where", inputs, name=node.name)
+
+
 @translates("NotEqual")
-def _not_equal(translator: Translator, node: Node) -> ir.Value:
+def _not_equal(translator: Translator, node: Node) -> ir.Value | Array:
+    known = translator.all_known(node)
+    if known is not None:
+        return np.asarray(np.not_equal(known[0], known[1]))
     inputs = [translator.value(node, 0), translator.value(node, 1)]
     return translator.emit(
         "Not", [translator.emit("Equal", inputs, name=f"{node.name}/equal")], name=node.name
     )
 
 
-@translates("FloorDiv", "Div")
-def _floor_div(translator: Translator, node: Node) -> ir.Value | Array:
-    known = translator.all_known(node)
-    if known is not None:
-        return np.asarray(np.floor_divide(known[0], known[1]))
+@translates("ApproximateEqual")
+def _about_equal(translator: Translator, node: Node) -> ir.Value:
     inputs = [translator.value(node, 0), translator.value(node, 1)]
-    if node.op == "Div" and np.dtype(node.attributes["T"]).kind == "f":
-        return translator.emit("Div", inputs, name=node.name)
-    divided = translator.emit("Div", inputs, name=f"{node.name}/division")
-    if np.dtype(node.attributes["T"]).kind == "f":
-        return translator.emit("Floor", [divided], name=node.name)
-    # Integers: ONNX rounds towards zero, TensorFlow down: take one off where a remainder is left
-    # and the signs differ.
-    remainder = translator.emit("Mod", inputs, {"fmod": 1}, name=f"{node.name}/remainder")
-    zero = translator.new_constant(np.zeros((), node.attributes["T"]))
-    left = translator.emit("Equal", [remainder, zero], name=f"{node.name}/exact")
-    negative = [
-        translator.emit("Less", [value, zero], name=f"{node.name}/negative")
-        for value in (remainder, inputs[1])
-    ]
-    differ = translator.emit("Xor", negative, name=f"{node.name}/differ")
-    inexact = translator.emit("Not", [left], name=f"{node.name}/inexact")
-    lower = translator.emit("And", [differ, inexact], name=f"{node.name}/lower")
-    to = int(ir.DataType.from_numpy(np.dtype(node.attributes["T"])))
-    one = translator.emit("Cast", [lower], {"to": to}, name=f"{node.name}/one")
-    return translator.emit("Sub", [divided, one], name=node.name)
+    difference = translator.emit("Sub", inputs, name=f"{node.name}/difference")
+    size = translator.emit("Abs", [difference], name=f"{node.name}/size")
+    most = np.asarray(node.attributes.get("tolerance", 1e-5), node.attributes["T"])
+    return translator.emit("Less", [size, translator.new_constant(most)], name=node.name)
 
 
-@translates("FloorMod")
-def _floor_mod(translator: Translator, node: Node) -> ir.Value | Array:
-    known = translator.all_known(node)
+@translates("IsFinite")
+def _is_finite(translator: Translator, node: Node) -> ir.Value | Array:
+    known = translator.known(node, 0)
     if known is not None:
-        return np.asarray(np.mod(known[0], known[1]))
-    inputs = [translator.value(node, 0), translator.value(node, 1)]
-    if np.dtype(node.attributes["T"]).kind != "f":
-        return translator.emit("Mod", inputs, name=node.name)
-    quotient = translator.emit("Div", inputs, name=f"{node.name}/quotient")
-    floor = translator.emit("Floor", [quotient], name=f"{node.name}/floor")
-    whole = translator.emit("Mul", [floor, inputs[1]], name=f"{node.name}/whole")
-    return translator.emit("Sub", [inputs[0], whole], name=node.name)
-
-
-@translates("AddN")
-def _add_n(translator: Translator, node: Node) -> ir.Value:
-    inputs = [translator.value(node, index) for index in range(len(node.inputs))]
-    return translator.emit("Sum", inputs, name=node.name)
-
-
-@translates("Expm1", "Log1p")
-def _near_one(translator: Translator, node: Node) -> ir.Value:
-    one = translator.new_constant(np.ones((), node.attributes["T"]))
+        return np.isfinite(known)
     value = translator.value(node, 0)
-    if node.op == "Expm1":
-        power = translator.emit("Exp", [value], name=f"{node.name}/exp")
-        return translator.emit("Sub", [power, one], name=node.name)
-    total = translator.emit("Add", [value, one], name=f"{node.name}/sum")
-    return translator.emit("Log", [total], name=node.name)
+    beyond = translator.emit("IsInf", [value], name=f"{node.name}/infinite")
+    nothing = translator.emit("IsNaN", [value], name=f"{node.name}/nan")
+    either = translator.emit("Or", [beyond, nothing], name=f"{node.name}/either")
+    return translator.emit("Not", [either], name=node.name)
+
+
+@translates("LeftShift", "RightShift")
+def _shift(translator: Translator, node: Node) -> ir.Value | Array:
+    known, dtype = translator.all_known(node), np.dtype(node.attributes["T"])
+    if known is not None:
+        shift = np.left_shift if node.op == "LeftShift" else np.right_shift
+        return np.asarray(shift(known[0], known[1]))
+    inputs = [translator.value(node, 0), translator.value(node, 1)]
+    if dtype.kind == "u":
+        direction = {"direction": "LEFT" if node.op == "LeftShift" else "RIGHT"}
+        return translator.emit("BitShift", inputs, direction, name=node.name)
+    if node.op == "RightShift":
+        raise UnsupportedError(f"node '{node.name}' shifts signed integers right: cast to unsigned")
+    two = translator.new_constant(np.asarray(2, dtype))
+    factor = translator.emit("Pow", [two, inputs[1]], name=f"{node.name}/factor")
+    return translator.emit("Mul", [inputs[0], factor], name=node.name)

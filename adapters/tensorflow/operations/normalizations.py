@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.adapters.tensorflow.nodes import Node
-from lowprec.adapters.tensorflow.operations.convolutions import Images
+from lowprec.adapters.tensorflow.operations.images import Images
 from lowprec.adapters.tensorflow.translator import Translator, translates
 from lowprec.errors import UnsupportedError
 

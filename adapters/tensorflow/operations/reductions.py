@@ -2,94 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from lowprec.adapters.tensorflow.nodes import Node
+from lowprec.adapters.tensorflow.operations.numbers import axis_of, cast, sizes
 from lowprec.adapters.tensorflow.translator import Array, Translator, translates
 
-_REDUCTIONS = {
+_REDUCTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "Sum": ("ReduceSum", np.sum),
     "Mean": ("ReduceMean", np.mean),
     "Max": ("ReduceMax", np.max),
     "Min": ("ReduceMin", np.min),
     "Prod": ("ReduceProd", np.prod),
-    "EuclideanNorm": ("ReduceL2", None),
+    "EuclideanNorm": ("ReduceL2", np.linalg.norm),
+    "All": ("", np.all),
+    "Any": ("", np.any),
 }
 
 
 @translates(*_REDUCTIONS)
 def _reduce(translator: Translator, node: Node) -> ir.Value | Array:
     name, function = _REDUCTIONS[node.op]
-    axes = translator.constant(node, 1).reshape(-1).astype(np.int64)
     keep = bool(node.attributes.get("keep_dims"))
-    known = translator.known(node, 0)
-    if known is not None and function is not None:
-        made = function(known, axis=tuple(axes.tolist()), keepdims=keep)  # type: ignore[operator]
+    known, given = translator.known(node, 0), translator.known(node, 1)
+    if given is None:  # computed axes: all of them, where the rank is open
+        inputs = [translator.value(node, 0), sizes(translator, node, 1)]
+        return translator.emit(name, inputs, {"keepdims": int(keep)}, name=node.name)
+    rank = known.ndim if known is not None else translator.rank(node, 0)
+    axes = np.asarray(
+        sorted({axis_of(node, int(axis), rank) for axis in given.reshape(-1)}), np.int64
+    )
+    if known is not None and node.op != "EuclideanNorm":
+        made = function(known, axis=tuple(axes.tolist()), keepdims=keep)
         return np.asarray(made, known.dtype)
+    value = translator.value(node, 0)
     if not axes.size:
-        return translator.value(node, 0)
-    return translator.emit(
-        name,
-        [translator.value(node, 0), translator.new_constant(axes, f"{node.name}/axes")],
-        {"keepdims": int(keep)},
-        name=node.name,
-    )
-
-
-@translates("All", "Any")
-def _logical(translator: Translator, node: Node) -> ir.Value:
-    axes = translator.constant(node, 1).reshape(-1).astype(np.int64)
-    number = translator.emit(
-        "Cast", [translator.value(node, 0)], {"to": int(ir.DataType.INT32)}, name=f"{node.name}/int"
-    )
-    reduced = translator.emit(
-        "ReduceMin" if node.op == "All" else "ReduceMax",
-        [number, translator.new_constant(axes, f"{node.name}/axes")],
-        {"keepdims": int(bool(node.attributes.get("keep_dims")))},
-        name=f"{node.name}/reduced",
-    )
-    return translator.emit("Cast", [reduced], {"to": int(ir.DataType.BOOL)}, name=node.name)
+        return value
+    at = translator.new_constant(axes, f"{node.name}/axes")
+    attributes = {"keepdims": int(keep)}
+    if name:
+        return translator.emit(name, [value, at], attributes, name=node.name)
+    number = cast(translator, value, np.int32, f"{node.name}/int")
+    kind = "ReduceMin" if node.op == "All" else "ReduceMax"
+    reduced = translator.emit(kind, [number, at], attributes, name=f"{node.name}/reduced")
+    return cast(translator, reduced, np.bool_, node.name)
 
 
 @translates("ArgMax", "ArgMin")
 def _where_extreme(translator: Translator, node: Node) -> ir.Value:
-    axis = int(translator.constant(node, 1))
+    axis = int(translator.constant(node, 1).reshape(())) if len(node.inputs) > 1 else 0
+    axis = axis_of(node, axis, translator.rank(node, 0))
     found = translator.emit(
         node.op, [translator.value(node, 0)], {"axis": axis, "keepdims": 0}, name=node.name
     )
     dtype = node.attributes.get("output_type") or np.dtype(np.int64)
-    if dtype == np.int64:
-        return found
-    to = int(ir.DataType.from_numpy(dtype))
-    return translator.emit("Cast", [found], {"to": to}, name=f"{node.name}/cast")
-
-
-@translates("TopKV2")
-def _top_k(translator: Translator, node: Node) -> list[ir.Value]:
-    count = translator.constant(node, 1).reshape(1).astype(np.int64)
-    values = translator.emit(
-        "TopK",
-        [translator.value(node, 0), translator.new_constant(count, f"{node.name}/k")],
-        {"axis": -1, "largest": 1, "sorted": int(bool(node.attributes.get("sorted", True)))},
-        name=node.name,
-        outputs=2,
-    )
-    producer = values.producer()
-    assert producer is not None
-    indices: Any = producer.outputs[1]
-    to = int(ir.DataType.INT32)
-    return [values, translator.emit("Cast", [indices], {"to": to}, name=f"{node.name}/indices")]
+    return found if dtype == np.int64 else cast(translator, found, dtype, f"{node.name}/cast")
 
 
 @translates("Cumsum")
-def _cumulative_sum(translator: Translator, node: Node) -> ir.Value:
-    axis = np.asarray(int(translator.constant(node, 1)), np.int64)
+def _cumulative_sum(translator: Translator, node: Node) -> ir.Value | Array:
+    given, known = translator.constant(node, 1), translator.known(node, 0)
+    rank = known.ndim if known is not None else translator.rank(node, 0)
+    axis = axis_of(node, int(given.reshape(())), rank)
     attributes = {name: int(bool(node.attributes.get(name))) for name in ("exclusive", "reverse")}
-    inputs = [translator.value(node, 0), translator.new_constant(axis, f"{node.name}/axis")]
-    return translator.emit("CumSum", inputs, attributes, name=node.name)
+    if known is not None and not any(attributes.values()):
+        return np.cumsum(known, axis, dtype=known.dtype)
+    at = translator.new_constant(np.asarray(axis, np.int64), f"{node.name}/axis")
+    return translator.emit("CumSum", [translator.value(node, 0), at], attributes, name=node.name)
 
 
 @translates("Softmax", "LogSoftmax")
