@@ -489,6 +489,7 @@ _TABLE: list[tuple[str, tuple[Given, ...], list[dict[str, Any]]]] = [
 _MADE: list[tuple[str, tuple[Given, ...], Callable[[], Any]]] = [
     ("TimeDistributed", SEQUENCE, lambda: L.TimeDistributed(L.Dense(4))),
     ("TimeDistributed", (Given((3, 9, 8, 6)),), lambda: L.TimeDistributed(L.Conv2D(4, 3))),
+    ("TimeDistributed", (Given((None, 6)),), lambda: L.TimeDistributed(L.Dense(4))),
     ("SpectralNormalization", IMAGE, lambda: L.SpectralNormalization(L.Conv2D(4, 3))),
     ("Pipeline", IMAGE, lambda: L.Pipeline([L.Rescaling(0.5), L.CenterCrop(4, 4)])),
     ("Wrapper", ROW, lambda: Wrapped(L.Dense(4))),
@@ -578,12 +579,6 @@ _REFUSED: list[tuple[str, tuple[Given, ...], Callable[[], Any], str]] = [
         (Given((7,), below=10, dtype="int64"),),
         lambda: L.Hashing(num_bins=3),
         "StringToHashBucket",
-    ),
-    (
-        "TimeDistributed",
-        (Given((None, 6)),),
-        lambda: L.TimeDistributed(L.Dense(4)),
-        "StatelessWhile|While",
     ),
 ]
 

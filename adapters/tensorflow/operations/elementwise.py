@@ -121,7 +121,7 @@ def _cast(translator: Translator, node: Node) -> ir.Value | Array:
     if known is not None:
         with np.errstate(all="ignore"):
             converted: Array = known.astype(dtype)
-        return converted
+            return converted
     return cast(translator, translator.value(node, 0), np.dtype(dtype), node.name)
 
 

@@ -9,7 +9,7 @@ from lowprec.adapters.tensorflow.nodes import Node
 from lowprec.adapters.tensorflow.operations.numbers import (
     affordable,
     as_int64,
-    axis_of,
+    axis_in,
     cast,
     sizes,
     vector,
@@ -21,14 +21,13 @@ from lowprec.errors import ModelError, UnsupportedError
 @translates("GatherV2", "Gather", "ResourceGather")
 def _gather(translator: Translator, node: Node) -> ir.Value | Array:
     known, indices = translator.known(node, 0), translator.known(node, 1)
-    rank = known.ndim if known is not None else translator.rank(node, 0)
     axis = int(translator.constant(node, 2).reshape(())) if node.op == "GatherV2" else 0
-    axis = axis_of(node, axis, rank)
+    axis = axis_in(translator, node, 0, axis)
     batch = int(node.attributes.get("batch_dims") or 0)
     if batch < 0:
         batch += translator.rank(node, 1)
     if batch:
-        return _gather_in_batches(translator, node, axis, batch, rank)
+        return _gather_in_batches(translator, node, axis, batch, translator.rank(node, 0))
     if known is not None and indices is not None:
         affordable(node, [*indices.shape, *(n for i, n in enumerate(known.shape) if i != axis)])
         return np.asarray(np.take(known, indices, axis))

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.adapters.tensorflow.nodes import Node
-from lowprec.adapters.tensorflow.operations.numbers import axis_of, vector
+from lowprec.adapters.tensorflow.operations.numbers import axis_in, vector
 from lowprec.adapters.tensorflow.translator import Array, Translator, translates
 from lowprec.errors import ModelError, UnsupportedError
 
@@ -21,7 +21,7 @@ def _concat(translator: Translator, node: Node) -> ir.Value | Array:
     known = [array for index in parts if (array := translator.known(node, index)) is not None]
     if len(known) == len(parts):
         return np.asarray(np.concatenate(known, axis))
-    axis = axis_of(node, axis, translator.rank(node, parts[0]))
+    axis = axis_in(translator, node, parts[0], axis)
     inputs = [translator.value(node, index) for index in parts]
     return translator.emit("Concat", inputs, {"axis": axis}, name=node.name)
 
@@ -32,7 +32,7 @@ def _pack(translator: Translator, node: Node) -> ir.Value | Array:
     known = translator.all_known(node)
     if known is not None:
         return np.stack(known, axis)
-    axis = axis_of(node, axis, translator.rank(node, 0) + 1)
+    axis = axis_in(translator, node, 0, axis, 1)
     at = vector(translator, [axis], f"{node.name}/axis")
     parts = [
         translator.emit("Unsqueeze", [translator.value(node, index), at], name=f"{node.name}/part")
@@ -47,7 +47,7 @@ def _unpack(translator: Translator, node: Node) -> list[ir.Value | Array]:
     known = translator.known(node, 0)
     if known is not None:
         return [np.asarray(part).squeeze(axis) for part in np.split(known, count, axis)]
-    axis = axis_of(node, axis, translator.rank(node, 0))
+    axis = axis_in(translator, node, 0, axis)
     at = vector(translator, [axis], f"{node.name}/axis")
     if count == 1:
         return [translator.emit("Squeeze", [translator.value(node, 0), at], name=node.name)]
@@ -65,8 +65,7 @@ def _unpack(translator: Translator, node: Node) -> list[ir.Value | Array]:
 def _split(translator: Translator, node: Node) -> list[ir.Value | Array]:
     data, at = (1, 0) if node.op == "Split" else (0, 2)
     known = translator.known(node, data)
-    rank = known.ndim if known is not None else translator.rank(node, data)
-    axis = axis_of(node, int(translator.constant(node, at).reshape(())), rank)
+    axis = axis_in(translator, node, data, int(translator.constant(node, at).reshape(())))
     count = int(node.attributes["num_split"])
     if node.op == "Split":
         if known is not None:

@@ -72,3 +72,20 @@ def axis_of(node: Node, axis: int, rank: int) -> int:
             f"node '{node.name}' ({node.op}) has axis {axis} of a tensor of rank {rank}"
         )
     return axis % rank
+
+
+def axis_in(translator: Translator, node: Node, index: int, axis: int, more: int = 0) -> int:
+    """Return an axis of input `index`, counted from the front where its rank is known.
+
+    Args:
+        translator: Knows the shapes.
+        node: Its input is meant.
+        index: Of the input.
+        axis: As TensorFlow has it.
+        more: Axes that the result has beyond the input's.
+
+    Raises:
+        ModelError: there is no such axis.
+    """
+    shape = translator.shape(node.inputs[index])
+    return axis if shape is None else axis_of(node, axis, len(shape) + more)

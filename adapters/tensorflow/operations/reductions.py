@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.adapters.tensorflow.nodes import Node
-from lowprec.adapters.tensorflow.operations.numbers import axis_of, cast, sizes
+from lowprec.adapters.tensorflow.operations.numbers import axis_in, cast, sizes
 from lowprec.adapters.tensorflow.translator import Array, Translator, translates
 
 _REDUCTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
@@ -32,9 +32,8 @@ def _reduce(translator: Translator, node: Node) -> ir.Value | Array:
     if given is None:  # computed axes: all of them, where the rank is open
         inputs = [translator.value(node, 0), sizes(translator, node, 1)]
         return translator.emit(name, inputs, {"keepdims": int(keep)}, name=node.name)
-    rank = known.ndim if known is not None else translator.rank(node, 0)
     axes = np.asarray(
-        sorted({axis_of(node, int(axis), rank) for axis in given.reshape(-1)}), np.int64
+        sorted({axis_in(translator, node, 0, int(axis)) for axis in given.reshape(-1)}), np.int64
     )
     if known is not None and node.op != "EuclideanNorm":
         made = function(known, axis=tuple(axes.tolist()), keepdims=keep)
@@ -55,7 +54,7 @@ def _reduce(translator: Translator, node: Node) -> ir.Value | Array:
 @translates("ArgMax", "ArgMin")
 def _where_extreme(translator: Translator, node: Node) -> ir.Value:
     axis = int(translator.constant(node, 1).reshape(())) if len(node.inputs) > 1 else 0
-    axis = axis_of(node, axis, translator.rank(node, 0))
+    axis = axis_in(translator, node, 0, axis)
     found = translator.emit(
         node.op, [translator.value(node, 0)], {"axis": axis, "keepdims": 0}, name=node.name
     )
@@ -66,8 +65,7 @@ def _where_extreme(translator: Translator, node: Node) -> ir.Value:
 @translates("Cumsum")
 def _cumulative_sum(translator: Translator, node: Node) -> ir.Value | Array:
     given, known = translator.constant(node, 1), translator.known(node, 0)
-    rank = known.ndim if known is not None else translator.rank(node, 0)
-    axis = axis_of(node, int(given.reshape(())), rank)
+    axis = axis_in(translator, node, 0, int(given.reshape(())))
     attributes = {name: int(bool(node.attributes.get(name))) for name in ("exclusive", "reverse")}
     if known is not None and not any(attributes.values()):
         return np.cumsum(known, axis, dtype=known.dtype)

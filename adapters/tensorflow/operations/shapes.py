@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.adapters.tensorflow.nodes import Node
-from lowprec.adapters.tensorflow.operations.numbers import axis_of, cast, sizes, vector
+from lowprec.adapters.tensorflow.operations.numbers import axis_in, axis_of, cast, sizes, vector
 from lowprec.adapters.tensorflow.operations.sequences import without_the_height
 from lowprec.adapters.tensorflow.translator import Array, Translator, translates
 from lowprec.errors import ModelError
@@ -113,7 +113,7 @@ def _expand_dims(translator: Translator, node: Node) -> ir.Value | Array:
     known = translator.known(node, 0)
     if known is not None:
         return np.expand_dims(known, axis)
-    axis = axis_of(node, axis, translator.rank(node, 0) + 1)
+    axis = axis_in(translator, node, 0, axis, 1)
     inputs = [translator.value(node, 0), vector(translator, [axis], f"{node.name}/axis")]
     return translator.emit("Unsqueeze", inputs, name=node.name)
 
@@ -121,11 +121,11 @@ def _expand_dims(translator: Translator, node: Node) -> ir.Value | Array:
 @translates("Transpose")
 def _transpose(translator: Translator, node: Node) -> ir.Value | Array:
     known = translator.known(node, 0)
-    rank = translator.rank(node, 0)
-    order = translator.known(node, 1)
-    if order is None and rank < 2:
+    shape, order = translator.shape(node.inputs[0]), translator.known(node, 1)
+    if order is None and shape is not None and len(shape) < 2:
         return translator.value(node, 0)
     given = translator.constant(node, 1).reshape(-1)
+    rank = len(given) if shape is None else len(shape)
     axes = [axis_of(node, int(axis), rank) for axis in given]
     if sorted(axes) != list(range(rank)):
         raise ModelError(f"node '{node.name}' (Transpose) has the order {axes}")

@@ -11,7 +11,7 @@ from lowprec.adapters.tensorflow.nodes import Node
 from lowprec.adapters.tensorflow.operations.computed_slices import computed_slice
 from lowprec.adapters.tensorflow.operations.numbers import (
     FAR,
-    axis_of,
+    axis_in,
     sizes,
     vector,
 )
@@ -161,8 +161,7 @@ def _with_axes(
 def _reverse(translator: Translator, node: Node) -> ir.Value | Array:
     given = translator.constant(node, 1).reshape(-1)
     known = translator.known(node, 0)
-    rank = known.ndim if known is not None else translator.rank(node, 0)
-    axes = [axis_of(node, int(axis), rank) for axis in given]
+    axes = [axis_in(translator, node, 0, int(axis)) for axis in given]
     if known is not None:
         return np.asarray(np.flip(known, tuple(axes)))
     if not axes:
