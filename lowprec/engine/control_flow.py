@@ -135,10 +135,10 @@ class LoopFlow(ControlFlow):
         self, values: Mapping[str, Any], *, timed: bool = False, taken: Taken | None = None
     ) -> Made:
         """Run the body until the trip count is reached or the condition is false."""
-        operands = self._operands(values)
+        operands = [*self._operands(values), None, None]  # both may be left out at the end
         trips = None if operands[0] is None else int(self._one(operands[0], "the trip count"))
         condition = True if operands[1] is None else bool(self._one(operands[1], "the condition"))
-        state = operands[2:]
+        state = operands[2 : 2 + self._states]
         kept = _Kept(self._scans, self._error)
         times = _Times(timed)
         number = 0

@@ -129,7 +129,8 @@ def _cast(translator: Translator, node: Node) -> ir.Value | Array:
 def _bitcast(translator: Translator, node: Node) -> ir.Value | Array:
     known, dtype = translator.known(node, 0), np.dtype(node.attributes["type"])
     if known is not None:
-        return known.view(dtype)
+        bits: Array = known.view(dtype)
+        return bits
     if dtype == np.dtype(node.attributes["T"]):
         return translator.value(node, 0)
     raise UnsupportedError(f"node '{node.name}' (Bitcast) reads bits as another type")
