@@ -27,6 +27,7 @@ from lowprec.passes.fold_padding import fold_padding
 from lowprec.passes.fold_pool_padding import fold_pool_padding
 from lowprec.passes.inline_branches import fold_branches
 from lowprec.passes.recover_gelu import recover_gelu
+from lowprec.passes.recover_global_pool import recover_global_pool
 from lowprec.passes.recover_hard_sigmoid import recover_hard_sigmoid
 from lowprec.passes.recover_hard_swish import recover_hard_swish
 from lowprec.passes.recover_layer_norm import recover_layer_norm
@@ -75,6 +76,7 @@ PASSES: tuple[Callable[[ir.Model], bool], ...] = (
     recover_gelu,
     recover_hard_sigmoid,
     recover_hard_swish,
+    recover_global_pool,
     fold_padding,
     fold_pool_padding,
     fold_batch_norm,

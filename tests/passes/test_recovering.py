@@ -170,3 +170,54 @@ def test_gelu(body: str) -> None:
 def test_gelu_with_another_root_stays() -> None:
     model = graph("d = Div(x, two) e = Erf(d) a = Add(e, one) p = Mul(x, a) y = Mul(p, half)")
     assert not recover_gelu(model)
+
+
+def images(body: str, shape: str = "n,3,4,5", axes: tuple[int, ...] = (2, 3)) -> ir.Model:
+    constants = {"axes": np.array(axes, np.int64)} if "axes)" in body else {}
+    rank = len(shape.split(",")) if "keepdims=0" not in body else 2
+    made = ",".join("abcde"[:rank])
+    return build(f"m (float[{shape}] x) => (float[{made}] y) {{ {body} }}", constants)
+
+
+POOLS = [
+    ("y = ReduceMean(x, axes)", "n,3,4,5", (2, 3), ["GlobalAveragePool"]),
+    ("y = ReduceMean(x, axes)", "n,3,4,5", (-1, -2), ["GlobalAveragePool"]),
+    ("y = ReduceMean<keepdims=1>(x, axes)", "n,3,2,4,5", (4, 2, 3), ["GlobalAveragePool"]),
+    ("y = ReduceMean<keepdims=0>(x, axes)", "n,3,4,5", (2, 3), ["GlobalAveragePool", "Flatten"]),
+]
+
+
+@pytest.mark.parametrize(("body", "shape", "axes", "expected"), POOLS)
+def test_global_pool(body: str, shape: str, axes: tuple[int, ...], expected: list[str]) -> None:
+    model = images(body, shape, axes)
+    model.graph[-1].name = "pool"
+    before = ir.to_proto(model)
+    simplify(model)
+    assert operators(model) == expected
+    assert model.graph[0].name == "pool"
+    sizes = (2, *map(int, shape.split(",")[1:]))
+    x = np.random.default_rng(5).standard_normal(sizes)
+    assert_same_outputs(before, model, {"x": x.astype(np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "axes"),
+    [
+        ("y = ReduceMean(x, axes)", "n,3,4,5", (1, 2, 3)),
+        ("y = ReduceMean(x, axes)", "n,3,4,5", (3,)),
+        ("y = ReduceMean(x, axes)", "n,3,4", (2,)),
+        ("m = ReduceMean(x, axes) y = Sub(x, m)", "n,3,4,5", (2, 3)),
+        ("y = ReduceMean(x)", "n,3,4,5", ()),
+    ],
+)
+def test_other_means_are_no_global_pools(body: str, shape: str, axes: tuple[int, ...]) -> None:
+    model = images(body, shape, axes)
+    simplify(model)
+    assert "ReduceMean" in operators(model)
+
+
+def test_a_mean_of_doubles_is_no_global_pool() -> None:
+    text = "m (double[2,3,4,5] x) => (double[2,3,1,1] y) { y = ReduceMean(x, axes) }"
+    model = build(text, {"axes": np.array([2, 3], np.int64)})
+    simplify(model)
+    assert operators(model) == ["ReduceMean"]
