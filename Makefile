@@ -77,8 +77,10 @@ tree:
 demo: $(STAMPS)/demo ## quantise a real text recogniser and print float against int8
 	@$(BIN)/python examples/text_recognition/demo.py
 
+# xdist's own choice, `load`, hands a quarter of the tests out in one piece at first: all of PyTorch's and TensorFlow's,
+# half of the suite's time, to one process, while the others run dry.
 test: $(STAMPS)/built $(STAMPS)/dev $(STAMPS)/materials ## run the tests
-	@$(BIN)/pytest -n $(JOBS) $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev tree ## check style and the imports between packages
 	@$(BIN)/ruff check .
