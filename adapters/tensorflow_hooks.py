@@ -54,7 +54,7 @@ def lowprec_capture(
 
 @hookimpl
 def lowprec_rebuild(quantized: object, captured: Captured | CapturedParts) -> object | None:
-    """Return what the original was: a keras.Model."""
+    """Return what is called, and saved, like the original."""
     if captured.kind != KIND:
         return None
     if isinstance(captured, CapturedParts):

@@ -11,7 +11,8 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -112,3 +113,62 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def write_folder_atomically(
+    path: str | os.PathLike[str],
+    fill: Callable[[Path], None],
+    may_replace: Callable[[Path], bool],
+) -> None:
+    """Write a folder, wholly or not at all; one that is there is replaced once the new is complete.
+
+    Args:
+        path: Of the folder; its parent must exist.
+        fill: Writes the content into the new, empty folder that it is given.
+        may_replace: Whether a folder with something in it, that is there already, may go.
+
+    Raises:
+        OutputError: as `write_atomically`, or there is something else at the path.
+    """
+    target = resolve_folder(path, may_replace)
+    fresh = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    old = target.with_name(f".{target.name}.{secrets.token_hex(6)}.old")
+    with output_errors(target):
+        try:
+            fresh.mkdir()
+            fill(fresh)
+            if target.exists():
+                os.replace(target, old)
+            try:
+                os.replace(fresh, target)
+            except BaseException:
+                if old.exists():
+                    os.replace(old, target)
+                raise
+            sync_folder(target.parent)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+            if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def resolve_folder(path: str | os.PathLike[str], may_replace: Callable[[Path], bool]) -> Path:
+    """Return the folder that writing to `path` will make or replace; links are followed.
+
+    Raises:
+        OutputError: its parent is missing or read-only, it is a file, or holds something else.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.is_dir():
+        resolve_target(target)  # the parent's permissions
+        if target.exists():
+            raise OutputError(f"'{target}' is a file; give the name of a folder")
+        return target
+    if any(target.iterdir()) and not may_replace(target):
+        raise OutputError(
+            f"the folder '{target}' holds something else and is not replaced; give another name, "
+            "or delete it"
+        )
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"output folder '{target.parent}' is not writable; choose another folder")
+    return target

@@ -26,6 +26,7 @@ class Original:
         """Return the outputs in order for a dict of arrays by input name."""
         return self._source.run([np.asarray(feeds[name]) for name in self._source.inputs])
 
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what TensorFlow computes, called as the quantised model is."""
         given = arguments_of(self._binding, args, kwargs)
