@@ -34,6 +34,7 @@ LOUD = 0.02  # root mean square above which a frame of a recording counts as spe
 WINDOWS = 96  # of two seconds that Basic Pitch is measured on
 HOP = 256  # samples between two of its frames
 LOWEST_NOTE = 21  # MIDI number of its first output
+PITCH_INPUT, PITCH_ARGUMENT = "serving_default_input_2:0", "input_2"  # ONNX file, SavedModel
 
 
 # ---- Silero --------------------------------------------------------------------------------------
@@ -135,13 +136,16 @@ def silero_file(name: str):  # type: ignore[no-untyped-def]
 
 # ---- Basic Pitch ---------------------------------------------------------------------------------
 @functools.cache
-def chords(seed: int, count: int) -> list[tuple[Feeds, NDArray[np.bool_]]]:
+def chords(
+    seed: int, count: int, name: str = PITCH_INPUT
+) -> list[tuple[Feeds, NDArray[np.bool_]]]:
     """Return windows of chords, and which of 88 notes sound in each frame: (frames, 88)."""
     rng = np.random.default_rng(seed)
-    return [draw_chords(rng) for _ in range(count)]
+    drawn = [draw_chords(rng) for _ in range(count)]
+    return [({name: sound}, is_on) for sound, is_on in drawn]
 
 
-def draw_chords(rng: np.random.Generator) -> tuple[Feeds, NDArray[np.bool_]]:
+def draw_chords(rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return two seconds of chords of 3 to 7 notes, unevenly loud, over noise."""
     sound = rng.uniform(0.001, 0.01) * rng.standard_normal(PITCH_WINDOW)
     at = np.arange(PITCH_WINDOW)
@@ -165,13 +169,12 @@ def draw_chords(rng: np.random.Generator) -> tuple[Feeds, NDArray[np.bool_]]:
             is_on[(frames >= inside.start) & (frames < inside.stop), note - LOWEST_NOTE] = True
         start += length + int(rng.integers(0, 4096))
     sound *= min(1.0, 0.95 / np.abs(sound).max())
-    feed: Feeds = {"serving_default_input_2:0": sound.astype(np.float32).reshape(1, -1, 1)}
-    return feed, is_on
+    return sound.astype(np.float32).reshape(1, -1, 1), is_on
 
 
-def transcribe(run: Run) -> Answers:
-    """Return the probability of each note in each frame; outputs are onset, note, contour."""
-    notes = [np.array(run(feed)[1][0]) for feed, _ in chords(2, WINDOWS)]
+def transcribe(run: Run, name: str = PITCH_INPUT) -> Answers:
+    """Return the probability of each note in each frame; the second of three outputs."""
+    notes = [np.array(run(feed)[1][0]) for feed, _ in chords(2, WINDOWS, name)]
     return {"note": np.stack(notes)}
 
 
@@ -212,6 +215,15 @@ def sound_tasks() -> list[Task]:
             package_file("basic-pitch", "basic_pitch/saved_models/icassp_2022/nmp.onnx"),
             lambda: [feed for feed, _ in chords(1, CALIBRATION)],
             transcribe,
+            measure_notes,
+            (Criterion("F1 at 0.3", within=0.01),),
+        ),
+        Task(
+            "basic_pitch_saved_model",
+            "Basic Pitch (SavedModel)",
+            package_file("basic-pitch", "basic_pitch/saved_models/icassp_2022/nmp"),
+            lambda: [feed for feed, _ in chords(1, CALIBRATION, PITCH_ARGUMENT)],
+            lambda run: transcribe(run, PITCH_ARGUMENT),
             measure_notes,
             (Criterion("F1 at 0.3", within=0.01),),
         ),

@@ -60,7 +60,7 @@ class Task:
     Attributes:
         key: Name on the command line.
         name: Name in tables.
-        source: Path of its ONNX file; raises Missing.
+        source: Path of its ONNX file or SavedModel; raises Missing.
         calibration: Feeds that calibrate it; raises Missing.
         answer: Run the model on everything that is measured on; keep what `measure` needs.
         measure: (answers, the float model's answers) -> measures by name, larger is better.
