@@ -136,9 +136,7 @@ def silero_file(name: str):  # type: ignore[no-untyped-def]
 
 # ---- Basic Pitch ---------------------------------------------------------------------------------
 @functools.cache
-def chords(
-    seed: int, count: int, name: str = PITCH_INPUT
-) -> list[tuple[Feeds, NDArray[np.bool_]]]:
+def chords(seed: int, count: int, name: str = PITCH_INPUT) -> list[tuple[Feeds, NDArray[np.bool_]]]:
     """Return windows of chords, and which of 88 notes sound in each frame: (frames, 88)."""
     rng = np.random.default_rng(seed)
     drawn = [draw_chords(rng) for _ in range(count)]

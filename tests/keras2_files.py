@@ -33,9 +33,16 @@ def old_layer(kind: str, name: str, **settings: Any) -> dict[str, Any]:
 def old_convolution(kind: str, name: str, **settings: Any) -> dict[str, Any]:
     """Return a convolution's description; each kind wrote its base class's settings too."""
     common = {
-        **{"strides": [1, 1], "padding": "same", "data_format": "channels_last"},
-        **{"dilation_rate": [1, 1], "groups": 1, "activation": "linear", "use_bias": True},
-        **{"kernel_initializer": _GLOROT, "bias_initializer": _ZEROS, **_NO_REGULARIZERS},
+        "strides": [1, 1],
+        "padding": "same",
+        "data_format": "channels_last",
+        "dilation_rate": [1, 1],
+        "groups": 1,
+        "activation": "linear",
+        "use_bias": True,
+        "kernel_initializer": _GLOROT,
+        "bias_initializer": _ZEROS,
+        **_NO_REGULARIZERS,
     }
     if kind in ("SeparableConv2D", "DepthwiseConv2D"):
         common |= {"depth_multiplier": 1, "depthwise_initializer": _GLOROT}

@@ -15,15 +15,8 @@ from lowprec.adapters.tensorflow.binding import KEY, Binding
 from lowprec.adapters.tensorflow.calls import arguments_of, result_of
 from lowprec.adapters.tensorflow.content import compiled_from, content_of
 from lowprec.adapters.tensorflow.programs import Program, added
-from lowprec.adapters.tensorflow.saving import (
-    DEFAULT_SIGNATURE,
-    Ends,
-    check_suffix,
-    save_graph,
-    save_saved_model,
-)
-from lowprec.atomic import write_atomically
-from lowprec.errors import InputError, UnsupportedError
+from lowprec.adapters.tensorflow.saving import save_as
+from lowprec.errors import InputError
 from lowprec.hookspecs import Captured
 
 if TYPE_CHECKING:
@@ -44,7 +37,7 @@ class CompiledFunction:
     """
 
     def __init__(self, program: Program, content: bytes, binding: Binding) -> None:
-        """Take what `returned` puts together."""
+        """Take what `function_of` puts together."""
         self._program = program
         self._content = content
         self._binding = binding
@@ -72,9 +65,7 @@ class CompiledFunction:
         Raises:
             InputError: a tensor's dtype or rank does not fit.
         """
-        tensors = [
-            _tensor(value, info) for value, info in zip(given, self.inputs, strict=True)
-        ]
+        tensors = [_tensor(value, info) for value, info in zip(given, self.inputs, strict=True)]
         return operator.run(tensors, self._model, self._program.signature)
 
     # ---- Files ----
@@ -93,7 +84,8 @@ class CompiledFunction:
             OutputError: it cannot be written there.
             UnsupportedError: this model has no such form.
         """
-        save_as(self.compute, self._binding, self._content, self.inputs, path, target)
+        dtypes = [info.dtype for info in self.inputs]
+        save_as(self._content, self._program.signature, self._binding, dtypes, path, target)
 
     # ---- As what quantize() and compile() return for ONNX ----
 
@@ -188,7 +180,7 @@ class QuantizedFunction(CompiledFunction):
         return self._quantized.hub
 
 
-def returned(compiled: CompiledModel, captured: Captured) -> CompiledFunction:
+def function_of(compiled: CompiledModel, captured: Captured) -> CompiledFunction:
     """Return a quantised or compiled model as what is called like the original."""
     content = content_of(compiled, captured)
     program = added(np.frombuffer(content, np.uint8), compiled)
@@ -207,52 +199,6 @@ def from_content(content: bytes, binding: Binding) -> CompiledFunction:
     program = added(np.frombuffer(content, np.uint8), compiled_from(content))
     kind = QuantizedFunction if isinstance(program.compiled, QuantizedModel) else CompiledFunction
     return kind(program, content, binding)
-
-
-def save_as(
-    compute: Any,
-    binding: Binding,
-    content: bytes,
-    inputs: Sequence[TensorInfo],
-    path: str | os.PathLike[str],
-    target: str = "lowprec",
-) -> None:
-    """Write a model in the form that the path says: a SavedModel's folder, .pb, .pbtxt or .onnx.
-
-    Args:
-        compute: From tensors in the order of the inputs to the outputs; called on symbolic ones.
-        binding: How the original was called.
-        content: The model as an ONNX file.
-        inputs: Name, dtype and shape of each input.
-        path: What to write.
-        target: See `CompiledFunction.save`.
-
-    Raises:
-        OutputError: it cannot be written there.
-        UnsupportedError: the model has no such form.
-    """
-    form = check_suffix(path)
-    if target != "lowprec":
-        raise UnsupportedError(f"target is '{target}'; accepted is lowprec")
-    if form == "onnx":
-        write_atomically(path, content)
-        return
-    if form == "keras":
-        raise UnsupportedError(
-            f"'{path}': a .keras file holds a Keras model, and this was a {binding.form}; give .pb, "
-            ".onnx, or a folder for a SavedModel"
-        )
-    specs = tuple(
-        tf.TensorSpec(shape, info.dtype)
-        for shape, info in zip(binding.shapes, inputs, strict=True)
-    )
-    ends = Ends(binding.inputs, binding.outputs, specs)
-    details = binding.details
-    if form == "graph":
-        save_graph(path, compute, ends, details.get("inputs"), details.get("outputs"))
-    else:
-        signatures = details.get("signatures", [DEFAULT_SIGNATURE])
-        save_saved_model(path, compute, ends, signatures, details.get("tags", ["serve"]))
 
 
 def _tensor(value: Any, info: TensorInfo) -> tf.Tensor:

@@ -255,12 +255,16 @@ def read_file(path: str | os.PathLike[str], what: str) -> bytes:
 
 def _ends(graph: Any, name: str) -> list[Any]:
     """Return the tensors that nothing reads and that depend on an input."""
-    read = {tensor.op.name for op in graph.get_operations() for tensor in op.inputs}
-    ends = [
-        op
-        for op in graph.get_operations()
-        if op.name not in read and op.outputs and op.type not in _IGNORED_ENDS
-    ]
+    # In reverse: what only summaries and assertions read is read by nobody.
+    read: set[str] = set()
+    ends = []
+    for op in reversed(graph.get_operations()):
+        if op.name not in read and (not op.outputs or op.type in _IGNORED_ENDS):
+            continue
+        if op.name not in read:
+            ends.append(op)
+        read.update(tensor.op.name for tensor in op.inputs)
+    ends.reverse()
     ends = [op for op in ends if _placeholders(op.outputs) or _variable(op.outputs)]
     # Losses and scores of a training graph are single numbers; answers to a batch are not.
     larger = [op for op in ends if any(tensor.shape.rank != 0 for tensor in op.outputs)]

@@ -134,12 +134,13 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
         zipped: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write the model to one file.
+        """Write the model, in the form that the path says.
 
         Args:
             filepath: `.onnx`: the ONNX file, atomically; `lowprec.load` needs no TensorFlow to run
                 it, and a quantised model's is in QDQ form. `.keras`: Keras's own format;
                 `keras.models.load_model` reads it after `import lowprec.adapters.tensorflow`.
+                `.pb`: a frozen graph; without a suffix: the folder of a SavedModel.
             overwrite: False to refuse to replace a file.
             zipped: As Keras has it.
             **kwargs: As Keras has them.
@@ -153,6 +154,15 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
             if not overwrite and os.path.exists(filepath):
                 raise OutputError(f"'{os.fspath(filepath)}' is there; overwrite=True replaces it")
             write_atomically(filepath, self._run_layer.content)
+            return
+        if os.path.splitext(filepath)[1].lower() in ("", ".pb", ".pbtxt"):
+            from lowprec.adapters.tensorflow.saving import save_as
+
+            if not overwrite and os.path.exists(filepath):
+                raise OutputError(f"'{os.fspath(filepath)}' is there; overwrite=True replaces it")
+            dtypes = [info.dtype for info in self._compiled.inputs]
+            layer = self._run_layer
+            save_as(layer.content, layer.program.signature, self._call, dtypes, filepath)
             return
         super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 

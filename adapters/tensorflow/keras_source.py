@@ -56,8 +56,13 @@ def source_of_keras(model: keras.Model, example: object = None) -> tuple[Source,
     names = _unique([_name(leaf, number) for number, leaf in enumerate(leaves)])
     specs = [tf.TensorSpec(spec.shape, spec.dtype, name=None) for spec in specs]
 
+    # A list of one is called with its item; Keras itself warns where it gets that.
+    declared = getattr(model, "_inputs_struct", None)
+    is_list_of_one = isinstance(declared, (list, tuple)) and len(declared) == 1
+
     def call(*tensors: tf.Tensor) -> Any:
-        return model(packed(arguments, tensors), training=False)
+        given = packed(arguments, tensors)
+        return model([given] if is_list_of_one else given, training=False)
 
     function = tf.function(call, autograph=False, jit_compile=False)
     try:

@@ -33,7 +33,7 @@ _TRAINING_ONLY = ("_initializer", "_regularizer", "_constraint")
 _OF_EVERY_LAYER = frozenset(
     {
         *("name", "dtype", "trainable", "autocast", "activity_regularizer", "input_shape"),
-        *("batch_shape", "batch_input_shape", "input_dim", "input_dtype", "alpha", "threshold"),
+        *("batch_shape", "batch_input_shape", "input_dim", "input_dtype", "alpha"),
     }
 )
 _CONTAINERS = frozenset({"Layer", "Wrapper", "RNN", "TFSMLayer", "Lambda"})
@@ -88,6 +88,8 @@ def _fitting(layer: Any, config: dict[str, Any], is_old: bool) -> dict[str, Any]
     axis = config.get("axis")
     if layer is keras.layers.BatchNormalization and isinstance(axis, list) and len(axis) == 1:
         config["axis"] = axis[0]
+    if layer is keras.layers.LeakyReLU and "alpha" in config:
+        config["negative_slope"] = config.pop("alpha")
     if is_old:
         for key in ("activation", "recurrent_activation"):
             if config.get(key) == "hard_sigmoid":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lowprec.adapters.tensorflow.binding import KEY, Binding
+from lowprec.adapters.tensorflow.function_model import function_of
 from lowprec.adapters.tensorflow.keras_model import model_of
 from lowprec.hookspecs import Captured
 
@@ -15,6 +16,6 @@ if TYPE_CHECKING:
 def returned(compiled: CompiledModel, captured: Captured) -> object | None:
     """Return a compiled or quantised model as the kind of object that was given, or None."""
     binding = captured.binding.get(KEY)
-    if isinstance(binding, Binding) and binding.form == "keras":
-        return model_of(compiled, captured)
-    return None
+    if not isinstance(binding, Binding):
+        return None
+    return (model_of if binding.form == "keras" else function_of)(compiled, captured)

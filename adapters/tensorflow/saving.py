@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from lowprec.adapters.tensorflow import operator
+from lowprec.adapters.tensorflow.binding import Binding
 from lowprec.adapters.tensorflow_paths import SAVED_MODEL_FILES
 from lowprec.atomic import write_atomically, write_folder_atomically
 from lowprec.errors import OutputError, UnsupportedError
@@ -47,6 +50,56 @@ class Ends:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     specs: tuple[tf.TensorSpec, ...]
+
+
+def save_as(
+    content: bytes,
+    signature: str,
+    binding: Binding,
+    dtypes: Sequence[Any],
+    path: str | os.PathLike[str],
+    target: str = "lowprec",
+) -> None:
+    """Write a model in the form that the path says: a SavedModel's folder, .pb, .pbtxt or .onnx.
+
+    Args:
+        content: The model as an ONNX file.
+        signature: Of the operator, for this content.
+        binding: How the original was called.
+        dtypes: NumPy's, of each input.
+        path: What to write.
+        target: "lowprec": the graph holds one LowprecRun.
+
+    Raises:
+        OutputError: it cannot be written there.
+        UnsupportedError: the model has no such form.
+    """
+    form = check_suffix(path)
+    if target != "lowprec":
+        raise UnsupportedError(f"target is '{target}'; accepted is lowprec")
+    if form == "onnx":
+        write_atomically(path, content)
+        return
+    if form == "keras":
+        raise UnsupportedError(
+            f"'{path}': a .keras file holds a Keras model, and this was a {binding.form}; give "
+            ".pb, .onnx, or a folder for a SavedModel"
+        )
+    specs = tuple(
+        tf.TensorSpec(shape, dtype) for shape, dtype in zip(binding.shapes, dtypes, strict=True)
+    )
+
+    def compute(given: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        model = tf.constant(np.frombuffer(content, np.uint8), name="model")
+        return operator.run(given, model, signature)
+
+    ends = Ends(binding.inputs, binding.outputs, specs)
+    details = binding.details
+    if form == "graph":
+        save_graph(path, compute, ends, details.get("inputs"), details.get("outputs"))
+    else:
+        signatures = details.get("signatures", [DEFAULT_SIGNATURE])
+        save_saved_model(path, compute, ends, signatures, details.get("tags", ["serve"]))
 
 
 def save_graph(
