@@ -153,6 +153,8 @@ def concrete_of(
             return known, False
         example = _first(data)
     arguments = _as_arguments(function, example)
+    if not opens:  # a trace that takes any size would serve for these sizes too
+        function = tf.function(function.python_function)
     for is_open in (True, False) if opens else (False,):
         args, kwargs = _specs(arguments, is_open)
         try:

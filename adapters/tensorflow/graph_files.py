@@ -24,7 +24,8 @@ from lowprec.hookspecs import Captured, CapturedParts
 PROTOBUF_LIMIT = 2**31 - 1  # bytes; protobuf refuses longer messages
 CONSTANTS_LIMIT = 2**33  # bytes: a short file may declare a constant of any size
 
-_VARIABLES = frozenset({"VarHandleOp", "Variable", "VariableV2", "AutoReloadVariable"})
+REFERENCE_VARIABLES = frozenset({"Variable", "VariableV2", "AutoReloadVariable"})
+_VARIABLES = REFERENCE_VARIABLES | {"VarHandleOp"}
 # What ends in nothing and is no answer.
 _IGNORED_ENDS = frozenset(
     {

@@ -13,7 +13,7 @@ import lowprec
 from lowprec.adapters.tensorflow import programs
 from lowprec.adapters.tensorflow import signature as signatures
 from lowprec.adapters.tensorflow.binding import KEY, Binding
-from lowprec.adapters.tensorflow.content import binding_in, content_of
+from lowprec.adapters.tensorflow.content import content_of
 from lowprec.adapters.tensorflow.keras_layer import Run
 from lowprec.adapters.tensorflow.structure import packed
 from lowprec.errors import ModelError, OutputError, UnsupportedError
@@ -254,25 +254,12 @@ def model_of(compiled: lowprec.CompiledModel, captured: Captured) -> CompiledMod
     return made
 
 
-def load(path: str | os.PathLike[str]) -> CompiledModel:
-    """Return the model in an .onnx file as a Keras model.
-
-    Args:
-        path: Written by `save` of a Keras model: the model is called like the original, and has the
-            bits, configuration and report that it had.
+def from_content(content: bytes, binding: Binding) -> CompiledModel:
+    """Return the model in the bytes that `content_of` made, called as `binding` says.
 
     Raises:
-        ModelError: the file is missing or is not a usable ONNX model, or was not a Keras model.
+        ModelError: they are not a usable model.
     """
-    from lowprec.graph.read import read_proto
-
-    content = read_proto(path).SerializeToString(deterministic=True)
-    binding = binding_in(content)
-    if binding is None or binding.form != "keras":
-        raise ModelError(
-            f"'{os.fspath(path)}' does not say how a Keras model calls it; lowprec.load runs it on "
-            "NumPy arrays"
-        )
     from lowprec.adapters.tensorflow.content import compiled_from
 
     return _made(content, binding, compiled_from(content))

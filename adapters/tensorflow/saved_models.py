@@ -20,6 +20,7 @@ from lowprec.adapters.tensorflow.capture import captured, shapes_of
 from lowprec.adapters.tensorflow.data import OpenedData
 from lowprec.adapters.tensorflow.given import GivenSavedModel
 from lowprec.adapters.tensorflow.graph_files import (
+    REFERENCE_VARIABLES,
     check_constants,
     check_operations,
     function_of_graph,
@@ -50,7 +51,7 @@ def capture_saved_model(
         UnsupportedError: some operation has no translation, or reaches outside the model.
     """
     folder = folder_of(given.path)
-    meta_graph = _chosen(_read(folder), given, folder)
+    meta_graph = _chosen(read_saved_model(folder), given, folder)
     check_constants(meta_graph.graph_def, str(folder))
     key = _signature(meta_graph, given, folder)
     tags = tuple(meta_graph.meta_info_def.tags)
@@ -135,8 +136,12 @@ def _declared(shape: Any) -> tuple[int | None, ...] | None:
 # ---- What the folder says ------------------------------------------------------------------------
 
 
-def _read(folder: Path) -> Any:
-    """Return the SavedModel proto of a folder."""
+def read_saved_model(folder: Path) -> Any:
+    """Return the SavedModel proto of a folder.
+
+    Raises:
+        ModelError: there is none in it.
+    """
     made = SavedModel()
     path = next((folder / name for name in SAVED_MODEL_FILES if (folder / name).is_file()), None)
     if path is None:
@@ -212,6 +217,8 @@ def _source(
         try:
             loaded = tf.saved_model.load(str(folder), tags=list(tags))
             function = loaded.signatures[key]
+            if any(op.type in REFERENCE_VARIABLES for op in function.graph.get_operations()):
+                raise ModelError("its variables are those of TensorFlow 1")
         except Exception as error:
             return _frozen(folder, tags, key, meta_graph, error), []
         check_operations(function, str(folder))

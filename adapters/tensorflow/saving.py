@@ -211,6 +211,8 @@ def graph_of_model(
     inputs = [tensor.op.name for tensor in concrete.inputs]
     outputs = [tensor.name for tensor in concrete.outputs]
     _rename(definition, dict(zip(inputs, tensors, strict=True)))
+    for node in definition.node:
+        node.attr.pop("_user_specified_name", None)  # of our own function's arguments
     taken = {name.partition(":")[0] for name in tensors}
     _add_outputs(definition, dict(zip(results, outputs, strict=True)), taken, concrete.outputs)
     return definition

@@ -281,7 +281,7 @@ def test_an_onnx_file_of_others_is_no_keras_model(tmp_path: Path) -> None:
     made = lowprec.compile(images()).to_onnx()
     del made.metadata_props[:]
     save(load_hub(made), tmp_path / "other.onnx")
-    with pytest.raises(lowprec.LowprecError, match="how a Keras model calls it"):
+    with pytest.raises(lowprec.LowprecError, match="no model that lowprec saved for TensorFlow"):
         load(tmp_path / "other.onnx")
 
 
