@@ -53,12 +53,18 @@ def family_of(name: str) -> str | None:
 
 
 def pictures(model: keras.Model, count: int, seed: int) -> Pictures:
-    """Return smooth random pictures, 0 to 255 where the model rescales itself, else -1 to 1."""
+    """Return random pictures, each of its own colour and contrast.
+
+    Numbers are 0 to 255 where the model rescales them itself, else -1 to 1.
+    """
     _, height, width, channels = (size or 224 for size in model.input_shape)
     random = np.random.default_rng(seed)
     coarse = random.uniform(-1, 1, (count, 1 + height // 16, 1 + width // 16, channels))
     drawn = coarse.repeat(16, 1).repeat(16, 2)[:, :height, :width]
-    drawn = np.clip(0.8 * drawn + random.normal(0, 0.1, drawn.shape), -1, 1)
+    contrast = random.uniform(0.2, 0.8, (count, 1, 1, 1))
+    colour = random.uniform(-0.6, 0.6, (count, 1, 1, channels))
+    drawn = contrast * drawn + colour + random.normal(0, 0.05, drawn.shape)
+    drawn = np.clip(drawn, -1, 1)
     if any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers):
         drawn = 127.5 * (drawn + 1)
     return drawn.astype(np.float32)
@@ -111,8 +117,9 @@ def _draw(layer: keras.Layer, weight: Any, random: np.random.Generator) -> None:
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D) or "depthwise" in name
         fan_in = int(np.prod(shape[:2] if depthwise else shape[:-1]))
         weight.assign(random.normal(0, np.sqrt(2 / fan_in), shape))
-    elif name == "gamma":  # of norms, and ConvNeXt's layer scale
-        weight.assign(random.uniform(0.7, 1.3, shape))
+    elif name == "gamma":
+        norm = any(other.path.endswith("beta") for other in layer.weights)
+        weight.assign((1 if norm else 0.2) * random.uniform(0.7, 1.3, shape))  # else a layer scale
     elif name == "beta":
         weight.assign(random.normal(0.8, 0.3, shape))
     elif name == "bias":
@@ -120,7 +127,10 @@ def _draw(layer: keras.Layer, weight: Any, random: np.random.Generator) -> None:
 
 
 def _spread(model: keras.Model, seen: Pictures) -> None:
-    """Let the classifier's logits be 0 in the mean and have a standard deviation of about 3."""
+    """Let the classifier's logits be 0 in the mean and have a standard deviation of about 3.
+
+    Less where the pictures hardly differ, so that rounding is not magnified a hundred times.
+    """
     head = model.layers[-1]
     if not isinstance(head, keras.layers.Dense):
         return
@@ -130,7 +140,8 @@ def _spread(model: keras.Model, seen: Pictures) -> None:
         logits = np.asarray(model(seen, training=False))
     finally:
         head.activation = kept
-    factor = 3 / max(float((logits - logits.mean(0)).std()), 1e-6)
+    spread = max(float((logits - logits.mean(0)).std()), 0.05 * float(logits.std()), 1e-6)
+    factor = 3 / spread
     head.kernel.assign(np.asarray(head.kernel) * factor)
     head.bias.assign(-factor * logits.mean(0))
 
