@@ -65,7 +65,7 @@ class Run(keras.layers.Layer):  # type: ignore[misc]
         """Take the bytes, and what is compiled from them already."""
         self._content.assign(np.frombuffer(content, np.uint8))
         if compiled is not None:
-            self._program = programs.added(self._view(), compiled)
+            self._program = programs.added(self._view(), compiled, self._signature)
 
     @property
     def program(self) -> Program:

@@ -169,9 +169,15 @@ def shapes_in(signature: str) -> str:
     return signature.partition(" ")[2]
 
 
-def added(content: Bytes, compiled: CompiledModel) -> Program:
-    """Return `compiled` as the program that runs for these bytes as long as it is held."""
-    signature = signature_of(content, compiled)
+def added(content: Bytes, compiled: CompiledModel, signature: str | None = None) -> Program:
+    """Return `compiled` as the program that runs for these bytes as long as it is held.
+
+    Args:
+        content: An array that nobody writes into.
+        compiled: What it compiles to.
+        signature: From `signature_of`, where it is known.
+    """
+    signature = signature or signature_of(content, compiled)
     with _lock:
         program = _programs.get(signature)
         if program is None:
