@@ -233,12 +233,20 @@ def _source(
 
 def _is_same(one: Any, other: Any) -> bool:
     """Return whether two signatures call the same function, as those that Keras exports do."""
-    if one.structured_outputs != other.structured_outputs or _calls(one) != _calls(other):
+    if _results(one) != _results(other) or _calls(one) != _calls(other):
         return False
     pairs = zip(one.variables, other.variables, strict=False)
     return len(one.variables) == len(other.variables) and all(
         a is b or (a.shape == b.shape and np.array_equal(a.numpy(), b.numpy())) for a, b in pairs
     )
+
+
+def _results(function: Any) -> Any:
+    """Return names, shapes and dtypes: of SavedModels of TensorFlow 1 the tensors are at hand."""
+    outputs = function.structured_outputs
+    if not isinstance(outputs, dict):
+        return outputs
+    return {name: (spec.shape, spec.dtype) for name, spec in outputs.items()}
 
 
 def _calls(function: Any) -> list[Any]:

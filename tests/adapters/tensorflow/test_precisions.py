@@ -118,7 +118,27 @@ def test_the_command_line_takes_a_keras_file(tmp_path, monkeypatch, capfd):
     assert "wrote net.int8.keras" in capfd.readouterr().out
     found = keras.models.load_model("net.int8.keras")
     assert found.report.samples == 48
+    assert command_line(["compare", "net.keras", "net.int8.keras", "--data", "data.npz"]) == 0
+    assert "times as fast" in capfd.readouterr().out
     assert command_line(["quantize", "net.keras", "--precision", "bf16", "-o", "b.onnx"]) == 0
     (scores, _) = lowprec.load("b.onnx").run(FEED)
     assert scores.shape == (48, 10)
     assert command_line(["bench", "net.keras", "--shape", "weight=1,1"]) == 0
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "bf16"])
+def test_what_was_made_is_captured_again_with_its_bits(precision, original, tmp_path):
+    data = FEED if precision == "int8" else None
+    quantized = lowprec.quantize(original, data, precision=precision)
+    quantized.save(tmp_path / "q.keras")
+    again = lowprec.compile(tmp_path / "q.keras")
+    expected, found = (model.predict(FEED, verbose=0) for model in (quantized, again))
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+    # Inside another model, too, which is a graph of its own around it.
+    inputs = {name: keras.Input(array.shape[1:], name=name) for name, array in FEED.items()}
+    outer = keras.Model(inputs, keras.ops.relu(quantized(inputs)["scores"]))
+    captured = lowprec.compile(outer)
+    np.testing.assert_array_equal(
+        captured.predict(FEED, verbose=0), np.maximum(expected["scores"], 0)
+    )

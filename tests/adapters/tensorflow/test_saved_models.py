@@ -143,6 +143,10 @@ def test_what_keras_exports_has_one_function_by_two_names(tmp_path: Path) -> Non
     np.testing.assert_array_equal(
         signatures["serve"](tf.constant(x))["output_0"], quantized(tf.constant(x))["output_0"]
     )
+    again = lowprec.compile(tmp_path / "q")  # the graph of TensorFlow 1 that holds LowprecRun
+    np.testing.assert_array_equal(
+        again(tf.constant(x))["output_0"], quantized(tf.constant(x))["output_0"]
+    )
 
 
 def write_tf1(path: Path, tags: list[str]) -> Path:
