@@ -273,16 +273,25 @@ def _made(content: bytes, binding: Binding, compiled: lowprec.CompiledModel) -> 
 
 
 def _carry(original: keras.Model, made: CompiledModel) -> None:
-    """Compile `made` for evaluation with copies of the original's loss and metrics."""
+    """Compile `made` for evaluation with copies of the original's loss and metrics.
+
+    Where one cannot be copied, `made` stays as it is: evaluate() then says that it wants compile().
+    """
     if not original.compiled:
         return
     settings = getattr(original, "_compile_config", None)
     config = dict(settings.config) if settings is not None else {}
+    try:
+        loss, metrics, weighted = (
+            _copied(config.get(key)) for key in ("loss", "metrics", "weighted_metrics")
+        )
+    except Exception:  # a class of the user's that does not say how to make another of it
+        return
     made.compile(
-        loss=_copied(config.get("loss")),
+        loss=loss,
         loss_weights=config.get("loss_weights"),
-        metrics=_copied(config.get("metrics")),
-        weighted_metrics=_copied(config.get("weighted_metrics")),
+        metrics=metrics,
+        weighted_metrics=weighted,
         run_eagerly=bool(config.get("run_eagerly", False)),
         steps_per_execution=config.get("steps_per_execution", 1),
         jit_compile=False,

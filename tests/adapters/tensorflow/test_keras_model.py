@@ -135,6 +135,22 @@ def test_metrics_are_not_shared_with_the_original() -> None:
     assert before == after
 
 
+def test_a_metric_that_cannot_be_copied_is_left_to_the_user() -> None:
+    class Own(keras.metrics.Mean):
+        def __init__(self, wanted: int) -> None:
+            super().__init__(name="own")
+
+        def update_state(self, true: Any, found: Any, sample_weight: Any = None) -> None:
+            super().update_state(found)
+
+    model = images()
+    model.compile(loss="mse", metrics=[Own(3)])
+    made = lowprec.compile(model)
+    assert not made.compiled
+    with pytest.raises(ValueError, match=r"compile\(\)"):
+        made.evaluate(IMAGES, LABELS, verbose=0)
+
+
 def test_the_original_is_unchanged() -> None:
     model = images()
     model.layers[1].trainable = False
