@@ -196,6 +196,23 @@ def angle_of(
     return steps("Where", steps("Equal", x, zero), sign, made, last=True)
 
 
+@translates("AdjustContrastv2")
+def _contrast(translator: Translator, node: Node) -> ir.Value:
+    """Move pixels from the mean of their channel by a factor."""
+    steps = Steps(translator, node)
+    axes = translator.new_constant(np.asarray([-3, -2], np.int64), f"{node.name}/axes")
+    mean = translator.emit("ReduceMean", [steps.input(0), axes], name=f"{node.name}/mean")
+    away = steps("Mul", steps("Sub", steps.input(0), mean), steps.input(1))
+    return steps("Add", away, mean, last=True)
+
+
+@translates("BesselI0", "BesselI0e")
+def _bessel(translator: Translator, node: Node) -> Array:
+    known = translator.constant(node, 0)
+    scale = np.exp(-np.abs(known)) if node.op == "BesselI0e" else 1.0
+    return np.asarray(np.i0(known) * scale, known.dtype)
+
+
 @translates("NextAfter")
 def _next(translator: Translator, node: Node) -> Array:
     return np.nextafter(translator.constant(node, 0), translator.constant(node, 1))

@@ -133,7 +133,38 @@ def _bitcast(translator: Translator, node: Node) -> ir.Value | Array:
         return bits
     if dtype == np.dtype(node.attributes["T"]):
         return translator.value(node, 0)
+    if _asks_for_the_sign(translator, node, dtype):
+        # Keras' signbit, and its argmax, which tells -0 from 0; 1 / -0 is below 0.
+        value = translator.value(node, 0)
+        zero = translator.new_constant(np.zeros((), node.attributes["T"]))
+        inverse = translator.emit("Reciprocal", [value], name=f"{node.name}/inverse")
+        below = [
+            translator.emit("Less", [number, zero], name=f"{node.name}/below")
+            for number in (value, inverse)
+        ]
+        negative = translator.emit("Or", below, name=f"{node.name}/negative")
+        signs = (
+            translator.new_constant(np.asarray(bits, dtype)) for bits in (np.iinfo(dtype).min, 0)
+        )
+        return translator.emit("Where", [negative, *signs], name=node.name)
     raise UnsupportedError(f"node '{node.name}' (Bitcast) reads bits as another type")
+
+
+def _asks_for_the_sign(translator: Translator, node: Node, dtype: np.dtype[Any]) -> bool:
+    """Whether all that reads a Bitcast of reals to integers takes the sign bit of it."""
+    given = np.dtype(node.attributes["T"])
+    if given.kind != "f" or dtype.kind != "i" or given.itemsize != dtype.itemsize:
+        return False
+    nodes = translator.graph.nodes
+    readers = [reader for reader in nodes.values() if (node.name, 0) in reader.inputs]
+    for reader in readers:
+        masks = [nodes[name].attributes.get("value") for name, _ in reader.inputs]
+        if reader.op != "BitwiseAnd" or not any(
+            mask is not None and mask.size == 1 and mask.item() == np.iinfo(dtype).min
+            for mask in masks
+        ):
+            return False
+    return bool(readers)
 
 
 @translates("Select", "SelectV2")

@@ -191,6 +191,38 @@ def _diagonal(translator: Translator, node: Node) -> ir.Value | Array:
     )
 
 
+@translates("MatrixDiagPartV3", "MatrixDiagPartV2", "MatrixDiagPart", "DiagPart")
+def _diagonal_part(translator: Translator, node: Node) -> ir.Value | Array:
+    """The main diagonal of matrices."""
+    known, shape = translator.known(node, 0), translator.shape(node.inputs[0])
+    offset = translator.constant(node, 1).reshape(-1) if len(node.inputs) > 1 else np.zeros(1)
+    if shape is None or len(shape) < 2 or None in shape[-2:] or offset.any() or len(offset) != 1:
+        raise UnsupportedError(f"node '{node.name}' ({node.op}) reads more than a main diagonal")
+    if node.op == "DiagPart" and len(shape) != 2:
+        raise UnsupportedError(f"node '{node.name}' (DiagPart) reads a tensor of rank {len(shape)}")
+    size = min(shape[-2] or 0, shape[-1] or 0)
+    if known is not None:
+        return np.asarray(np.diagonal(known, axis1=-2, axis2=-1))
+    # Positions of the diagonal in the rows laid end to end.
+    places = np.arange(size, dtype=np.int64) * ((shape[-1] or 0) + 1)
+    ends = vector(translator, [0] * (len(shape) - 2) + [-1], f"{node.name}/flat")
+    flat = translator.emit("Reshape", [translator.value(node, 0), ends], name=f"{node.name}/flat")
+    at = translator.new_constant(places, f"{node.name}/places")
+    return translator.emit("Gather", [flat, at], {"axis": -1}, name=node.name)
+
+
+@translates("MatrixSetDiagV3", "MatrixSetDiagV2", "MatrixSetDiag")
+def _with_diagonal(translator: Translator, node: Node) -> Array:
+    known = translator.constant(node, 0), translator.constant(node, 1)
+    offset = translator.constant(node, 2).reshape(-1) if len(node.inputs) > 2 else np.zeros(1)
+    if offset.any() or len(offset) != 1:
+        raise UnsupportedError(f"node '{node.name}' ({node.op}) writes more than a main diagonal")
+    made: Array = known[0].copy()
+    places = np.arange(min(made.shape[-2:]))
+    made[..., places, places] = known[1]
+    return made
+
+
 @translates("Roll")
 def _roll(translator: Translator, node: Node) -> ir.Value | Array:
     shifts = [int(by) for by in translator.constant(node, 1).reshape(-1)]

@@ -155,6 +155,27 @@ def _bucketize(translator: Translator, node: Node) -> ir.Value:
     return translator.emit("ReduceSum", [number, last], {"keepdims": 0}, name=node.name)
 
 
+@translates("LowerBound", "UpperBound")
+def _bound(translator: Translator, node: Node) -> ir.Value:
+    """How many of each row of sorted numbers are below (or not above) each value."""
+    rows = translator.emit(
+        "Unsqueeze",
+        [translator.value(node, 0), vector(translator, [1], "axis")],
+        name=f"{node.name}/rows",
+    )
+    values = translator.emit(
+        "Unsqueeze",
+        [translator.value(node, 1), vector(translator, [2], "axis")],
+        name=f"{node.name}/values",
+    )
+    kind = "Less" if node.op == "LowerBound" else "LessOrEqual"
+    below = translator.emit(kind, [rows, values], name=f"{node.name}/below")
+    dtype = node.attributes.get("out_type") or np.dtype(np.int32)
+    number = cast(translator, below, dtype, f"{node.name}/number")
+    last = vector(translator, [-1], f"{node.name}/last")
+    return translator.emit("ReduceSum", [number, last], {"keepdims": 0}, name=node.name)
+
+
 @translates("Where")
 def _where(translator: Translator, node: Node) -> ir.Value:
     value = translator.value(node, 0)

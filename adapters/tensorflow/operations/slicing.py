@@ -56,6 +56,11 @@ def _strided_slice(translator: Translator, node: Node) -> ir.Value | Array:
         raise ModelError(f"node '{node.name}' (StridedSlice) has a stride of 0")
     if begin is None or end is None:
         return computed_slice(translator, node, masks, strides.tolist())
+    if begin.shape != strides.shape or end.shape != strides.shape:
+        raise ModelError(
+            f"node '{node.name}' (StridedSlice) has {begin.size} beginnings, {end.size} ends and "
+            f"{strides.size} strides"
+        )
     index: list[Any] = []
     for position in range(len(strides)):
         bit = 1 << position

@@ -18,7 +18,7 @@ from lowprec.adapters.tensorflow.keras_source import source_of_keras
 from lowprec.errors import LowprecError
 
 BATCHES = (1, 4)
-AT_ONCE = 24  # layers of one model
+AT_ONCE = 16  # layers of one model
 
 
 def groups() -> Iterator[list[Case]]:
