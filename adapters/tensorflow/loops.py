@@ -261,7 +261,7 @@ def as_loop(loop: Loop) -> list[Any]:
     keeps = ir.Value(
         name=inner.unique("goes_on"), type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([])
     )
-    begins = goes_on = None
+    begins, goes_on = translator.new_constant(np.ones((), np.bool_), f"{node.name}/begins"), None
     if not loop.trips:
         begins = translator.as_value(_condition(loop, translator, loop.outer))
         after = [

@@ -40,10 +40,14 @@ def recurrent_operators(loop: Loop) -> list[Any] | None:
     if not loop.trips or not loop.states:
         return None
     try:
-        plan = _Plan(loop)
+        made = _emitted(_Plan(loop))
     except UnknownError:
         return None
-    return _emitted(plan)
+    if made is not None:
+        for node in loop.inner.nodes:  # left behind: they no longer read the cells' constants
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+    return made
 
 
 class _Plan:

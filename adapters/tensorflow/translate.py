@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from lowprec.adapters.tensorflow import operations
 from lowprec.adapters.tensorflow.layout import channels_first
+from lowprec.adapters.tensorflow.memory import refuse_memory
 from lowprec.adapters.tensorflow.nodes import Graph, Tensor
-from lowprec.adapters.tensorflow.translator import OPSET, Translator
+from lowprec.adapters.tensorflow.translator import ATTENTION_OPSET, OPSET, Translator
 
 assert operations  # importing them registers the translations
 
@@ -36,6 +37,7 @@ def translate(
     Raises:
         UnsupportedError: some operation has no translation.
     """
+    refuse_memory(graph, list(outputs.values()), [*inputs.values(), *constants])
     translator = Translator(graph)
     fed: list[ir.Value] = []
     for (name, tensor), dtype in zip(inputs.items(), dtypes, strict=True):
@@ -58,7 +60,7 @@ def translate(
         results,
         nodes=nodes,
         initializers=[value for value in translator.initializers.values() if value.uses()],
-        opset_imports={"": OPSET},
+        opset_imports={"": ATTENTION_OPSET if _attends(nodes) else OPSET},
         name="tensorflow",
     )
     model = ir.Model(made, ir_version=10)
@@ -84,6 +86,15 @@ def _alive(nodes: Sequence[ir.Node], results: Sequence[ir.Value]) -> list[ir.Nod
         )
         needed.update(value for reader in (node, *inner) for value in reader.inputs if value)
     return kept[::-1]
+
+
+def _attends(nodes: Sequence[ir.Node]) -> bool:
+    """Return whether something may be attention: a product, Softmax, and a product."""
+    return any(
+        node.op_type == "Softmax"
+        and any(use.node.op_type in ("MatMul", "Einsum") for use in node.outputs[0].uses())
+        for node in nodes
+    )
 
 
 def _open(shape: Sequence[int | None], name: str) -> list[int | str]:

@@ -14,12 +14,14 @@ from lowprec.adapters.tensorflow.nodes import Function, Graph, Node, Shape, Tens
 from lowprec.errors import ModelError, UnsupportedError
 
 OPSET = 21
+ATTENTION_OPSET = 23  # the first that has Attention; only graphs that may need it are of it
 
 Array = NDArray[Any]
 Found = ir.Value | Array | AnyList
 Result = "ir.Value | Array | Sequence[ir.Value | Array]"
 Translation = Callable[["Translator", Node], Any]  # returns a Result
 
+_DEPTH = 50  # of calls, loops and branches inside each other
 _SINGLE = (ir.Value, np.ndarray, np.generic, *Lists)
 
 # What NumPy and Python raise about arrays that do not fit, in a graph that nothing has checked.
@@ -77,6 +79,9 @@ class Translator:
         self._shared: dict[int, tuple[Any, ir.Value]] = within._shared if within else {}
         # By identity too: constants that were rounded to codes, and to which.
         self._ranges: dict[int, tuple[Array, object]] = within._ranges if within else {}
+        self._depth: int = within._depth + 1 if within else 0
+        if self._depth > _DEPTH:
+            raise ModelError(f"functions call each other more than {_DEPTH} deep at '{prefix}'")
         self.prefix = prefix
         self._lists: dict[Tensor, AnyList] = {}
         self._values: dict[Tensor, ir.Value] = {}

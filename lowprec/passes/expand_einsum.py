@@ -5,7 +5,8 @@
 
 Letters of both operands and the result are batches of a MatMul, those of both operands only are
 summed in it, those of one operand only are summed before it. Where a group has several letters,
-a Reshape makes one axis of them, with sizes that are worked out in the graph.
+a Reshape makes one axis of them, with sizes that are worked out in the graph. A layer's weights
+have no batches: its rows stay as they are.
 """
 
 from __future__ import annotations
@@ -147,6 +148,12 @@ def _pair(
     one = writer.ordered(first, a, batch + rows + inner)
     other = writer.ordered(second, b, batch + inner + columns)
     n = len(batch)
+    if n == 0 and rows:
+        return writer.ordered(
+            _layer(writer, one, other, (len(rows), len(inner), len(columns))),
+            rows + columns,
+            result,
+        )
     left = _merged(writer, one, n, len(rows), len(inner))
     right = _merged(writer, other, n, len(inner), len(columns))
     product = writer.add("MatMul", [left, right])
@@ -164,6 +171,31 @@ def _pair(
             shape = writer.add("Concat", parts, axis=0)
         product = writer.add("Reshape", [product, shape], allowzero=1)
     return writer.ordered(product, batch + rows + columns, result)
+
+
+def _layer(
+    writer: _Writer, one: ir.Value, other: ir.Value, counts: tuple[int, int, int]
+) -> ir.Value:
+    """Return a product without batches: the axes of its rows stay as they are.
+
+    Args:
+        writer: Takes the nodes.
+        one: Its axes are those of the rows, then those that are summed.
+        other: Its axes are those that are summed, then those of the columns.
+        counts: How many axes rows, sums and columns have.
+    """
+    rows, inner, columns = counts
+    kept = writer.integers([0] * rows)  # Reshape copies these sizes
+    if inner != 1:
+        target = writer.integers([*[0] * rows, -1])
+        one = writer.add("Reshape", [one, target])
+    product = writer.add("MatMul", [one, _merged(writer, other, 0, inner, columns)])
+    if columns == 1:
+        return product
+    if columns == 0:
+        return writer.add("Squeeze", [product, writer.integers([rows])])
+    target = writer.add("Concat", [kept, writer.sizes(other, inner, columns)], axis=0)
+    return writer.add("Reshape", [product, target])
 
 
 def _merged(writer: _Writer, value: ir.Value, batch: int, first: int, second: int) -> ir.Value:

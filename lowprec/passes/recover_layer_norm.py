@@ -6,24 +6,28 @@
     becomes    x, gamma, beta ──► LayerNormalization(axis = -1, epsilon) ──► y
 
 Exporters vary it, and these variants count: `x - mean` computed twice; Mul(d, d) for Pow;
-Reciprocal of the root and a Mul for Div; operands of Add and Mul in either order. gamma and beta
-are constant vectors. The mean must run over the last axis: written as -1, or as the rank minus 1
-where the rank is known. Values in between must have no other reader.
+Reciprocal of the root and a Mul for Div; operands of Add and Mul in either order; and, as Keras
+writes it, x * g + (beta - mean * g) with g = gamma / root. gamma and beta are constant vectors. The
+mean must run over the last axis: written as -1, or as the rank minus 1 where the rank is known.
+Values in between must have no other reader.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
+from lowprec.graph.constants import add_constant
 from lowprec.passes.matching import (
     NameSource,
     constant_array,
     constant_floats,
     constant_scalar,
+    graph_of,
     insert_operator,
     is_operator,
     is_scalar,
     opset_version,
+    other_operand,
     rank_of,
     replace_output,
     sole_consumer,
@@ -45,15 +49,15 @@ def recover_layer_norm(model: ir.Model) -> bool:
         if match is None:
             continue
         source, deviation, epsilon = match
-        scaled = _match_scale_and_shift(node, deviation)
+        scaled = _match_scale_and_shift(node, deviation) or _match_factor(node, source)
         if scaled is None:
             continue
-        gamma, beta, last = scaled
+        *vectors, last = scaled
         (output,) = last.outputs
         normalised = insert_operator(
             last,
             "LayerNormalization",
-            [source, gamma, beta],
+            [source, *(_as_vector(value, last, names) for value in vectors)],
             like=output,
             name=names.fresh(f"{output.name}_layer_norm"),
             attributes={"axis": -1, "epsilon": epsilon},
@@ -166,6 +170,52 @@ def _match_scale_and_shift(
     return gamma[0], beta[0], beta[1]
 
 
+def _match_factor(root: ir.Node, source: ir.Value) -> tuple[ir.Value, ir.Value, ir.Node] | None:
+    """Return (gamma, beta, last node) of `x * g + (beta - mean * g)`, g = gamma / root."""
+    inverse = sole_consumer(root.outputs[0])
+    if inverse is None or not is_operator(inverse, "Reciprocal"):
+        return None
+    gamma = _constant_vector_applied(inverse.outputs[0], "Mul")
+    if gamma is None:
+        return None
+    factor = gamma[1].outputs[0]
+    if factor.is_graph_output() or len(factor.uses()) != 2:
+        return None
+    products = {use.node for use in factor.uses()}
+    scaled = next((node for node in products if other_operand(node, factor) is source), None)
+    rest = next((node for node in products if node is not scaled), None)
+    if scaled is None or rest is None or not is_operator(scaled, "Mul"):
+        return None
+    last = sole_consumer(scaled.outputs[0])
+    beta = _match_offset(rest, factor, source)
+    if last is None or beta is None or not is_operator(last, "Add"):
+        return None
+    if other_operand(last, scaled.outputs[0]) is not beta[1].outputs[0]:
+        return None
+    return (gamma[0], beta[0], last) if _length(gamma[0]) == _length(beta[0]) else None
+
+
+def _match_offset(
+    product: ir.Node, factor: ir.Value, source: ir.Value
+) -> tuple[ir.Value, ir.Node] | None:
+    """Return (beta, last node) of `beta - mean * factor`, where `product` is mean * factor."""
+    mean = other_operand(product, factor)
+    if mean is None or not is_operator(product, "Mul"):
+        return None
+    negate = mean.producer()
+    is_negative = is_operator(negate, "Neg")
+    if is_negative and negate is not None:
+        mean = negate.inputs[0]
+    reduce = None if mean is None else mean.producer()
+    if reduce is None or _mean_over_last_axis(reduce) is not source:
+        return None
+    found = _constant_vector_applied(product.outputs[0], "Add" if is_negative else "Sub")
+    if found is None or sole_consumer(found[1].outputs[0]) is None:
+        return None
+    is_first = found[1].inputs[0] is product.outputs[0]
+    return None if is_first and not is_negative else found
+
+
 def _constant_vector_applied(value: ir.Value, op_type: str) -> tuple[ir.Value, ir.Node] | None:
     node = sole_consumer(value)
     if node is None or not is_operator(node, op_type):
@@ -174,9 +224,21 @@ def _constant_vector_applied(value: ir.Value, op_type: str) -> tuple[ir.Value, i
     if split is None or split[0] is not value:
         return None
     array = constant_floats(split[1])
-    if array is None or array.ndim != 1 or array.size < 2:
+    if array is None or array.size < 2 or array.shape[-1] != array.size:
         return None
+    if array.ndim > 1:
+        rank = rank_of(value)
+        if rank is None or rank < array.ndim:
+            return None
     return split[1], node
+
+
+def _as_vector(value: ir.Value, anchor: ir.Node, names: NameSource) -> ir.Value:
+    """Return a constant vector without the axes of one entry in front."""
+    array = constant_floats(value)
+    if array is None or array.ndim == 1:
+        return value
+    return add_constant(graph_of(anchor), names.fresh(f"{value.name}_vector"), array.reshape(-1))
 
 
 def _length(value: ir.Value) -> int:

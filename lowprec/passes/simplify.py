@@ -26,6 +26,8 @@ from lowprec.passes.fold_constants import fold_constants
 from lowprec.passes.fold_padding import fold_padding
 from lowprec.passes.fold_pool_padding import fold_pool_padding
 from lowprec.passes.inline_branches import fold_branches
+from lowprec.passes.move_bias import move_bias
+from lowprec.passes.recover_attention import recover_attention
 from lowprec.passes.recover_gelu import recover_gelu
 from lowprec.passes.recover_global_pool import recover_global_pool
 from lowprec.passes.recover_hard_sigmoid import recover_hard_sigmoid
@@ -72,6 +74,8 @@ PASSES: tuple[Callable[[ir.Model], bool], ...] = (
     deduplicate_initializers,
     eliminate_common_subexpressions,
     eliminate_dead_nodes,
+    move_bias,
+    recover_attention,
     recover_layer_norm,
     recover_gelu,
     recover_hard_sigmoid,

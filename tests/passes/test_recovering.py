@@ -119,7 +119,16 @@ def layer_norms() -> list[str]:
         for s, q, t in itertools.product(squares, divisions, tails)
     ] + [
         f"u = ReduceMean(x, last) d = Sub(x, u) {twice} s = Pow(d, two) v = ReduceMean(s, last)"
-        " e = Add(eps, v) r = Sqrt(e) n = Div(d2, r) k = Mul(n, g) y = Add(k, b)"
+        " e = Add(eps, v) r = Sqrt(e) n = Div(d2, r) k = Mul(n, g) y = Add(k, b)",
+        # As Keras 3 writes it, and as tf.nn.batch_normalization does.
+        *(
+            "u = ReduceMean(x, last) d = Sub(x, u) s = Mul(d, d) v = ReduceMean(s, last)"
+            f" e = Add(v, eps) r = Sqrt(e) i = Reciprocal(r) f = Mul(i, g) k = Mul(x, f) {rest}"
+            for rest in (
+                "m = Neg(u) o = Mul(m, f) t = Add(o, b) y = Add(k, t)",
+                "o = Mul(f, u) t = Sub(b, o) y = Add(t, k)",
+            )
+        ),
     ]
 
 
@@ -150,12 +159,28 @@ def test_a_mean_over_another_axis_is_not_a_layer_norm() -> None:
     assert not recover_layer_norm(model)
 
 
+def test_an_offset_of_another_sign_is_not_a_layer_norm() -> None:
+    body = layer_norms()[-1].replace("Sub(b, o)", "Sub(o, b)")
+    assert not recover_layer_norm(layer_norm_model(body))
+    body = layer_norms()[-1].replace("Sub(b, o)", "Add(b, o)")
+    assert not recover_layer_norm(layer_norm_model(body))
+
+
 GELU = [
     "d = Div(x, root) e = Erf(d) a = Add(e, one) p = Mul(x, a) y = Mul(p, half)",
     "d = Mul(x, unroot) e = Erf(d) a = Add(one, e) p = Mul(a, x) y = Div(p, two)",
     "d = Div(x, root) e = Erf(d) a = Add(e, one) h = Mul(half, x) y = Mul(h, a)",
     "d = Div(x, root) e = Erf(d) a = Add(e, one) h = Mul(a, half) y = Mul(x, h)",
+    "w = Neg(x) d = Mul(w, unroot) e = Erf(d) a = Sub(one, e) h = Mul(half, x) y = Mul(h, a)",
 ]
+TANH = "t = Tanh(k) a = Add(t, one) h = Mul(half, x) y = Mul(h, a)"
+GELU_TANH = [
+    f"c = Pow(x, three) f = Mul(c, small) s = Add(x, f) k = Mul(s, slope) {TANH}",
+    f"q = Mul(x, x) c = Mul(q, x) f = Mul(small, c) s = Add(f, x) k = Mul(slope, s) {TANH}",
+    f"e = Mul(small, x) q = Mul(x, x) f = Mul(e, q) s = Add(x, f) k = Mul(s, slope) {TANH}",
+]
+SCALARS["small"] = np.float32(0.044715)
+SCALARS["slope"] = np.float32((2 / np.pi) ** 0.5)
 
 
 @pytest.mark.parametrize("body", GELU)
@@ -165,6 +190,22 @@ def test_gelu(body: str) -> None:
     simplify(model)
     assert operators(model) == ["Gelu"]
     assert_same_outputs(before, model, {"x": X})
+
+
+@pytest.mark.parametrize("body", GELU_TANH)
+def test_gelu_by_tanh(body: str) -> None:
+    model = graph(body)
+    before = ir.to_proto(model)
+    simplify(model)
+    assert operators(model) == ["Gelu"]
+    assert model.graph[0].attributes["approximate"].as_string() == "tanh"
+    assert_same_outputs(before, model, {"x": X})
+
+
+@pytest.mark.parametrize("wrong", [("three)", "two)"), ("small", "fifth"), ("slope", "root")])
+def test_what_is_nearly_a_gelu_stays(wrong: tuple[str, str]) -> None:
+    assert not recover_gelu(graph(GELU_TANH[0].replace(*wrong)))
+    assert not recover_gelu(graph(GELU[-1].replace("Sub(one, e)", "Add(one, e)")))
 
 
 def test_gelu_with_another_root_stays() -> None:

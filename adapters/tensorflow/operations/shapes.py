@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.adapters.tensorflow.nodes import Node
+from lowprec.adapters.tensorflow.operations.dense import dense_product
 from lowprec.adapters.tensorflow.operations.numbers import axis_in, axis_of, cast, sizes, vector
 from lowprec.adapters.tensorflow.operations.sequences import without_the_height
 from lowprec.adapters.tensorflow.translator import Array, Translator, translates
@@ -75,6 +76,9 @@ def _reshape(translator: Translator, node: Node) -> ir.Value | Array:
     known, shape = translator.known(node, 0), translator.known(node, 1)
     if known is not None and shape is not None:
         return known.reshape([int(size) for size in shape])
+    product = dense_product(translator, node)
+    if product is not None:
+        return product
     made = None if shape is not None else translator.shape((node.name, 0))
     if made is not None and made.count(None) <= 1 and 0 not in made:
         # What is computed is one size at most, which the others leave: no arithmetic on shapes.

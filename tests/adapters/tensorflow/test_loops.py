@@ -317,3 +317,26 @@ def test_calls_that_hold_loops() -> None:
 
     source = traced(layer, tf.TensorSpec([None, None, 3], tf.float32))
     assert compare(source, [[numbers(2, n, 3)] for n in (1, 4)]) == {"LSTM": 1}
+
+
+def test_layers_that_remember_are_refused() -> None:
+    inputs = keras.Input(batch_shape=(2, 5, 4))
+    model = keras.Model(inputs, LAYERS.LSTM(3, stateful=True)(inputs))
+    source, _ = source_of_keras(model)
+    with pytest.raises(lowprec.LowprecError, match="stateful=False"):
+        hub_of(source, "remembers")
+
+
+def test_a_loop_that_keeps_part_of_its_list_unread_is_refused() -> None:
+    def backwards(x: Any) -> Any:
+        size = tf.shape(x)[0]
+        made = tf.TensorArray(tf.float32, size)
+        _, made = tf.while_loop(
+            lambda i, _: i < size,
+            lambda i, made: (i + 1, made.write(size - 1 - i, x[i])),
+            (0, made),
+        )
+        return made.stack()
+
+    with pytest.raises(lowprec.LowprecError, match="write entry i in iteration i"):
+        hub_of(traced(backwards, ROWS), "backwards")

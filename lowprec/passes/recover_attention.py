@@ -1,0 +1,203 @@
+"""Recover Attention (opset 23) from its arithmetic.
+
+    q ──────────────► MatMul ──► Mul(scale) ──► Add(mask) ──► Softmax ──► MatMul ──► y
+    k ──► Transpose ────┘                                        v ─────────┘
+    becomes    q, k ──► Transpose', v, mask ──► Attention(scale) ──► y
+
+q, k and v have four axes: batch, heads, positions, size. The Transpose in front of k is one that
+puts positions last; what is left of it puts them before the size. Scale (Mul or Div by a number)
+and mask (added, f32) may be absent. Values in between must have no other reader.
+
+A mask may also be a choice, Where(mask, scores, -3e38), as Keras writes it: as good as adding that
+number, which no score changes by rounding. Before that, ones of the scores' shape that a mask is
+joined with (And) are dropped: the choice itself spreads the mask.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from lowprec.graph.constants import add_constant
+from lowprec.passes.matching import (
+    NameSource,
+    constant_array,
+    constant_scalar,
+    graph_of,
+    insert_operator,
+    is_operator,
+    opset_version,
+    other_operand,
+    rank_of,
+    replace_output,
+    sole_consumer,
+    split_constant,
+    walk_nodes,
+)
+
+_LOW = -1e30  # f32: a score that is added to it is gone
+
+
+def recover_attention(model: ir.Model) -> bool:
+    """Rewrite `model` in place; return whether anything changed."""
+    if opset_version(model) < 23:
+        return False
+    names = NameSource(model)
+    changed = False
+    for node in walk_nodes(model):
+        if is_operator(node, "Softmax"):
+            changed |= _rewrite(node, names)
+        elif is_operator(node, "Where"):
+            changed |= _drop_ones(node)
+    return changed
+
+
+def _drop_ones(where: ir.Node) -> bool:
+    """Let Where(And(ones of x's shape, mask), x, number) choose by the mask itself."""
+    condition, x = where.inputs[0], where.inputs[1]
+    join = None if condition is None else condition.producer()
+    if join is None or not is_operator(join, "And") or constant_scalar(where.inputs[2]) is None:
+        return False
+    for ones, mask in (join.inputs, join.inputs[::-1]):
+        expand = None if ones is None else ones.producer()
+        if expand is None or mask is None or not is_operator(expand, "Expand"):
+            continue
+        full, shape = constant_array(expand.inputs[0]), expand.inputs[1]
+        while shape is not None and is_operator(shape.producer(), "Cast"):
+            cast = shape.producer()
+            shape = None if cast is None else cast.inputs[0]
+        measure = None if shape is None else shape.producer()
+        if full is None or full.size != 1 or not full.all() or measure is None:
+            continue
+        if is_operator(measure, "Shape") and not measure.attributes and measure.inputs[0] is x:
+            where.replace_input_with(0, mask)
+            return True
+    return False
+
+
+def _rewrite(softmax: ir.Node, names: NameSource) -> bool:
+    last = sole_consumer(softmax.outputs[0])
+    scores = softmax.inputs[0]
+    if softmax.attributes.get_int("axis", -1) not in (-1, 3) or scores is None:
+        return False
+    if last is None or not is_operator(last, "MatMul") or last.inputs[0] is not softmax.outputs[0]:
+        return False
+    v, found = last.inputs[1], _scores(scores)
+    if found is None:
+        return False
+    product, mask, scale = found
+    q, turned = product.inputs
+    keys = None if turned is None else _keys(turned)
+    if q is None or v is None or keys is None or not _fit(q, turned, v):
+        return False
+    k, order = keys
+    transpose = ir.node("Transpose", [k], {"perm": order})
+    (moved,) = transpose.outputs
+    moved.name = names.fresh(f"{k.name}_keys")
+    transpose.name = moved.name
+    moved.type = q.type
+    graph_of(last).insert_before(last, transpose)
+    (output,) = last.outputs
+    inputs: list[ir.Value | None] = [q, moved, v]
+    if is_operator(scores.producer(), "Where") and mask is not None:
+        mask = _added(scores.producer(), last, mask, names)
+    if mask is not None:
+        inputs.append(mask)
+    made = insert_operator(
+        last,
+        "Attention",
+        inputs,
+        like=output,
+        name=names.fresh(f"{output.name}_attention"),
+        attributes={"scale": scale},
+    )
+    return replace_output(last, made)
+
+
+def _scores(value: ir.Value) -> tuple[ir.Node, ir.Value | None, float] | None:
+    """Return (product of queries and keys, mask, scale) of the scores that Softmax gets."""
+    node, mask, scale = value.producer(), None, 1.0
+    if is_operator(node, "Where") and node is not None and sole_consumer(value) is not None:
+        chosen, x, other = node.inputs
+        found = None if x is None else _scaled(x)
+        number, rank = constant_scalar(other), rank_of(chosen)
+        if found is None or number is None or number > _LOW or rank is None or rank > 4:
+            return None
+        return found[0], chosen, found[1]
+    if is_operator(node, "Add") and node is not None and sole_consumer(value) is not None:
+        for scaled, added in (node.inputs, node.inputs[::-1]):
+            found = None if scaled is None else _scaled(scaled)
+            if found is not None and added is not None and added.dtype == ir.DataType.FLOAT:
+                product, scale = found
+                rank = rank_of(added)
+                return (product, added, scale) if rank is not None and 1 < rank <= 4 else None
+        return None
+    scaled_product = _scaled(value)
+    return None if scaled_product is None else (scaled_product[0], mask, scaled_product[1])
+
+
+def _added(where: ir.Node | None, anchor: ir.Node, chosen: ir.Value, names: NameSource) -> ir.Value:
+    """Return what is added to scores in place of a choice: 0, or the number chosen else."""
+    low = None if where is None else constant_scalar(where.inputs[2])
+    graph = graph_of(anchor)
+    numbers = [
+        add_constant(graph, names.fresh(f"{chosen.name}_{name}"), np.asarray(number, np.float32))
+        for name, number in (("taken", 0.0), ("left", low))
+    ]
+    node = ir.node("Where", [chosen, *numbers], name=names.fresh(f"{chosen.name}_added"))
+    (made,) = node.outputs
+    made.name, made.type = node.name, ir.TensorType(ir.DataType.FLOAT)
+    made.shape = chosen.shape
+    graph.insert_before(anchor, node)
+    return made
+
+
+def _scaled(value: ir.Value) -> tuple[ir.Node, float] | None:
+    """Return the product and the number that `value` is a multiple of it by."""
+    node = value.producer()
+    if node is None or sole_consumer(value) is None:
+        return None
+    if is_operator(node, "MatMul"):
+        return node, 1.0
+    if not is_operator(node, "Mul", "Div"):
+        return None
+    split = split_constant(node)
+    number = None if split is None else constant_scalar(split[1])
+    if split is None or not number or (node.op_type == "Div" and split[2] != 0):
+        return None
+    product = split[0].producer()
+    if product is None or not is_operator(product, "MatMul"):
+        return None
+    if sole_consumer(split[0]) is not node or other_operand(node, split[0]) is not split[1]:
+        return None
+    return product, number if node.op_type == "Mul" else 1.0 / number
+
+
+def _keys(value: ir.Value) -> tuple[ir.Value, list[int]] | None:
+    """Return k and the order of its axes that has positions before the size."""
+    node = value.producer()
+    if node is None or not is_operator(node, "Transpose") or "perm" not in node.attributes:
+        return None
+    order = list(node.attributes["perm"].as_ints())
+    if len(order) != 4 or node.inputs[0] is None:
+        return None
+    return node.inputs[0], [order[0], order[1], order[3], order[2]]
+
+
+def _fit(q: ir.Value, turned: ir.Value | None, v: ir.Value) -> bool:
+    """Return whether q and v have four axes, and no operand is spread over another's."""
+    if turned is None or rank_of(q) != 4 or rank_of(v) != 4:
+        return False
+    if q.dtype != ir.DataType.FLOAT or v.dtype != ir.DataType.FLOAT:
+        return False
+    for axis in (0, 1):
+        sizes = [
+            None if value.shape is None or len(value.shape) != 4 else value.shape[axis]
+            for value in (q, turned, v)
+        ]
+        known = {size for size in sizes if isinstance(size, int)}
+        if len(known) > 1 or (1 in known and any(not isinstance(size, int) for size in sizes)):
+            return False
+        if axis == 1 and len(known) != 1:
+            return False
+    return True

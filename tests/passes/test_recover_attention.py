@@ -1,0 +1,124 @@
+"""Attention written out becomes one operator with the same numbers, and only where it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from small_models import build, operators
+
+from lowprec.engine import compile_model
+from lowprec.passes import simplify
+from lowprec.passes.recover_attention import recover_attention
+
+B, S, T, H, D = 2, 5, 7, 3, 4
+
+HEADS = "q = Transpose<perm=[0,2,1,3]>(x) k = Transpose<perm=[0,2,3,1]>(z) "
+TAIL = "p = Softmax<axis=-1>(m) v = Transpose<perm=[0,2,1,3]>(w) y = MatMul(p, v)"
+FORMS = {
+    "plain": f"{HEADS} m = MatMul(q, k) {TAIL}",
+    "scaled": f"{HEADS} a = MatMul(q, k) m = Mul(a, half) {TAIL}",
+    "divided": f"{HEADS} a = MatMul(q, k) m = Div(a, three) {TAIL}",
+    "added": f"{HEADS} a = MatMul(q, k) s = Mul(half, a) m = Add(s, mask) {TAIL}",
+    "mask first": f"{HEADS} a = MatMul(q, k) m = Add(mask, a) {TAIL}",
+    "chosen": f"{HEADS} a = MatMul(q, k) s = Mul(a, half) m = Where(chosen, s, low) {TAIL}",
+    "chosen with ones": (
+        f"{HEADS} a = MatMul(q, k) s = Mul(a, half) h = Shape(s) o = Expand(yes, h)"
+        f" c = And(o, chosen) m = Where(c, s, low) {TAIL}"
+    ),
+}
+CONSTANTS = {
+    "half": np.float32(0.5),
+    "three": np.float32(3),
+    "low": np.float32(-3e38),
+    "yes": np.array([True]),
+}
+
+
+def model(body: str, *, opset: int = 23, heads: int = H) -> ir.Model:
+    inputs = f"float[{B},{S},{H},{D}] x, float[{B},{T},{H},{D}] z, float[{B},{T},{heads},{D}] w"
+    if "mask" in body:
+        inputs += f", float[{B},1,{S},{T}] mask"
+    if "chosen" in body:
+        inputs += f", bool[{B},1,{S},{T}] chosen"
+    used = {name: array for name, array in CONSTANTS.items() if name in body.replace(",", " ")}
+    return build(f"m ({inputs}) => (float[{B},{H},{S},{D}] y) {{ {body} }}", used, opset=opset)
+
+
+def feeds(graph: ir.Model) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    given: dict[str, np.ndarray] = {}
+    for value in graph.graph.inputs:
+        assert value.name is not None
+        assert value.shape is not None
+        shape = [int(size) for size in value.shape]
+        if value.name == "chosen":
+            chosen = random.random(shape) < 0.6
+            chosen[0, :, 1] = False  # a row of which nothing is chosen
+            given[value.name] = chosen
+        else:
+            given[value.name] = random.standard_normal(shape).astype(np.float32)
+    return given
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_attention(name: str) -> None:
+    graph = model(FORMS[name])
+    given = feeds(graph)
+    (expected,) = compile_model(model(FORMS[name], opset=22)).run(given)  # written out
+    simplify(graph)
+    assert operators(graph).count("Attention") == 1
+    assert not {"MatMul", "Softmax", "And", "Expand"} & set(operators(graph))
+    (found,) = compile_model(graph).run(given)
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=1e-5)
+
+
+NOT = {
+    "softmax of another axis": FORMS["plain"].replace("<axis=-1>", "<axis=2>"),
+    "scores that are read twice": FORMS["plain"].replace("y = MatMul(p, v)",
+        "y0 = MatMul(p, v) r = ReduceSum<keepdims=0>(m) y = Mul(y0, r)"),
+    "queries that are not transposed keys": f"q = Transpose<perm=[0,2,1,3]>(x) "
+        f"k0 = Transpose<perm=[0,2,3,1]>(z) k = Identity(k0) m0 = MatMul(q, k) m = Tanh(m0) {TAIL}",
+    "a number that a score changes": FORMS["chosen"].replace("low", "three"),
+    "scores divided into a number": FORMS["divided"].replace("Div(a, three)", "Div(three, a)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT)
+def test_what_is_no_attention_stays(name: str) -> None:
+    graph = model(NOT[name])
+    simplify(graph)
+    assert "Attention" not in operators(graph)
+
+
+def test_values_that_are_spread_over_heads_stay() -> None:
+    graph = model(FORMS["plain"], heads=1)
+    simplify(graph)
+    assert "Attention" not in operators(graph)
+
+
+def test_an_older_opset_keeps_its_operators() -> None:
+    assert not recover_attention(model(FORMS["plain"], opset=22))
+
+
+def test_a_bias_of_heads_is_added_before_they_are_apart() -> None:
+    text = (
+        "m (float[2,5,6] x) => (float[2,5,3,4] y)"
+        " { p = MatMul(x, weights) r = Reshape(p, parts) y = Add(r, bias) }"
+    )
+    random = np.random.default_rng(0)
+    constants = {
+        "weights": random.standard_normal((6, 12)).astype(np.float32),
+        "parts": np.array([0, 0, 3, 4], np.int64),
+        "bias": random.standard_normal((1, 3, 4)).astype(np.float32),
+    }
+    given = {"x": random.standard_normal((2, 5, 6)).astype(np.float32)}
+    graph = build(text, constants)
+    (expected,) = compile_model(build(text, constants)).run(given)
+    simplify(graph)
+    assert operators(graph) == ["MatMul", "Add", "Reshape"]
+    np.testing.assert_allclose(compile_model(graph).run(given)[0], expected, rtol=1e-6)
+    constants["bias"] = constants["bias"][:, :1]  # one for all heads
+    other = build(text, constants)
+    simplify(other)
+    assert operators(other) == ["MatMul", "Reshape", "Add"]
