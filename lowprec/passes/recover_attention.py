@@ -10,7 +10,8 @@ and mask (added, f32) may be absent. Values in between must have no other reader
 
 A mask may also be a choice, Where(mask, scores, -3e38), as Keras writes it: as good as adding that
 number, which no score changes by rounding. Before that, ones of the scores' shape that a mask is
-joined with (And) are dropped: the choice itself spreads the mask.
+joined with (And) are dropped: the choice itself spreads the mask. A mask may be made for the shape
+of the scores, which is then that of q and k.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def _rewrite(softmax: ir.Node, names: NameSource) -> bool:
     keys = None if turned is None else _keys(turned)
     if q is None or v is None or keys is None or not _fit(q, turned, v):
         return False
+    _shape_of_scores(product, scores, names)
     k, order = keys
     transpose = ir.node("Transpose", [k], {"perm": order})
     (moved,) = transpose.outputs
@@ -117,14 +119,14 @@ def _rewrite(softmax: ir.Node, names: NameSource) -> bool:
 def _scores(value: ir.Value) -> tuple[ir.Node, ir.Value | None, float] | None:
     """Return (product of queries and keys, mask, scale) of the scores that Softmax gets."""
     node, mask, scale = value.producer(), None, 1.0
-    if is_operator(node, "Where") and node is not None and sole_consumer(value) is not None:
+    if is_operator(node, "Where") and node is not None and _reader(value) is not None:
         chosen, x, other = node.inputs
         found = None if x is None else _scaled(x)
         number, rank = constant_scalar(other), rank_of(chosen)
         if found is None or number is None or number > _LOW or rank is None or rank > 4:
             return None
         return found[0], chosen, found[1]
-    if is_operator(node, "Add") and node is not None and sole_consumer(value) is not None:
+    if is_operator(node, "Add") and node is not None and _reader(value) is not None:
         for scaled, added in (node.inputs, node.inputs[::-1]):
             found = None if scaled is None else _scaled(scaled)
             if found is not None and added is not None and added.dtype == ir.DataType.FLOAT:
@@ -155,7 +157,7 @@ def _added(where: ir.Node | None, anchor: ir.Node, chosen: ir.Value, names: Name
 def _scaled(value: ir.Value) -> tuple[ir.Node, float] | None:
     """Return the product and the number that `value` is a multiple of it by."""
     node = value.producer()
-    if node is None or sole_consumer(value) is None:
+    if node is None or _reader(value) is None:
         return None
     if is_operator(node, "MatMul"):
         return node, 1.0
@@ -168,9 +170,66 @@ def _scaled(value: ir.Value) -> tuple[ir.Node, float] | None:
     product = split[0].producer()
     if product is None or not is_operator(product, "MatMul"):
         return None
-    if sole_consumer(split[0]) is not node or other_operand(node, split[0]) is not split[1]:
+    if _reader(split[0]) is not node or other_operand(node, split[0]) is not split[1]:
         return None
     return product, number if node.op_type == "Mul" else 1.0 / number
+
+
+def _is_shape(node: ir.Node) -> bool:
+    return is_operator(node, "Shape") and not node.attributes
+
+
+def _reader(value: ir.Value) -> ir.Node | None:
+    """Return the one node that reads `value`, those that only ask for its shape aside."""
+    if value.is_graph_output():
+        return None
+    readers = {use.node for use in value.uses() if not _is_shape(use.node)}
+    return next(iter(readers)) if len(readers) == 1 else None
+
+
+def _shape_of_scores(product: ir.Node, scores: ir.Value, names: NameSource) -> None:
+    """Let those that ask for the shape of scores ask q and k."""
+    value: ir.Value | None = scores
+    while value is not None and (node := value.producer()) is not None:
+        for use in list(value.uses()):
+            if not _is_shape(use.node):
+                continue
+            wish = f"{use.node.outputs[0].name}_part"
+            parts: list[ir.Value | None] = []
+            for operand, start, end in ((product.inputs[0], 0, 3), (product.inputs[1], 3, 4)):
+                part = insert_operator(
+                    use.node,
+                    "Shape",
+                    [operand],
+                    like=use.node.outputs[0],
+                    name=names.fresh(wish),
+                    attributes={"start": start, "end": end},
+                )
+                part.shape = None
+                parts.append(part)
+            joined = insert_operator(
+                use.node,
+                "Concat",
+                parts,
+                like=use.node.outputs[0],
+                name=names.fresh(f"{use.node.outputs[0].name}_joined"),
+                attributes={"axis": 0},
+            )
+            replace_output(use.node, joined)
+        if node is product:
+            break
+        value = next(
+            (v for v in node.inputs if v is not None and not v.is_initializer() and v.producer()
+             and _leads_to(v, product)),
+            None,
+        )  # fmt: skip
+
+
+def _leads_to(value: ir.Value, product: ir.Node) -> bool:
+    node = value.producer()
+    if node is product or node is None:
+        return node is product
+    return any(v is product.outputs[0] for v in node.inputs)
 
 
 def _keys(value: ir.Value) -> tuple[ir.Value, list[int]] | None:
