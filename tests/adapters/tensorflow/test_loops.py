@@ -340,3 +340,14 @@ def test_a_loop_that_keeps_part_of_its_list_unread_is_refused() -> None:
 
     with pytest.raises(lowprec.LowprecError, match="write entry i in iteration i"):
         hub_of(traced(backwards, ROWS), "backwards")
+
+
+def test_what_a_cell_replaces_leaves_no_weights() -> None:
+    source, _ = source_of_keras(reader(LAYERS.LSTM(3)))
+    hub = hub_of(source, "tested")
+    numbers_kept = sum(
+        value.const_value.size
+        for value in hub.graph.initializers.values()
+        if value.const_value is not None
+    )
+    assert numbers_kept < 12 * (4 + 3 + 2) + 60  # W, R and B, and a few axes
