@@ -199,7 +199,8 @@ def graph_of_model(
     try:
         concrete = function.get_concrete_function(*ends.specs)
         if concrete.graph.captures:
-            concrete = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+            with _quiet():
+                concrete = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
         definition = concrete.graph.as_graph_def()
         size = definition.ByteSize()
     except ValueError as error:  # protobuf's own limit, met on the way

@@ -15,6 +15,13 @@ from lowprec.adapters.tensorflow.calls import arguments_of, result_of
 from lowprec.adapters.tensorflow.content import content_of
 from lowprec.adapters.tensorflow.keras_layer import Run
 from lowprec.adapters.tensorflow.parts import SPLIT, Split, assembled
+from lowprec.adapters.tensorflow.saving import (
+    DEFAULT_SIGNATURE,
+    Ends,
+    check_suffix,
+    save_graph,
+    save_saved_model,
+)
 from lowprec.adapters.tensorflow.structure import leaves_like, packed
 from lowprec.errors import InputError, UnsupportedError
 from lowprec.hookspecs import CapturedParts
@@ -230,14 +237,6 @@ class SplitFunction(_Members):
             UnsupportedError: the path asks for another form, or what TensorFlow keeps has a state
                 that no frozen graph holds (a table of words).
         """
-        from lowprec.adapters.tensorflow.saving import (
-            DEFAULT_SIGNATURE,
-            Ends,
-            check_suffix,
-            save_graph,
-            save_saved_model,
-        )
-
         form = check_suffix(path)
         if form in ("onnx", "keras") or target != "lowprec":
             raise self._split.no_onnx()

@@ -77,7 +77,7 @@ def test_two_parts_around_an_operation() -> None:
         compiled.to_onnx()
 
 
-def test_a_function_in_parts_is_called_as_it_was() -> None:
+def test_a_function_in_parts_is_called_as_it_was_and_saved(tmp_path: Path) -> None:
     dense = LAYERS.Dense(3)
     dense.build((None, 4))
 
@@ -91,9 +91,20 @@ def test_a_function_in_parts_is_called_as_it_was() -> None:
     text = tf.constant(["1,2,3,4", "0,1,0.5,-1", "2,2,2,2"])
     compiled = lowprec.compile(function)
     assert "StringSplitV2" in compiled.notes[0]
-    np.testing.assert_allclose(
-        compiled(text)["scores"], function(text)["scores"], rtol=1e-5, atol=1e-6
-    )
+    expected = function(text)["scores"]
+    np.testing.assert_allclose(compiled(text)["scores"], expected, rtol=1e-5, atol=1e-6)
+    compiled.save(tmp_path / "served")
+    served = tf.saved_model.load(tmp_path / "served")
+    result = served.signatures["serving_default"](text=text)["scores"]
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+    compiled.save(tmp_path / "frozen.pb")
+    definition = tf.compat.v1.GraphDef.FromString((tmp_path / "frozen.pb").read_bytes())
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        tf.graph_util.import_graph_def(definition, name="")
+        names = [node.name for node in graph.get_operations()]
+        result = session.run("scores:0", {"text:0": text.numpy()})
+    assert any(graph.get_operation_by_name(name).type == "LowprecRun" for name in names)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_samples_are_those_of_tensorflow() -> None:
