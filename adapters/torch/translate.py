@@ -11,6 +11,7 @@ import torch
 from onnx_ir.passes.common import InlinePass
 
 from lowprec.adapters.torch.codes import extend_codes, store_codes
+from lowprec.adapters.torch.kept_registry import kept_registry
 from lowprec.adapters.torch.ready import ready
 from lowprec.adapters.torch.recurrent import recurrent_translations
 from lowprec.adapters.torch.silence import quiet
@@ -74,7 +75,7 @@ def translate(
         ModelError: an operator has no ONNX form.
     """
     _check_operators(program)
-    with quiet():
+    with quiet(), kept_registry():
         try:
             exported = torch.onnx.export(
                 ready(program),
