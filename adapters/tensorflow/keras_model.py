@@ -15,6 +15,7 @@ from lowprec.adapters.tensorflow import signature as signatures
 from lowprec.adapters.tensorflow.binding import KEY, Binding
 from lowprec.adapters.tensorflow.content import content_of
 from lowprec.adapters.tensorflow.keras_layer import Run
+from lowprec.adapters.tensorflow.stock_files import check_target, save_stock
 from lowprec.adapters.tensorflow.structure import packed
 from lowprec.errors import ModelError, OutputError, UnsupportedError
 from lowprec.hookspecs import Captured
@@ -132,6 +133,7 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
         filepath: str | os.PathLike[str],
         overwrite: bool = True,
         zipped: bool | None = None,
+        target: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Write the model, in the form that the path says.
@@ -143,11 +145,20 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
                 `.pb`: a frozen graph; without a suffix: the folder of a SavedModel.
             overwrite: False to refuse to replace a file.
             zipped: As Keras has it.
+            target: "tensorflow" writes a `.pb` file or a SavedModel folder of TensorFlow's own int8
+                operators, which runs without lowprec.
             **kwargs: As Keras has them.
 
         Raises:
-            OutputError: the .onnx file cannot be written, or is there; an old file is unharmed.
+            OutputError: the file cannot be written, or is there; an old file is unharmed.
+            UnsupportedError: TensorFlow's own operators cannot express the model.
         """
+        if check_target(target):
+            from lowprec.graph import load as load_graph
+
+            hub = load_graph(self.to_onnx())
+            save_stock(hub, self._call, filepath, overwrite)
+            return
         if os.fspath(filepath).endswith(".onnx"):
             from lowprec.atomic import write_atomically
 

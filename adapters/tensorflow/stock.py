@@ -6,6 +6,8 @@ of oneDNN. Where those have none for a layer, or none that is faster, it is in f
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
@@ -23,6 +25,21 @@ from lowprec.errors import UnsupportedError
 LARGEST = 2**31 - 1  # bytes of a protobuf message
 
 
+@dataclass(frozen=True)
+class Written:
+    """A graph of TensorFlow's own operators.
+
+    Attributes:
+        definition: The frozen graph.
+        inputs: Names of its tensors by the names of the binding.
+        outputs: The same for its results.
+    """
+
+    definition: tf.compat.v1.GraphDef
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
 def graph_def(model: Any, binding: Binding) -> tf.compat.v1.GraphDef:
     """Return a quantised model as a frozen graph of TensorFlow's own operators.
 
@@ -37,26 +54,46 @@ def graph_def(model: Any, binding: Binding) -> tf.compat.v1.GraphDef:
     Raises:
         UnsupportedError: an operator cannot be written; it names it and the remedy.
     """
+    return written(model, binding).definition
+
+
+def written(model: Any, binding: Binding) -> Written:
+    """Return what `graph_def` does, with the names of its tensors.
+
+    Raises:
+        UnsupportedError: as for `graph_def`, and if it exceeds what a file of TensorFlow can hold.
+    """
     hub: ir.Model = model if isinstance(model, ir.Model) else model.hub
     graph = hub.graph
-    with tf.Graph().as_default() as made, tf.device(None):
+    with tf.Graph().as_default() as made:
         writer = Writer()
+        inputs: dict[str, str] = {}
         for name, shape, value in zip(binding.inputs, binding.shapes, graph.inputs, strict=True):
             if value.dtype is None:
                 raise UnsupportedError(f"input '{name}' has no type; {REMEDY}")
-            tensor = tf.compat.v1.placeholder(
-                tf.as_dtype(value.dtype.numpy()), shape, _operation(name)
-            )
+            dtype = tf.as_dtype(value.dtype.numpy())
+            tensor = tf.compat.v1.placeholder(dtype, shape, operation_name(name))
             writer.hold(value, Held(False, tensor))
-        outputs = [_operation(name) for name in binding.outputs]
-        with tf.name_scope(_free_scope([*map(_operation, binding.inputs), *outputs])):
-            _write(writer, graph)
-            results = [writer.tensor(value) for value in graph.outputs]
+            inputs[name] = tensor.name
+        taken = [operation_name(name) for name in (*binding.inputs, *binding.outputs)]
+        try:
+            with tf.name_scope(_free_scope(taken)):
+                _write(writer, graph)
+                results = [writer.tensor(value) for value in graph.outputs]
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UnsupportedError(
+                f"TensorFlow cannot build the graph: {reason}; {REMEDY}"
+            ) from error
+        outputs: dict[str, str] = {}
         for name, shape, result in zip(binding.outputs, binding.results, results, strict=True):
             if shape is not None:
                 result.set_shape(shape)
-            _output(name, result)
-        return made.as_graph_def()
+            outputs[name] = _output(name, result).name
+        definition = made.as_graph_def()
+    if definition.ByteSize() > LARGEST:
+        raise UnsupportedError(f"the graph exceeds the 2 GiB of TensorFlow's files; {REMEDY}")
+    return Written(definition, inputs, outputs)
 
 
 def _write(writer: Writer, graph: ir.Graph) -> None:
@@ -91,8 +128,12 @@ def _write_node(writer: Writer, node: ir.Node) -> None:
     found(writer, node)
 
 
-def _operation(name: str) -> str:
-    return name.rpartition(":")[0] if name.rpartition(":")[2].isdecimal() and ":" in name else name
+def operation_name(tensor: str) -> str:
+    """Return the operation that a tensor is named after, with the letters that TensorFlow takes."""
+    name, colon, index = tensor.rpartition(":")
+    name = name if colon and index.isdecimal() else tensor
+    name = re.sub(r"[^A-Za-z0-9_./>-]", "_", name)
+    return name if re.match(r"[A-Za-z0-9.]", name) else f"x{name}"
 
 
 def _free_scope(names: list[str]) -> str:
@@ -102,9 +143,10 @@ def _free_scope(names: list[str]) -> str:
     return scope
 
 
-def _output(name: str, tensor: Any) -> None:
-    index = int(name.rpartition(":")[2]) if _operation(name) != name else 0
-    if index:
-        tf.raw_ops.IdentityN(input=[tensor] * (index + 1), name=_operation(name))
-    else:
-        tf.identity(tensor, name=_operation(name))
+def _output(name: str, tensor: Any) -> Any:
+    _, colon, index = name.rpartition(":")
+    if colon and index.isdecimal() and 0 < int(index) < 64:
+        # The name asks for a later output of its operation.
+        copies = [tensor] * (int(index) + 1)
+        return tf.raw_ops.IdentityN(input=copies, name=operation_name(name))[-1]
+    return tf.identity(tensor, name=operation_name(name))
