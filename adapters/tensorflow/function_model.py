@@ -16,7 +16,9 @@ from lowprec.adapters.tensorflow.calls import arguments_of, result_of
 from lowprec.adapters.tensorflow.content import compiled_from, content_of
 from lowprec.adapters.tensorflow.programs import Program, added
 from lowprec.adapters.tensorflow.saving import save_as
+from lowprec.adapters.tensorflow.stock_files import is_stock, save_stock
 from lowprec.errors import InputError
+from lowprec.graph import load as hub_of
 from lowprec.hookspecs import Captured
 
 if TYPE_CHECKING:
@@ -78,12 +80,16 @@ class CompiledFunction:
                 frozen graph with the original's tensor names, .onnx for a QDQ file that onnxruntime
                 and OpenVINO open too.
             target: "lowprec": the graph holds one operation of lowprec, which a fresh process knows
-                after `import lowprec.adapters.tensorflow`.
+                after `import lowprec.adapters.tensorflow`. "tensorflow": TensorFlow's own int8
+                operators, which need no lowprec.
 
         Raises:
             OutputError: it cannot be written there.
             UnsupportedError: this model has no such form.
         """
+        if is_stock(target):
+            save_stock(hub_of(self.to_onnx()), self._binding, path)
+            return
         dtypes = [info.dtype for info in self.inputs]
         save_as(self._content, self._program.signature, self._binding, dtypes, path, target)
 

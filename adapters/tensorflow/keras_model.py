@@ -15,9 +15,10 @@ from lowprec.adapters.tensorflow import signature as signatures
 from lowprec.adapters.tensorflow.binding import KEY, Binding
 from lowprec.adapters.tensorflow.content import content_of
 from lowprec.adapters.tensorflow.keras_layer import Run
-from lowprec.adapters.tensorflow.stock_files import check_target, save_stock
+from lowprec.adapters.tensorflow.stock_files import is_stock, save_stock
 from lowprec.adapters.tensorflow.structure import packed
 from lowprec.errors import ModelError, OutputError, UnsupportedError
+from lowprec.graph import load as hub_of
 from lowprec.hookspecs import Captured
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
         filepath: str | os.PathLike[str],
         overwrite: bool = True,
         zipped: bool | None = None,
-        target: str | None = None,
+        target: str = "lowprec",
         **kwargs: Any,
     ) -> None:
         """Write the model, in the form that the path says.
@@ -153,11 +154,10 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
             OutputError: the file cannot be written, or is there; an old file is unharmed.
             UnsupportedError: TensorFlow's own operators cannot express the model.
         """
-        if check_target(target):
-            from lowprec.graph import load as load_graph
-
-            hub = load_graph(self.to_onnx())
-            save_stock(hub, self._call, filepath, overwrite)
+        if is_stock(target):
+            if not overwrite and os.path.exists(filepath):
+                raise OutputError(f"'{os.fspath(filepath)}' is there; overwrite=True replaces it")
+            save_stock(hub_of(self.to_onnx()), self._call, filepath)
             return
         if os.fspath(filepath).endswith(".onnx"):
             from lowprec.atomic import write_atomically

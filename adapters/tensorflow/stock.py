@@ -7,6 +7,7 @@ of oneDNN. Where those have none for a layer, or none that is faster, it is in f
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from lowprec.adapters.tensorflow.stock_writer import REMEDY, WRITERS, Held, Writ
 from lowprec.errors import UnsupportedError
 
 LARGEST = 2**31 - 1  # bytes of a protobuf message
+MOST_OUTPUTS = 1000  # of one node
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,18 @@ def written(model: Any, binding: Binding) -> Written:
     with tf.Graph().as_default() as made:
         writer = Writer()
         inputs: dict[str, str] = {}
-        for name, shape, value in zip(binding.inputs, binding.shapes, graph.inputs, strict=True):
+        named = _tensors(binding, "inputs", binding.inputs)
+        labels = _tensors(binding, "outputs", binding.outputs)
+        for index, (name, value) in enumerate(zip(binding.inputs, graph.inputs, strict=True)):
             if value.dtype is None:
                 raise UnsupportedError(f"input '{name}' has no type; {REMEDY}")
             dtype = tf.as_dtype(value.dtype.numpy())
-            tensor = tf.compat.v1.placeholder(dtype, shape, operation_name(name))
+            tensor = tf.compat.v1.placeholder(
+                dtype, binding.shapes[index], operation_name(named[index])
+            )
             writer.hold(value, Held(False, tensor))
             inputs[name] = tensor.name
-        taken = [operation_name(name) for name in (*binding.inputs, *binding.outputs)]
+        taken = [operation_name(name) for name in (*named, *labels)]
         try:
             with tf.name_scope(_free_scope(taken)):
                 _write(writer, graph)
@@ -85,15 +91,27 @@ def written(model: Any, binding: Binding) -> Written:
             raise UnsupportedError(
                 f"TensorFlow cannot build the graph: {reason}; {REMEDY}"
             ) from error
-        outputs: dict[str, str] = {}
-        for name, shape, result in zip(binding.outputs, binding.results, results, strict=True):
-            if shape is not None:
-                result.set_shape(shape)
-            outputs[name] = _output(name, result).name
+        for index, result in enumerate(results):
+            if binding.results[index] is not None:
+                result.set_shape(binding.results[index])
+        outputs = dict(zip(binding.outputs, _named(labels, results), strict=True))
         definition = made.as_graph_def()
     if definition.ByteSize() > LARGEST:
         raise UnsupportedError(f"the graph exceeds the 2 GiB of TensorFlow's files; {REMEDY}")
     return Written(definition, inputs, outputs)
+
+
+def _tensors(binding: Binding, key: str, names: Sequence[str]) -> Sequence[str]:
+    """Return the tensors' names of the original where it was a graph file."""
+    found = binding.details.get(key)
+    if binding.form != "graph" or not isinstance(found, list) or len(found) != len(names):
+        return names
+    if key == "inputs" and not all(str(name).endswith(":0") or ":" not in name for name in found):
+        raise UnsupportedError(
+            "an input of the graph is a later output of some node, for which TensorFlow has no "
+            f"placeholder; {REMEDY}"
+        )
+    return [str(name) for name in found]
 
 
 def _write(writer: Writer, graph: ir.Graph) -> None:
@@ -143,10 +161,23 @@ def _free_scope(names: list[str]) -> str:
     return scope
 
 
-def _output(name: str, tensor: Any) -> Any:
-    _, colon, index = name.rpartition(":")
-    if colon and index.isdecimal() and 0 < int(index) < 64:
-        # The name asks for a later output of its operation.
-        copies = [tensor] * (int(index) + 1)
-        return tf.raw_ops.IdentityN(input=copies, name=operation_name(name))[-1]
-    return tf.identity(tensor, name=operation_name(name))
+def _named(labels: Sequence[str], results: Sequence[Any]) -> list[str]:
+    """Make a node for each that the labels name, with as many outputs; return their tensors."""
+    wanted: dict[str, dict[int, Any]] = {}
+    places = []
+    for label, result in zip(labels, results, strict=True):
+        name, (_, colon, index) = operation_name(label), label.rpartition(":")
+        number = int(index) if colon and index.isdecimal() else 0
+        if number >= MOST_OUTPUTS:
+            raise UnsupportedError(f"'{label}' is too late an output of its node; {REMEDY}")
+        wanted.setdefault(name, {})[number] = result
+        places.append((name, number))
+    made: dict[str, Any] = {}
+    for name, found in wanted.items():
+        if set(found) == {0}:
+            made[name] = [tf.identity(found[0], name=name)]
+        else:  # numbers that nobody wants get any of them
+            any_of = next(iter(found.values()))
+            listed = [found.get(number, any_of) for number in range(max(found) + 1)]
+            made[name] = tf.raw_ops.IdentityN(input=listed, name=name)
+    return [made[name][number].name for name, number in places]

@@ -162,6 +162,29 @@ def test_a_keras_model_saves_it(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "notes.txt").exists()
 
 
+def test_a_graph_file_keeps_the_names_of_its_tensors(tmp_path: Path) -> None:
+    weights = RANDOM.standard_normal((3, 3, 4, 8)).astype(np.float32)
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, [None, 8, 8, 4], "in/images")
+        tf.split(tf.nn.relu(tf.nn.conv2d(x, weights, 1, "SAME")), 2, 3, name="halves")
+    (tmp_path / "float.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    data = [{"in/images": RANDOM.standard_normal((2, 8, 8, 4)).astype(np.float32)}] * 2
+    quantized = lowprec.quantize(str(tmp_path / "float.pb"), data)
+    quantized.save(tmp_path / "int8.pb", target="tensorflow")
+    results = []
+    for name in ("float.pb", "int8.pb"):
+        definition = tf.compat.v1.GraphDef.FromString((tmp_path / name).read_bytes())
+        with tf.Graph().as_default() as read:
+            tf.graph_util.import_graph_def(definition, name="")
+            with tf.compat.v1.Session(graph=read) as session:
+                feed = {"in/images:0": data[0]["in/images"]}
+                results.append(session.run(["halves:0", "halves:1"], feed))
+    assert "QuantizedConv2DWithBias" in types(definition)
+    for expected, found in zip(*results, strict=True):
+        assert sqnr(expected, found) > 30
+
+
 # ---- One layer with given codes: exactly what the QDQ graph means --------------------------------
 
 
