@@ -163,13 +163,13 @@ def test_a_keras_model_saves_it(tmp_path: Path) -> None:
 
 
 def test_a_graph_file_keeps_the_names_of_its_tensors(tmp_path: Path) -> None:
-    weights = RANDOM.standard_normal((3, 3, 4, 8)).astype(np.float32)
+    weights = RANDOM.standard_normal((3, 3, 8, 8)).astype(np.float32)
     graph = tf.Graph()
     with graph.as_default():
-        x = tf.compat.v1.placeholder(tf.float32, [None, 8, 8, 4], "in/images")
+        x = tf.compat.v1.placeholder(tf.float32, [None, 8, 8, 8], "in/images")
         tf.split(tf.nn.relu(tf.nn.conv2d(x, weights, 1, "SAME")), 2, 3, name="halves")
     (tmp_path / "float.pb").write_bytes(graph.as_graph_def().SerializeToString())
-    data = [{"in/images": RANDOM.standard_normal((2, 8, 8, 4)).astype(np.float32)}] * 2
+    data = [{"in/images": RANDOM.standard_normal((2, 8, 8, 8)).astype(np.float32)}] * 2
     quantized = lowprec.quantize(str(tmp_path / "float.pb"), data)
     quantized.save(tmp_path / "int8.pb", target="tensorflow")
     results = []
