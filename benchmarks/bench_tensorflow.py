@@ -5,13 +5,13 @@
     python benchmarks/bench_tensorflow.py --part speed --models MobileNetV2 --threads 1
 
 Networks have seeded weights (tests/keras_families.py) and get seeded pictures; all calibrate with
-the same ones. `families`: seconds of Keras' trace and of the capture after it, how far memory rises
-above what the process had held at most before (each network in a process of its own), the largest
-difference to TensorFlow over the largest output, and int8's SQNR on the logits. `speed`: one call
-of batch 1 by a tf.function of the float model, by the engine, by the quantised Keras model in a
-tf.function, and by OpenVINO in f32 and int8 (NNCF) of the same SavedModel, in turns in one process
-for each number of threads; medians of rounds (--least: the least). Writes out/bench/tensorflow.json
-and tensorflow.md.
+the same ones. `families`: processor time of Keras' trace and of the capture after it, how far
+memory rises above what the process had held at most before (each network in a process of its own),
+the largest difference to TensorFlow over the largest output, and int8's SQNR on the logits.
+`speed`: one call of batch 1 by a tf.function of the float model, by the engine, by the quantised
+Keras model in a tf.function, and by OpenVINO in f32 and int8 (NNCF) of the same SavedModel, in
+turns in one process for each number of threads; medians of rounds (--least: the least). Writes
+out/bench/tensorflow.json and tensorflow.md.
 """
 
 from __future__ import annotations
@@ -57,21 +57,21 @@ def capture_costs(choice: argparse.Namespace) -> dict[str, Any]:
     pictures = keras_families.pictures(model, 3, 7)
     expected = np.asarray(model(pictures, training=False))
     row: dict[str, Any] = {"model": choice.models[0], "parameters": model.count_params()}
-    start, before = time.perf_counter(), peak()
+    start, before = time.process_time(), peak()
     source, called = source_of_keras(model)
-    row["trace"], row["trace_memory"] = time.perf_counter() - start, peak() - before
-    start, before = time.perf_counter(), peak()
+    row["trace"], row["trace_memory"] = time.process_time() - start, peak() - before
+    start, before = time.process_time(), peak()
     hub = hub_of(source, model.name)
-    row["capture"], row["capture_memory"] = time.perf_counter() - start, peak() - before
+    row["capture"], row["capture_memory"] = time.process_time() - start, peak() - before
     session = lowprec.compile(hub)
     feed = called.names[0]
     (floats,) = session.run({feed: pictures})
     row["error"] = float(np.abs(floats - expected).max() / np.abs(expected).max())
     row["spread"] = float(np.abs(expected - expected.mean(0)).max() / np.abs(expected).max())
     samples = [{feed: keras_families.pictures(model, 1, 100 + n)} for n in range(CALIBRATION)]
-    start = time.perf_counter()
+    start = time.process_time()
     quantized = lowprec.quantize(hub, samples)
-    row["quantize"] = time.perf_counter() - start
+    row["quantize"] = time.process_time() - start
     exact = keras_families.logits_of(expected)
     noise = keras_families.logits_of(quantized.run({feed: pictures})[0]) - exact
     row["sqnr"] = float(10 * np.log10(np.square(exact).sum() / np.square(noise).sum()))
@@ -93,9 +93,9 @@ def tf2onnx_costs(model: Any) -> tuple[float, float]:
     import tf2onnx
 
     spec = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="picture")]
-    start, before = time.perf_counter(), peak()
+    start, before = time.process_time(), peak()
     tf2onnx.convert.from_function(tf.function(lambda x: model(x, training=False)), spec)
-    return time.perf_counter() - start, peak() - before
+    return time.process_time() - start, peak() - before
 
 
 def peak() -> float:
