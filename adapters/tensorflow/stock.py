@@ -15,11 +15,13 @@ import onnx_ir as ir
 import tensorflow as tf
 
 from lowprec.adapters.tensorflow import (  # noqa: F401  (they register their writers)
+    stock_elementwise,
     stock_floats,
     stock_shapes,
 )
 from lowprec.adapters.tensorflow.binding import Binding
-from lowprec.adapters.tensorflow.stock_integers import Chain, chains_of, write_chain
+from lowprec.adapters.tensorflow.stock_chains import Chain, chains_of
+from lowprec.adapters.tensorflow.stock_integers import write_chain
 from lowprec.adapters.tensorflow.stock_writer import REMEDY, WRITERS, Held, Writer
 from lowprec.errors import UnsupportedError
 

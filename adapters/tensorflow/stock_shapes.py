@@ -16,9 +16,7 @@ from lowprec.adapters.tensorflow.stock_writer import (
     attribute,
     axes_first,
     axis_of,
-    dequantized,
     on_bytes,
-    turned,
     unsupported,
     writes,
 )
@@ -314,6 +312,3 @@ def _max_pool(writer: Writer, node: ir.Node) -> None:
         lowest = tensor.dtype.min
         tensor = tf.pad(tensor, geometry.explicit(), constant_values=lowest)
     writer.set(node, tf.nn.max_pool(tensor, kernel, geometry.strides, padding), last=True)
-
-
-__all__ = ["dequantized", "turned"]
