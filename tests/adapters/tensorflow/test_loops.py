@@ -12,9 +12,11 @@ import pytest
 import tensorflow as tf
 
 import lowprec
+from lowprec import api
 from lowprec.adapters.tensorflow.hub import hub_of
 from lowprec.adapters.tensorflow.keras_source import source_of_keras
 from lowprec.adapters.tensorflow.source import Source, source_of
+from lowprec.hookspecs import Captured
 
 LAYERS = keras.layers
 RECURRENT = ("LSTM", "GRU", "RNN", "Loop", "If")
@@ -351,3 +353,11 @@ def test_what_a_cell_replaces_leaves_no_weights() -> None:
         if value.const_value is not None
     )
     assert numbers_kept < 12 * (4 + 3 + 2) + 60  # W, R and B, and a few axes
+
+
+def test_a_saved_model_has_its_cells(tmp_path: Any) -> None:
+    model = reader(LAYERS.GRU(3, return_sequences=True), masked=True)
+    model.export(str(tmp_path / "saved"), verbose=False)
+    captured = api.capture(str(tmp_path / "saved"))
+    assert isinstance(captured, Captured)
+    assert [node.op_type for node in captured.graph.graph].count("GRU") == 1
