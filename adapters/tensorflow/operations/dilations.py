@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lowprec.adapters.tensorflow.nodes import Node, Tensor
+from lowprec.adapters.tensorflow.nodes import Node
 from lowprec.adapters.tensorflow.operations.convolutions import CONVOLUTIONS, convolve
 from lowprec.adapters.tensorflow.operations.images import Images, pads
 from lowprec.adapters.tensorflow.operations.numbers import as_int64, vector
 from lowprec.adapters.tensorflow.operations.sequences import expanded
+from lowprec.adapters.tensorflow.operations.trials import TRIED, with_sizes
 from lowprec.adapters.tensorflow.translator import Array, Translator, translates
-from lowprec.errors import LowprecError, ModelError
-
-_TRIED = ((11, 14, 17), (23, 10, 31), (40, 29, 12))  # open sizes, to see what depends on them
+from lowprec.errors import ModelError
 
 
 @translates("SpaceToBatchND")
@@ -146,34 +145,12 @@ def _around(translator: Translator, spread: Node, joined: Node) -> Array | None:
     if paddings is not None and crops is not None:
         return np.asarray(paddings.reshape(-1, 2) - crops.reshape(-1, 2))
     found: list[Array] = []
-    for sizes in _TRIED:
-        pair = _with_sizes(translator, sizes, [spread.inputs[2], joined.inputs[2]])
+    for sizes in TRIED:
+        pair = with_sizes(translator, sizes, [spread.inputs[2], joined.inputs[2]])
         if pair is None:
             return None
         found.append(np.asarray(pair[0].reshape(-1, 2) - pair[1].reshape(-1, 2)))
     return found[0] if all(np.array_equal(found[0], other) for other in found) else None
-
-
-def _with_sizes(
-    translator: Translator, sizes: tuple[int, ...], wanted: list[Tensor]
-) -> list[Array] | None:
-    """Return tensors that depend on sizes only, for some sizes of what is open."""
-    trial = Translator(translator.graph)
-    for node in translator.graph.nodes.values():
-        if node.op != "Shape":
-            continue
-        shape = translator.shape(node.inputs[0])
-        if shape is None:
-            return None
-        filled = [size if size is not None else sizes[i % 3] for i, size in enumerate(shape)]
-        trial.set_constant((node.name, 0), np.asarray(filled, node.attributes.get("out_type")))
-    try:
-        trial.run(wanted)
-        found = [trial.found(tensor) for tensor in wanted]
-    except (LowprecError, KeyError):
-        return None
-    arrays = [array for array in found if isinstance(array, np.ndarray)]
-    return arrays if len(arrays) == len(found) else None
 
 
 def _block(translator: Translator, node: Node) -> list[int]:

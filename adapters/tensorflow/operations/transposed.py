@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from lowprec.adapters.tensorflow.nodes import Node
 from lowprec.adapters.tensorflow.operations.images import Images
+from lowprec.adapters.tensorflow.operations.trials import TRIED, with_sizes
 from lowprec.adapters.tensorflow.translator import Translator, translates
 from lowprec.errors import ModelError, UnsupportedError
 
@@ -91,25 +92,46 @@ def _edges(
     node, kind = images.node, str(images.node.attributes["padding"])
     position = images.positions[axis]
     asked, given = _size(translator, node, position), _given(translator, node, position)
-    if kind == "EXPLICIT":
-        low, high = images.explicit()[axis]
-    elif asked is not None and given is not None:
-        total = (given - 1) * stride + reach - asked
-        low = max(total, 0) // 2 if kind == "SAME" else 0
-        high = max(total, 0) - low if kind == "SAME" else 0
-    elif kind == "SAME":
-        # Sizes that are open are multiples of the stride: Keras and every decoder ask for them.
-        total = max(reach - stride, 0)
-        low, high = total // 2, total - total // 2
-        return low, high, max(stride - reach, 0)
-    else:
-        return 0, 0, max(stride - reach, 0)
     if asked is None or given is None:
-        return low, high, 0
-    extra = asked - ((given - 1) * stride + reach - low - high)
-    if extra < 0 or asked > 2**24:
-        raise ModelError(f"node '{node.name}' asks for a size of {asked} from {given}")
-    return low, high, extra
+        pairs = _tried(translator, node, position, given)
+    else:
+        pairs = [(asked, given)]
+    found = set()
+    for wanted, size in pairs:
+        total = (size - 1) * stride + reach - wanted
+        low, high = 0, 0
+        if kind == "EXPLICIT":
+            low, high = images.explicit()[axis]
+        elif kind == "SAME":
+            low = max(total, 0) // 2
+            high = max(total, 0) - low
+        extra = low + high - total
+        if extra < 0 or wanted > 2**24:
+            raise ModelError(f"node '{node.name}' asks for a size of {wanted} from {size}")
+        found.add((low, high, extra))
+    if len(found) != 1:
+        raise UnsupportedError(
+            f"node '{node.name}' ({node.op}) asks for a size that is computed, and no fixed number "
+            f"away from {stride} times its input's; fix the size of the model's input"
+        )
+    return found.pop()
+
+
+def _tried(
+    translator: Translator, node: Node, position: int, given: int | None
+) -> list[tuple[int, int]]:
+    """Return what is asked for and from what, for some sizes of what is open."""
+    source, at = translator.graph.nodes.get(node.inputs[2][0]), position
+    if source is not None and source.op == "ExpandDims":  # the shape is that of a sequence
+        added = translator.known(source, 1)
+        at -= added is not None and int(added.reshape(())) % 4 < position
+    pairs: list[tuple[int, int]] = []
+    for sizes in TRIED:
+        found = with_sizes(translator, sizes, [node.inputs[0]])
+        if found is None:
+            return []
+        pairs.append((int(found[0].reshape(-1)[position]), given or sizes[at % 3]))
+    return pairs
 
 
 def _size(translator: Translator, node: Node, position: int) -> int | None:

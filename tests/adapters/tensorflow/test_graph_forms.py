@@ -16,7 +16,7 @@ from lowprec.adapters.tensorflow.keras_source import source_of_keras
 from lowprec.adapters.tensorflow.nodes import Graph, Node
 from lowprec.adapters.tensorflow.source import Source, source_of
 from lowprec.adapters.tensorflow.translate import translate
-from lowprec.errors import ModelError
+from lowprec.errors import LowprecError, ModelError
 
 RANDOM = np.random.default_rng(0)
 
@@ -51,6 +51,32 @@ def test_a_dilation_around_a_convolution_is_one_operator(size: tuple[int | None,
     assert "Reshape" not in kinds(hub)
     assert "Pad" not in kinds(hub)
     agrees(model, hub, RANDOM.standard_normal((2, 9, 12, 2)).astype(np.float32))
+
+
+@pytest.mark.parametrize(("less", "padding"), [(0, "SAME"), (1, "SAME"), (-1, "VALID")])
+def test_transposed_convolutions_make_the_size_that_is_computed(less: int, padding: str) -> None:
+    weights = RANDOM.standard_normal((3, 3, 4, 2)).astype(np.float32)
+
+    def call(x: tf.Tensor) -> tf.Tensor:
+        sizes = tf.shape(x)
+        shape = tf.stack([sizes[0], sizes[1] * 2 - less, sizes[2] * 2 - less, 4])
+        return tf.nn.conv2d_transpose(x, weights, shape, 2, padding)
+
+    model = source(call, None, None, None, 2)
+    agrees(model, hub_of(model, "spread"), RANDOM.standard_normal((2, 5, 4, 2)).astype(np.float32))
+
+
+def test_transposed_convolutions_of_other_sizes_are_refused() -> None:
+    weights = RANDOM.standard_normal((3, 3, 4, 2)).astype(np.float32)
+
+    def call(x: tf.Tensor) -> tf.Tensor:
+        sizes = tf.shape(x)
+        shape = tf.stack([sizes[0], sizes[1] * 2 - sizes[2] % 2, sizes[2] * 2, 4])
+        return tf.nn.conv2d_transpose(x, weights, shape, 2, "SAME")
+
+    model = source(call, None, None, None, 2)
+    with pytest.raises(LowprecError, match="no fixed number"):
+        hub_of(model, "spread")
 
 
 def test_layers_on_sequences_have_no_extra_axis() -> None:
