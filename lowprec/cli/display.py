@@ -50,6 +50,11 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.2f} kB"
 
 
+def is_saved_model(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is the folder of a TensorFlow SavedModel."""
+    return (Path(path) / "saved_model.pb").is_file()
+
+
 def size_on_disk(path: str | os.PathLike[str]) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     place = Path(path)

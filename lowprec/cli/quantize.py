@@ -69,7 +69,7 @@ def quantize(
     import msgspec
 
     from lowprec.atomic import resolve_target
-    from lowprec.cli.display import megabytes, size_on_disk
+    from lowprec.cli.display import is_saved_model, megabytes, size_on_disk
     from lowprec.compat import read_config
     from lowprec.config import Config, Precision
     from lowprec.errors import ConfigError
@@ -94,7 +94,8 @@ def quantize(
     )
     # What cannot be written or read is said before the work, not after it.
     for target in filter(None, (str(run.output), report)):
-        resolve_target(target)
+        if not is_saved_model(target):  # a folder that the new one replaces
+            resolve_target(target)
     with progress_bar("calibrating" if run.evaluate is None else "trials") as progress:
         result = run.execute(progress)
     result.model.save(run.output)

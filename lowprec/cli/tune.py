@@ -86,7 +86,7 @@ def tune(
     was stopped goes on from its log when it is started again.
     """
     from lowprec.atomic import resolve_target
-    from lowprec.cli.display import megabytes, size_on_disk
+    from lowprec.cli.display import is_saved_model, megabytes, size_on_disk
     from lowprec.compat import read_config
     from lowprec.config import Config
     from lowprec.flow import plan_run
@@ -112,7 +112,8 @@ def tune(
         )
     run = replace(run, config=_with_log(run.config, f"{run.output}{LOG_SUFFIX}"))
     for target in filter(None, (str(run.output), report)):
-        resolve_target(target)
+        if not is_saved_model(target):  # a folder that the new one replaces
+            resolve_target(target)
     _say_what_is_reused(run.config.tuning.log)
     with progress_bar("tuning") as progress:
         result = run.execute(progress)

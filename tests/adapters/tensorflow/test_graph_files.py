@@ -23,6 +23,7 @@ import lowprec
 from lowprec import api
 from lowprec.adapters.tensorflow import graph
 from lowprec.adapters.tensorflow_paths import form_of
+from lowprec.cli.application import run
 from lowprec.errors import LowprecError, ModelError, OutputError, UnsupportedError
 
 
@@ -294,3 +295,14 @@ def test_a_folder_that_holds_something_else_is_kept(quantized: Any, tmp_path: Pa
     with pytest.raises(LowprecError, match="holds something else"):
         quantized.save(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_from_the_command_line(model_file: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", input=np.concatenate(image_feeds()))
+    data = ["--calibration", str(tmp_path / "data.npz")]
+    for name in ("q.pb", "folder", "folder"):  # the second time it is replaced
+        assert run(["quantize", str(model_file), *data, "-o", str(tmp_path / name)]) == 0
+    x = image_feeds(1)[0]
+    scores = run_graph(read_graph_def(tmp_path / "q.pb"), "scores:0", {"input:0": x})
+    signature = tf.saved_model.load(str(tmp_path / "folder")).signatures["serving_default"]
+    np.testing.assert_array_equal(signature(input=tf.constant(x))["scores"], scores)

@@ -279,5 +279,7 @@ def test_load_gives_back_what_was_saved(quantized: Any, tmp_path: Path, name: st
     loaded = load(tmp_path / name)
     np.testing.assert_array_equal(loaded(**feed)["scores"], quantized(**feed)["scores"])
     assert str(loaded.report) == str(quantized.report)
+    again = lowprec.compile(tmp_path / name)  # what the commands do with it
+    np.testing.assert_array_equal(again.run(pair_feeds(1)[0])[1], quantized(**feed)["scores"])
     with pytest.raises(ModelError, match="no model that lowprec saved"):
         load(write_graph(frozen_images(), tmp_path / "float.pb"))
