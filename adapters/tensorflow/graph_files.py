@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ from lowprec.adapters.tensorflow.original import Original
 from lowprec.adapters.tensorflow.source import source_of
 from lowprec.errors import ModelError, UnsupportedError
 from lowprec.hookspecs import Captured, CapturedParts
+
+_numbers = itertools.count()
 
 PROTOBUF_LIMIT = 2**31 - 1  # bytes; protobuf refuses longer messages
 CONSTANTS_LIMIT = 2**33  # bytes: a short file may declare a constant of any size
@@ -100,6 +103,7 @@ def function_of_graph(
         inputs: Names of tensors or nodes; None: the placeholders that the outputs need.
         outputs: The same; None: what nothing reads.
     """
+    definition = _with_own_names(definition)
     try:
         wrapped = tf.compat.v1.wrap_function(
             lambda: tf.graph_util.import_graph_def(definition, name=""), []
@@ -133,6 +137,32 @@ def function_of_graph(
             f"{_one_line(error)}; name others with lowprec.adapters.tensorflow.graph(...)"
         ) from error
     return function, [tensor.name for tensor in taken], [tensor.name for tensor in made]
+
+
+def _with_own_names(definition: Any) -> Any:
+    """Return a GraphDef whose functions have names that no other in this process has.
+
+    TensorFlow keeps functions by name for the whole process, and refuses two of one name.
+    """
+    if not definition.library.function:
+        return definition
+    copied = tf.compat.v1.GraphDef()
+    copied.CopyFrom(definition)
+    mark = f"lowprec_{next(_numbers)}"
+    names = {f.signature.name: f"{f.signature.name}__{mark}" for f in copied.library.function}
+    for function in copied.library.function:
+        function.signature.name = names[function.signature.name]
+    for gradient in copied.library.gradient:
+        gradient.function_name = names.get(gradient.function_name, gradient.function_name)
+        gradient.gradient_func = names.get(gradient.gradient_func, gradient.gradient_func)
+    for nodes in [copied.node, *(function.node_def for function in copied.library.function)]:
+        for node in nodes:
+            node.op = names.get(node.op, node.op)
+            for attribute in node.attr.values():
+                for called in [attribute.func, *attribute.list.func]:
+                    if called.name in names:
+                        called.name = names[called.name]
+    return copied
 
 
 def check_constants(definition: Any, name: str) -> None:
