@@ -16,7 +16,6 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from lowprec.adapters.tensorflow.binding import Binding
 from lowprec.adapters.tensorflow.capture import captured, shapes_of
 from lowprec.adapters.tensorflow.data import OpenedData
-from lowprec.adapters.tensorflow.embedded import embedded
 from lowprec.adapters.tensorflow.given import GivenGraph
 from lowprec.adapters.tensorflow.original import Original
 from lowprec.adapters.tensorflow.source import source_of
@@ -79,9 +78,7 @@ def capture_graph(
         returned={"tuple": list(range(len(outputs)))} if len(outputs) != 1 else 0,
         details={"inputs": list(inputs), "outputs": list(outputs)},
     )
-    original = Original(source, binding)
-    ours = embedded(source, binding, original)
-    return ours or captured(source, binding, original, data=data, samples=samples)
+    return captured(source, binding, Original(source, binding), data=data, samples=samples)
 
 
 def hub_name(tensor: str) -> str:

@@ -18,7 +18,6 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from lowprec.adapters.tensorflow.binding import Binding
 from lowprec.adapters.tensorflow.capture import captured, shapes_of
 from lowprec.adapters.tensorflow.data import OpenedData
-from lowprec.adapters.tensorflow.embedded import embedded
 from lowprec.adapters.tensorflow.given import GivenSavedModel
 from lowprec.adapters.tensorflow.graph_files import (
     REFERENCE_VARIABLES,
@@ -59,9 +58,7 @@ def capture_saved_model(
     others = [k for k in _signatures(meta_graph) if k != key]
     source, same = _source(folder, tags, key, others, meta_graph)
     binding = _binding(source, meta_graph, key, folder.resolve().name, tags, same)
-    original = Original(source, binding)
-    ours = embedded(source, binding, original)
-    result = ours or captured(source, binding, original, data=data, samples=samples)
+    result = captured(source, binding, Original(source, binding), data=data, samples=samples)
     left = [k for k in others if k not in same]
     if left:
         result.notes = [
