@@ -298,8 +298,9 @@ def _frozen(
 ) -> Source:
     """Return a signature that only TensorFlow 1's loader opens, its variables as constants."""
     signature = meta_graph.signature_def[key]
-    inputs = {name: info.name for name, info in signature.inputs.items()}
-    outputs = {name: info.name for name, info in signature.outputs.items()}
+    # Sorted: protobuf's maps come in another order in every process.
+    inputs = {name: signature.inputs[name].name for name in sorted(signature.inputs)}
+    outputs = {name: signature.outputs[name].name for name in sorted(signature.outputs)}
     graph = tf.Graph()
     try:
         with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:

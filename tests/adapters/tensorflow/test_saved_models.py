@@ -186,7 +186,9 @@ def test_what_only_the_old_loader_opens(folder: Path, monkeypatch: pytest.Monkey
         raise AttributeError("'_UserObject' object has no attribute 'add_slot'")
 
     monkeypatch.setattr(tf.saved_model, "load", fail)
-    assert_same(lowprec.compile(folder)(**tensors(feed)), expected)
+    compiled = lowprec.compile(folder)
+    assert_same(compiled(**tensors(feed)), expected)
+    assert [info.name for info in compiled.outputs] == ["hidden", "scores"]  # in every process
 
 
 def test_a_loaded_model_is_taken_too(folder: Path) -> None:
