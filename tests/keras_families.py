@@ -70,6 +70,9 @@ def pictures(model: keras.Model, count: int, seed: int) -> Pictures:
     return drawn.astype(np.float32)
 
 
+ALIKE = 0.1  # of the logits' deviation: pictures that differ less are alike to a network
+
+
 def network(
     name: str, size: int | None = None, *, until: str | None = None, seed: int = 0, **options: Any
 ) -> keras.Model:
@@ -121,15 +124,18 @@ def _draw(layer: keras.Layer, weight: Any, random: np.random.Generator) -> None:
         norm = any(other.path.endswith("beta") for other in layer.weights)
         weight.assign((1 if norm else 0.2) * random.uniform(0.7, 1.3, shape))  # else a layer scale
     elif name == "beta":
-        weight.assign(random.normal(0.8, 0.3, shape))
+        # Layer norms have no sign to protect, and a common shift makes all pictures alike.
+        shift = 0 if isinstance(layer, keras.layers.LayerNormalization) else 0.8
+        weight.assign(random.normal(shift, 0.3, shape))
     elif name == "bias":
         weight.assign(random.normal(0, 0.1, shape))
 
 
 def _spread(model: keras.Model, seen: Pictures) -> None:
-    """Let the classifier's logits be 0 in the mean and have a standard deviation of about 3.
+    """Let the classifier's logits have a standard deviation of about 3, and be 0 in the mean.
 
-    Less where the pictures hardly differ, so that rounding is not magnified a hundred times.
+    Where the pictures hardly differ (random weights make ConvNeXt's means all alike), the mean
+    stays: what is left without it is rounding, of TensorFlow's as of ours.
     """
     head = model.layers[-1]
     if not isinstance(head, keras.layers.Dense):
@@ -140,10 +146,12 @@ def _spread(model: keras.Model, seen: Pictures) -> None:
         logits = np.asarray(model(seen, training=False))
     finally:
         head.activation = kept
-    spread = max(float((logits - logits.mean(0)).std()), 0.05 * float(logits.std()), 1e-6)
-    factor = 3 / spread
+    spread, whole = float((logits - logits.mean(0)).std()), float(logits.std())
+    is_alike = spread < ALIKE * whole
+    factor = 3 / max(whole if is_alike else spread, 1e-6)
     head.kernel.assign(np.asarray(head.kernel) * factor)
-    head.bias.assign(-factor * logits.mean(0))
+    if not is_alike:
+        head.bias.assign(-factor * logits.mean(0))
 
 
 def logits_of(probabilities: NDArray[Any]) -> NDArray[np.float64]:
