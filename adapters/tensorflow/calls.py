@@ -61,7 +61,7 @@ def _place(tree: Any, value: Any, name: str, leaves: list[Any]) -> None:
     if isinstance(tree, int):
         leaves[tree] = value
         return
-    numbers = _numbers(tree)
+    numbers = sorted(_numbers(tree))  # in the order in which leaves are flattened
     try:
         local = leaves_like(_renumbered(tree, numbers), value, [str(number) for number in numbers])
     except (KeyError, ValueError, TypeError) as error:

@@ -55,7 +55,10 @@ def _captured(
     arguments: dict[str, Tree] = {}
     constants: dict[str, Any] = {}
     parameters = _parameters(concrete)
-    for name, value in parameters.items():
+    _, named_only = concrete.structured_input_signature
+    by_position = [name for name in parameters if name not in named_only]
+    for name in [*by_position, *sorted(named_only)]:  # as TensorFlow flattens them
+        value = parameters[name]
         if _has_tensors(value):
             arguments[name] = described(value, leaves)
         elif isinstance(value, _PLAIN):
@@ -73,8 +76,7 @@ def _captured(
             "the function returns something besides tensors in lists, tuples and dicts (None, for "
             "example); wrap it in one that returns tensors only"
         )
-    returned, results = _in_flat_order(returned, concrete.structured_outputs)
-    source = source_of(concrete, names, results)
+    source = source_of(concrete, names, _result_names(returned, len(flat)))
     binding = Binding(
         form="function",
         name=_name_of(function, concrete),
@@ -268,33 +270,24 @@ def _names(arguments: Mapping[str, Tree], leaves: Sequence[Any]) -> list[str]:
     return names
 
 
-def _in_flat_order(returned: Tree, structured: Any) -> tuple[Tree, list[str]]:
-    """Return the tree with leaves numbered as TensorFlow flattens (dicts by key), and names."""
-    marks = tf.nest.pack_sequence_as(
-        structured, [_Mark(n) for n in range(len(tf.nest.flatten(structured)))]
-    )
-    found: list[_Mark] = []
-    tree = described(marks, found)
-    names = [""] * len(found)
+def _result_names(returned: Tree, count: int) -> list[str]:
+    """Return a name for each output: the keys and numbers that lead to it."""
+    names = [""] * count
 
-    def walk(part: Tree, name: str) -> Tree:
+    def walk(part: Tree, name: str) -> None:
         if isinstance(part, int):
-            number = found[part].number
-            names[number] = name or "output"
-            return number
-        kind, inner = next(iter(part.items()))
-        joint = f"{name}_" if name else ""
+            names[part] = name or "output"
+            return
+        inner = next(iter(part.values()))
         if isinstance(inner, Mapping):
-            return {kind: {key: walk(value, f"{joint}{key}") for key, value in inner.items()}}
-        joint = joint or "output_"
-        return {kind: [walk(value, f"{joint}{n}") for n, value in enumerate(inner)]}
+            for key, value in inner.items():
+                walk(value, f"{name}_{key}" if name else key)
+        else:
+            for number, value in enumerate(inner):
+                walk(value, f"{name or 'output'}_{number}")
 
-    return walk(tree, ""), names
-
-
-class _Mark:
-    def __init__(self, number: int) -> None:
-        self.number = number
+    walk(returned, "")
+    return names
 
 
 def _has_tensors(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,25 @@ _IGNORED_ENDS = frozenset(
     }
 )
 # A model that was only opened must not touch files nor run Python.
-_OUTSIDE = frozenset(
+_WRITES = frozenset(
     {
-        *("ReadFile", "WriteFile", "MatchingFiles", "ImmutableConst", "WholeFileReaderV2"),
-        *("Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2", "RestoreSlice"),
-        *("MergeV2Checkpoints", "PyFunc", "PyFuncStateless", "EagerPyFunc", "WriteSummary"),
-        *("TFRecordReaderV2", "TextLineReaderV2", "FixedLengthRecordReaderV2", "RpcCall"),
+        *("WriteFile", "DatasetToTFRecord", "ExperimentalDatasetToTFRecord", "DumpTensor"),
+        *("SaveDataset", "SaveDatasetV2", "SnapshotDataset", "SnapshotDatasetV2"),
+        *("CacheDataset", "CacheDatasetV2", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3"),
+        *("CreateSummaryFileWriter", "CreateSummaryDbWriter", "WriteSummary"),
     }
 )
+_OUTSIDE = _WRITES | {
+    *("ReadFile", "MatchingFiles", "ImmutableConst", "RecordInput", "LoadAndRemapMatrix"),
+    *("Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2", "RestoreSlice"),
+    *("MergeV2Checkpoints", "PyFunc", "PyFuncStateless", "EagerPyFunc", "RpcCall", "RpcClient"),
+    *("TFRecordReader", "TFRecordReaderV2", "TextLineReader", "TextLineReaderV2", "LMDBReader"),
+    *("FixedLengthRecordReader", "FixedLengthRecordReaderV2"),
+    *("WholeFileReader", "WholeFileReaderV2"),
+    *("TFRecordDataset", "TFRecordDatasetV2", "TextLineDataset", "CSVDataset", "CSVDatasetV2"),
+    *("FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "LMDBDataset", "SqlDataset"),
+    *("MatchingFilesDataset", "LoadDataset"),
+}
 
 
 def capture_graph(
@@ -195,21 +206,37 @@ def check_operations(function: Any, name: str) -> None:
     Raises:
         UnsupportedError: there is such an operation.
     """
-    for operation, node in operations_of(function.graph):
-        if operation in _OUTSIDE:
-            raise UnsupportedError(
-                f"the model '{name}' holds the operation {operation} (node '{node}'), which "
-                "touches files or runs Python; take it out of the model"
-            )
+    for node in operations_of(function.graph):
+        _refuse(node, _OUTSIDE, name)
 
 
-def operations_of(graph: Any) -> Iterator[tuple[str, str]]:
-    """Yield type and name of each operation of a graph and of the functions that it calls."""
+def check_writing(definition: Any, name: str) -> None:
+    """Refuse a GraphDef with anything that writes files: its loader might run it.
+
+    Raises:
+        UnsupportedError: there is such an operation; those for checkpoints do not count.
+    """
+    bodies = [function.node_def for function in definition.library.function]
+    for node in itertools.chain(definition.node, *bodies):
+        _refuse(node, _WRITES, name)
+
+
+def _refuse(node: Any, operations: Container[str], name: str) -> None:
+    prints_into_file = node.op == "PrintV2" and node.attr["output_stream"].s.startswith(b"file:")
+    if prints_into_file or node.op in operations:
+        raise UnsupportedError(
+            f"the model '{name}' holds the operation {node.op} (node '{node.name}'), which "
+            "touches files or runs Python; take it out of the model"
+        )
+
+
+def operations_of(graph: Any) -> Iterator[Any]:
+    """Yield the NodeDef of each operation of a graph and of the functions that it calls."""
     waiting = [operation.node_def for operation in graph.get_operations()]
     seen: set[str] = set()
     while waiting:
         node = waiting.pop()
-        yield node.op, node.name
+        yield node
         for attribute in node.attr.values():
             for called in [attribute.func, *attribute.list.func]:
                 held = graph._get_function(called.name) if called.name else None

@@ -73,14 +73,14 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
             trainable=False,
         )
         self.output_names = list(call.outputs)
-        self._call = call
+        self._how = call  # not _call: tf.function(model) copies attributes over its own
 
     def get_config(self) -> dict[str, Any]:
         """Return all but the bytes, which are a weight."""
         layer = self._run_layer.get_config()
         return {
             "name": self.name,
-            "binding": self._call.to_dict(),
+            "binding": self._how.to_dict(),
             "signature": layer["signature"],
             "size": layer["size"],
         }
@@ -157,7 +157,7 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
         if is_stock(target):
             if not overwrite and os.path.exists(filepath):
                 raise OutputError(f"'{os.fspath(filepath)}' is there; overwrite=True replaces it")
-            save_stock(hub_of(self.to_onnx()), self._call, filepath)
+            save_stock(hub_of(self.to_onnx()), self._how, filepath)
             return
         if os.fspath(filepath).endswith(".onnx"):
             from lowprec.atomic import write_atomically
@@ -173,7 +173,7 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
                 raise OutputError(f"'{os.fspath(filepath)}' is there; overwrite=True replaces it")
             dtypes = [info.dtype for info in self._compiled.inputs]
             layer = self._run_layer
-            save_as(layer.content, layer.program.signature, self._call, dtypes, filepath)
+            save_as(layer.content, layer.program.signature, self._how, dtypes, filepath)
             return
         super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 

@@ -125,9 +125,9 @@ def _name(leaf: Any, number: int) -> str:
 
 def _output_names(model: keras.Model, outputs: Tree, count: int) -> list[str]:
     if isinstance(outputs, dict) and "dict" in outputs:
-        keys = list(outputs["dict"])
-        if len(keys) == count:
-            return keys
+        by_leaf = {leaf: key for key, leaf in outputs["dict"].items() if isinstance(leaf, int)}
+        if len(by_leaf) == count:
+            return [by_leaf[leaf] for leaf in range(count)]
     names = getattr(model, "output_names", None)
     if names and len(names) == count:
         return list(names)

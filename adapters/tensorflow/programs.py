@@ -187,19 +187,6 @@ def added(content: Bytes, compiled: CompiledModel, signature: str | None = None)
     return program
 
 
-def program_of(content: Bytes) -> Program:
-    """Return what the bytes compile to.
-
-    Raises:
-        ModelError: they are not a usable model.
-    """
-    digest = digest_of(content)
-    for signature, program in list(_programs.items()):
-        if signature.partition(" ")[0] == digest:
-            return program
-    return added(content, compiled_from(content))
-
-
 def program_for(content: Bytes, signature: str) -> Program:
     """Return the program for `signature`, compiled from the bytes if need be.
 

@@ -23,6 +23,7 @@ from lowprec.adapters.tensorflow.graph_files import (
     REFERENCE_VARIABLES,
     check_constants,
     check_operations,
+    check_writing,
     function_of_graph,
     read_file,
 )
@@ -53,6 +54,7 @@ def capture_saved_model(
     folder = folder_of(given.path)
     meta_graph = _chosen(read_saved_model(folder), given, folder)
     check_constants(meta_graph.graph_def, str(folder))
+    check_writing(meta_graph.graph_def, str(folder))
     key = _signature(meta_graph, given, folder)
     tags = tuple(meta_graph.meta_info_def.tags)
     others = [k for k in _signatures(meta_graph) if k != key]

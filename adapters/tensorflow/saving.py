@@ -116,14 +116,15 @@ def save_graph(
         compute: The model: called once, on symbolic tensors.
         ends: Names and specs of inputs and outputs.
         tensors: Names that the input tensors get ("x:0"); None: from the names of the inputs.
-        results: The same for the outputs.
+        results: The same for the outputs; one that would be called like an input gets _1 after it.
 
     Raises:
         OutputError: the file cannot be written.
         UnsupportedError: it would exceed what protobuf can hold.
     """
-    tensors = tensors or [f"{_node_name(name)}:0" for name in ends.inputs]
-    results = results or [f"{_node_name(name)}:0" for name in ends.outputs]
+    taken: set[str] = set()  # an output may be called like an input, but not its node
+    tensors = tensors or [_free_tensor(name, taken) for name in ends.inputs]
+    results = results or [_free_tensor(name, taken) for name in ends.outputs]
     definition = graph_of_model(compute, ends, tensors, results)
     if os.fspath(path).lower().endswith(".pbtxt"):
         from google.protobuf import text_format  # type: ignore[import-untyped]
@@ -298,6 +299,15 @@ def _node_name(name: str) -> str:
     text = name.removesuffix(":0")
     allowed = "".join(c if c.isascii() and (c.isalnum() or c in "_./-") else "_" for c in text)
     return allowed if allowed[:1].isalnum() or allowed[:1] == "." else f"x{allowed}"
+
+
+def _free_tensor(name: str, taken: set[str]) -> str:
+    """Return the first output of a node called like `name`, or with _1 after it."""
+    node = _node_name(name)
+    while node in taken:
+        node += "_1"
+    taken.add(node)
+    return f"{node}:0"
 
 
 def _tensor_infos(graph: Any, names: Sequence[str], tensors: Sequence[str]) -> dict[str, Any]:

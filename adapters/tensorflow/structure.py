@@ -11,7 +11,10 @@ Tree = Any  # int: number of a leaf; {"list" | "tuple" | "dict": ...}
 
 
 def described(nested: Any, leaves: list[Any]) -> Tree:
-    """Return the structure of `nested` as JSON, and append its leaves.
+    """Return the structure of `nested` as JSON, and append its leaves as TensorFlow flattens them.
+
+    Dicts keep the order of their keys, but their leaves are numbered in alphabetical order: so do
+    tf.nest and Keras, whatever order a dict was written in.
 
     Raises:
         UnsupportedError: it holds something else than lists, tuples and dicts with string keys.
@@ -19,7 +22,8 @@ def described(nested: Any, leaves: list[Any]) -> Tree:
     if isinstance(nested, Mapping):
         if not all(isinstance(key, str) for key in nested):
             raise UnsupportedError("the model takes or returns a dict whose keys are not strings")
-        return {"dict": {key: described(value, leaves) for key, value in nested.items()}}
+        parts = {key: described(nested[key], leaves) for key in sorted(nested)}
+        return {"dict": {key: parts[key] for key in nested}}
     if isinstance(nested, (list, tuple)):
         kind = "tuple" if isinstance(nested, tuple) else "list"
         return {kind: [described(value, leaves) for value in nested]}

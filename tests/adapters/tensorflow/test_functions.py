@@ -46,6 +46,27 @@ def test_a_function_with_nested_arguments() -> None:
     np.testing.assert_array_equal(compiled(a, b=b, scale=2.0, flag=True)["z"], results["z"])
 
 
+def test_keys_may_be_in_any_order() -> None:
+    @tf.function
+    def unlike(*, b: Any, a: Any, c: Any) -> Any:  # pairs of equal shape: nothing else tells
+        return {"z": b - 2 * a, "y": [{"q": c[0]["z"] * 3, "p": c[0]["y"] * 5}]}
+
+    b, a, z, y = (X + number for number in range(4))
+    compiled = lowprec.compile(unlike, example_inputs={"b": b, "a": a, "c": [{"z": z, "y": y}]})
+    for results in (
+        compiled(b=b, a=a, c=[{"z": z, "y": y}]),
+        compiled(c=[{"y": y, "z": z}], a=a, b=b),
+    ):
+        np.testing.assert_allclose(results["z"], b - 2 * a, rtol=1e-5)
+        np.testing.assert_allclose(results["y"][0]["q"], z * 3, rtol=1e-5)
+        np.testing.assert_allclose(results["y"][0]["p"], y * 5, rtol=1e-5)
+    named = dict(zip(["b", "a", "c_0_z", "c_0_y"], (b, a, z, y), strict=True))
+    outputs = [output.name for output in compiled.get_outputs()]
+    found = dict(zip(outputs, compiled.run(named), strict=True))
+    np.testing.assert_allclose(found["z"], b - 2 * a, rtol=1e-5)
+    np.testing.assert_allclose(found["y_0_q"], z * 3, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

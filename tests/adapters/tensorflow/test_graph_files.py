@@ -278,15 +278,32 @@ def test_a_constant_that_would_fill_memory(definition: Any) -> None:
         api.capture(changed)
 
 
-def test_files_are_not_touched_by_what_is_opened(tmp_path: Path) -> None:
+@pytest.mark.parametrize("operation", ["WriteFile", "PrintV2"])
+def test_files_are_not_touched_by_what_is_opened(operation: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "written")
     writing = tf.Graph()
     with writing.as_default():
         x = tf.compat.v1.placeholder(tf.float32, [None, 4], name="x")
-        with tf.control_dependencies([tf.io.write_file(str(tmp_path / "written"), "here")]):
+        if operation == "WriteFile":
+            written = tf.io.write_file(path, "here")
+        else:
+            written = tf.print("here", output_stream=f"file://{path}")
+        with tf.control_dependencies([written]):
             tf.nn.relu(x, name="y")
-    with pytest.raises(UnsupportedError, match="WriteFile"):
+    with pytest.raises(UnsupportedError, match=operation):
         api.capture(writing.as_graph_def())
     assert not (tmp_path / "written").exists()
+
+
+def test_an_output_that_is_called_like_an_input_has_a_node_of_its_own(tmp_path: Path) -> None:
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], name="x")])
+    def doubled(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"x": x * 2}
+
+    rows = np.ones((3, 4), np.float32)
+    lowprec.compile(doubled).save(tmp_path / "m.pb")
+    saved = read_graph_def(tmp_path / "m.pb")
+    np.testing.assert_array_equal(run_graph(saved, "x_1:0", {"x:0": rows}), rows * 2)
 
 
 def test_a_folder_that_holds_something_else_is_kept(quantized: Any, tmp_path: Path) -> None:

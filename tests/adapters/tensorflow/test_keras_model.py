@@ -180,9 +180,27 @@ def test_several_inputs_and_outputs_in_a_structure() -> None:
     assert made.output["first"].shape == (None, 2)
 
 
-def test_losses_by_output() -> None:
+def test_keys_may_be_in_any_order() -> None:
+    inputs = {name: keras.Input((4,), name=name) for name in ("b", "a")}
+    outputs = {"z": inputs["b"] * 2, "y": inputs["a"] * 3}  # of equal shape: nothing else tells
+    feeds = {"a": np.ones((2, 4), np.float32), "b": np.full((2, 4), 5, np.float32)}
+    made = lowprec.compile(keras.Model(inputs, outputs))
+    names = [output.name for output in made.get_outputs()]
+    run = dict(zip(names, made.run(feeds), strict=True))
+    for found in (made(feeds), made.predict(feeds, verbose=0), run):
+        np.testing.assert_array_equal(found["z"], feeds["b"] * 2)
+        np.testing.assert_array_equal(found["y"], feeds["a"] * 3)
+
+
+def test_inside_a_function(quantized: QuantizedModel) -> None:
+    function = tf.function(quantized)
+    np.testing.assert_array_equal(function(tf.constant(IMAGES)), quantized(IMAGES))
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_losses_by_output(order: tuple[str, str]) -> None:
     inputs = keras.Input((4,), name="x")
-    outputs = {name: LAYERS.Dense(1, name=name)(inputs) for name in ("a", "b")}
+    outputs = {name: LAYERS.Dense(1, name=name)(inputs) for name in order}
     model = keras.Model(inputs, outputs)
     model.compile(loss={"a": "mse", "b": "mae"}, metrics={"a": ["mae"]}, loss_weights=[1, 2])
     x, y = np.ones((4, 4), np.float32), {"a": np.zeros((4, 1)), "b": np.ones((4, 1))}

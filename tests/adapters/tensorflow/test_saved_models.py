@@ -23,7 +23,7 @@ from tensorflow_models import (
 import lowprec
 from lowprec import api
 from lowprec.adapters.tensorflow import load, saved_model
-from lowprec.errors import InputError, LowprecError, ModelError, OutputError
+from lowprec.errors import InputError, LowprecError, ModelError, OutputError, UnsupportedError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -285,3 +285,21 @@ def test_load_gives_back_what_was_saved(quantized: Any, tmp_path: Path, name: st
     np.testing.assert_array_equal(again.run(pair_feeds(1)[0])[1], quantized(**feed)["scores"])
     with pytest.raises(ModelError, match="no model that lowprec saved"):
         load(write_graph(frozen_images(), tmp_path / "float.pb"))
+
+
+def test_a_model_that_could_write_files_is_not_even_loaded(tmp_path: Path) -> None:
+    class Writing(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], name="x")])
+        def __call__(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": x * 2}
+
+        @tf.function(input_signature=[])
+        def write(self) -> dict[str, tf.Tensor]:
+            tf.io.write_file(str(tmp_path / "written"), "here")
+            return {"y": tf.constant(0)}
+
+    module = Writing()
+    signatures = {"serving_default": module.__call__, "write": module.write}
+    tf.saved_model.save(module, tmp_path / "model", signatures=signatures)
+    with pytest.raises(UnsupportedError, match="WriteFile"):
+        api.capture(tmp_path / "model")
