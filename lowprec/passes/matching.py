@@ -108,6 +108,15 @@ def rank_of(value: ir.Value | None) -> int | None:
     return len(value.shape)
 
 
+def adds_axes(output: ir.Value, source: ir.Value) -> bool:
+    """Return whether `output` is known to have more axes than `source`.
+
+    A number with axes of its own, such as [1, 1, 1, 1], gives them to what it meets.
+    """
+    ranks = rank_of(output), rank_of(source)
+    return ranks[0] is not None and ranks[1] is not None and ranks[0] > ranks[1]
+
+
 def may_have_one_shape(first: ir.Value, second: ir.Value) -> bool:
     """Return whether nothing that is known of two operands' shapes says that one is broadcast.
 

@@ -19,6 +19,7 @@ from lowprec.passes.matching import (
     graph_of,
     insert_operator,
     is_operator,
+    rank_of,
     replace_output,
     sole_consumer,
     split_constant,
@@ -46,6 +47,9 @@ def _move(add: ir.Node, names: NameSource) -> bool:
     whole = reshape.inputs[0]
     product = None if whole is None else whole.producer()
     if whole is None or product is None or not is_operator(product, "MatMul"):
+        return False
+    rank = rank_of(split[0])
+    if rank is None or bias.ndim > rank:  # it adds an axis
         return False
     weights = constant_floats(product.inputs[1])
     if weights is None or weights.ndim != 2 or sole_consumer(whole) is not reshape:

@@ -5,8 +5,10 @@
     becomes    q, k ──► Transpose', v, mask ──► Attention(scale) ──► y
 
 q, k and v have four axes: batch, heads, positions, size. The Transpose in front of k is one that
-puts positions last; what is left of it puts them before the size. Scale (Mul or Div by a number)
-and mask (added, f32) may be absent. Values in between must have no other reader.
+puts positions last; what is left of it puts them before the size. Scale (Mul or Div by a number
+above 0: Attention takes its root) and mask (added, f32) may be absent.
+Values in between must have no other reader, and a mask must not spread the scores: Attention's
+results have the axes of q.
 
 A mask may also be a choice, Where(mask, scores, -3e38), as Keras writes it: as good as adding that
 number, which no score changes by rounding. Before that, ones of the scores' shape that a mask is
@@ -89,7 +91,9 @@ def _rewrite(softmax: ir.Node, names: NameSource) -> bool:
     product, mask, scale = found
     q, turned = product.inputs
     keys = None if turned is None else _keys(turned)
-    if q is None or v is None or keys is None or not _fit(q, turned, v):
+    if q is None or v is None or turned is None or keys is None or not _fit(q, turned, v):
+        return False
+    if mask is not None and not _stays_within(mask, q, turned):
         return False
     _shape_of_scores(product, scores, names)
     k, order = keys
@@ -118,24 +122,22 @@ def _rewrite(softmax: ir.Node, names: NameSource) -> bool:
 
 def _scores(value: ir.Value) -> tuple[ir.Node, ir.Value | None, float] | None:
     """Return (product of queries and keys, mask, scale) of the scores that Softmax gets."""
-    node, mask, scale = value.producer(), None, 1.0
+    node = value.producer()
     if is_operator(node, "Where") and node is not None and _reader(value) is not None:
         chosen, x, other = node.inputs
         found = None if x is None else _scaled(x)
-        number, rank = constant_scalar(other), rank_of(chosen)
-        if found is None or number is None or number > _LOW or rank is None or rank > 4:
+        number = constant_scalar(other)
+        if found is None or number is None or number > _LOW or (rank_of(other) or 0) > 4:
             return None
         return found[0], chosen, found[1]
     if is_operator(node, "Add") and node is not None and _reader(value) is not None:
         for scaled, added in (node.inputs, node.inputs[::-1]):
             found = None if scaled is None else _scaled(scaled)
             if found is not None and added is not None and added.dtype == ir.DataType.FLOAT:
-                product, scale = found
-                rank = rank_of(added)
-                return (product, added, scale) if rank is not None and 1 < rank <= 4 else None
+                return found[0], added, found[1]
         return None
     scaled_product = _scaled(value)
-    return None if scaled_product is None else (scaled_product[0], mask, scaled_product[1])
+    return None if scaled_product is None else (scaled_product[0], None, scaled_product[1])
 
 
 def _added(where: ir.Node | None, anchor: ir.Node, chosen: ir.Value, names: NameSource) -> ir.Value:
@@ -165,7 +167,9 @@ def _scaled(value: ir.Value) -> tuple[ir.Node, float] | None:
         return None
     split = split_constant(node)
     number = None if split is None else constant_scalar(split[1])
-    if split is None or not number or (node.op_type == "Div" and split[2] != 0):
+    if split is None or number is None or not 0 < number < np.inf:
+        return None
+    if (rank_of(split[1]) or 0) > 4 or (node.op_type == "Div" and split[2] != 0):
         return None
     product = split[0].producer()
     if product is None or not is_operator(product, "MatMul"):
@@ -243,9 +247,27 @@ def _keys(value: ir.Value) -> tuple[ir.Value, list[int]] | None:
     return node.inputs[0], [order[0], order[1], order[3], order[2]]
 
 
-def _fit(q: ir.Value, turned: ir.Value | None, v: ir.Value) -> bool:
+def _stays_within(mask: ir.Value, q: ir.Value, turned: ir.Value) -> bool:
+    """Return whether scores keep their shape under `mask`, as far as is known.
+
+    An open size beside an open size counts as the same.
+    """
+    rank = rank_of(mask)
+    if rank is None or mask.shape is None or not 1 < rank <= 4:
+        return False
+    keys = None if turned.shape is None else turned.shape[3]
+    scores = [*(q.shape or [None] * 4)[:3], keys]
+    for size, score in zip(mask.shape, scores[4 - rank :], strict=True):
+        if size == 1 or size == score:
+            continue
+        if isinstance(size, int) or score == 1:
+            return False
+    return True
+
+
+def _fit(q: ir.Value, turned: ir.Value, v: ir.Value) -> bool:
     """Return whether q and v have four axes, and no operand is spread over another's."""
-    if turned is None or rank_of(q) != 4 or rank_of(v) != 4:
+    if rank_of(q) != 4 or rank_of(v) != 4:
         return False
     if q.dtype != ir.DataType.FLOAT or v.dtype != ir.DataType.FLOAT:
         return False

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from lowprec.passes.matching import (
     NameSource,
+    adds_axes,
     constant_scalar,
     insert_operator,
     is_operator,
@@ -47,6 +48,8 @@ def recover_gelu(model: ir.Model) -> bool:
             continue
         source, last = match
         (output,) = last.outputs
+        if adds_axes(output, source):
+            continue
         gelu = insert_operator(
             last, "Gelu", [source], like=output, name=names.fresh(f"{output.name}_gelu")
         )

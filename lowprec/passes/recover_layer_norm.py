@@ -19,6 +19,7 @@ import onnx_ir as ir
 from lowprec.graph.constants import add_constant
 from lowprec.passes.matching import (
     NameSource,
+    adds_axes,
     constant_array,
     constant_floats,
     constant_scalar,
@@ -54,6 +55,8 @@ def recover_layer_norm(model: ir.Model) -> bool:
             continue
         *vectors, last = scaled
         (output,) = last.outputs
+        if adds_axes(output, source):
+            continue
         normalised = insert_operator(
             last,
             "LayerNormalization",

@@ -36,6 +36,8 @@ CONSTANTS = {
     "three": np.float32(3),
     "low": np.float32(-3e38),
     "yes": np.array([True]),
+    "yes_all": np.array(True),
+    "minus": np.float32(-0.5),
 }
 
 
@@ -85,6 +87,8 @@ NOT = {
         f"k0 = Transpose<perm=[0,2,3,1]>(z) k = Identity(k0) m0 = MatMul(q, k) m = Tanh(m0) {TAIL}",
     "a number that a score changes": FORMS["chosen"].replace("low", "three"),
     "scores divided into a number": FORMS["divided"].replace("Div(a, three)", "Div(three, a)"),
+    "a scale below 0, which has no root": FORMS["scaled"].replace("half", "minus"),
+    "a choice for all": FORMS["chosen"].replace("chosen", "yes_all"),
 }  # fmt: skip
 
 
@@ -97,6 +101,18 @@ def test_what_is_no_attention_stays(name: str) -> None:
 
 def test_values_that_are_spread_over_heads_stay() -> None:
     graph = model(FORMS["plain"], heads=1)
+    simplify(graph)
+    assert "Attention" not in operators(graph)
+
+
+@pytest.mark.parametrize("mask", [f"{B},1,{S},{T}", f"1,1,{S},{T}", f"1,{H},{S},1", f"{S},{T}"])
+def test_a_mask_that_spreads_scores_stays(mask: str) -> None:
+    """Of one image and one query, which the mask makes several of."""
+    inputs = f"float[1,1,{H},{D}] x, float[1,{T},{H},{D}] z, float[1,{T},{H},{D}] w"
+    body = FORMS["mask first"]
+    graph = build(
+        f"m ({inputs}, float[{mask}] mask) => (float[a,{H},b,{D}] y) {{ {body} }}", {}, opset=23
+    )
     simplify(graph)
     assert "Attention" not in operators(graph)
 
@@ -124,5 +140,9 @@ def test_a_bias_of_heads_is_added_before_they_are_apart() -> None:
     np.testing.assert_allclose(compile_model(graph).run(given)[0], expected, rtol=1e-6)
     constants["bias"] = constants["bias"][:, :1]  # one for all heads
     other = build(text, constants)
+    simplify(other)
+    assert operators(other) == ["MatMul", "Reshape", "Add"]
+    constants["bias"] = random.standard_normal((1, 1, 1, 3, 4)).astype(np.float32)  # an axis more
+    other = build(text.replace("[2,5,3,4]", "[1,2,5,3,4]"), constants)
     simplify(other)
     assert operators(other) == ["MatMul", "Reshape", "Add"]

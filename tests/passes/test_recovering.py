@@ -192,6 +192,20 @@ def test_gelu(body: str) -> None:
     assert_same_outputs(before, model, {"x": X})
 
 
+@pytest.mark.parametrize("body", [GELU[0], GELU_TANH[0], layer_norms()[0]])
+def test_numbers_that_add_an_axis_stay(body: str) -> None:
+    """A number of shape [1, 1, 1] makes three axes of two."""
+    added = {name: np.reshape(SCALARS[name], (1, 1, 1)) for name in ("half", "eps")}
+    scalars = {**SCALARS, **added}
+    vectors = {"g": np.full(96, 2, np.float32), "b": np.ones(96, np.float32)}
+    vectors["last"] = np.array([-1])
+    model = build(f"m (float[4,96] x) => (float[1,4,96] y) {{ {body} }}", {**scalars, **vectors})
+    before = ir.to_proto(model)
+    simplify(model)
+    assert not {"Gelu", "LayerNormalization"} & set(operators(model))
+    assert_same_outputs(before, model, {"x": X})
+
+
 @pytest.mark.parametrize("body", GELU_TANH)
 def test_gelu_by_tanh(body: str) -> None:
     model = graph(body)
