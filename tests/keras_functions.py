@@ -319,6 +319,14 @@ OTHERS: dict[str, Function] = {
     "math.reduce_euclidean_norm": lambda x, y, i: tf.math.reduce_euclidean_norm(x, -1),
     "gather_nd": lambda x, y, i: tf.gather_nd(x, i[:, :1] * 0),
     "gather batch": lambda x, y, i: tf.gather(x, i[:, :3], axis=2, batch_dims=1),
+    "mean of small integers": lambda x, y, i: tf.reduce_mean(tf.cast(i * 30, tf.int8), 1),
+    "mean of large integers": lambda x, y, i: tf.reduce_mean(i * 2**29, 1, keepdims=True),
+    "all of nothing": lambda x, y, i: tf.reduce_all(x[:, :0] > 0, 1),
+    "any of nothing": lambda x, y, i: tf.reduce_any(x[:, :0] > 0, 1),
+    "bucketize": lambda x, y, i: tf.raw_ops.Bucketize(input=i, boundaries=[-0.5, 0.5, 2.0]),
+    "bucketize NaN": lambda x, y, i: tf.raw_ops.Bucketize(
+        input=tf.math.log(x), boundaries=[-0.5, 0.5]
+    ),
     "mirror": lambda x, y, i: tf.pad(x, [[0, 0], [2, 1], [0, 3]], "SYMMETRIC"),
     "cumsum": lambda x, y, i: tf.cumsum(x, 1, exclusive=True, reverse=True),
     "slice": lambda x, y, i: x[:, i[0, 0] : i[0, 0] + 2, ::-2],

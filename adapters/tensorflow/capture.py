@@ -15,7 +15,7 @@ from lowprec.adapters.tensorflow.binding import KEY, Binding
 from lowprec.adapters.tensorflow.data import OpenedData
 from lowprec.adapters.tensorflow.hub import hub_of
 from lowprec.adapters.tensorflow.nodes import numpy_dtype
-from lowprec.adapters.tensorflow.parts import KIND, captured_parts
+from lowprec.adapters.tensorflow.parts import KIND, NOT_COMPARED, cannot_run, captured_parts
 from lowprec.adapters.tensorflow.source import Source
 from lowprec.adapters.tensorflow.translator import UntranslatableError
 from lowprec.hookspecs import Captured, CapturedParts
@@ -48,6 +48,7 @@ def captured(
 
     Raises:
         UnsupportedError: some operation has no translation, and nothing else is worth a part.
+        ModelError: TensorFlow itself cannot run the model on inputs that were given.
     """
     chosen: Sequence[Sequence[Array]] = list(islice(feeds, len(BATCHES)))
     if not chosen and data is not None:
@@ -61,12 +62,23 @@ def captured(
         parts = captured_parts(source, binding, model, chosen, error, is_made_up=is_made_up)
         return parts if data is None else _with_data(parts, data)
     names = list(source.inputs)
+    notes: list[str] = []
+    try:
+        compared = [
+            (dict(zip(names, arrays, strict=True)), source.run(arrays)) for arrays in chosen
+        ]
+    except tf.errors.OpError as failure:  # division by 0, a place that is not there
+        if not is_made_up:
+            raise cannot_run(failure) from failure
+        compared = []
+        notes.append(NOT_COMPARED)
     return Captured(
         graph=hub,
         source=model,
         kind=KIND,
         binding={KEY: binding} if data is None else {KEY: binding, DATA: data},
-        samples=[(dict(zip(names, arrays, strict=True)), source.run(arrays)) for arrays in chosen],
+        samples=compared,
+        notes=notes,
     )
 
 

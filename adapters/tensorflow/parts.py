@@ -71,6 +71,9 @@ class Upstream:
             yield {name: reached[name] for name in self._names}
 
 
+NOT_COMPARED = "not compared with TensorFlow, which takes no made-up inputs; give data"
+
+
 def captured_parts(
     source: Source,
     binding: Binding,
@@ -128,11 +131,9 @@ def captured_parts(
         reached = [boundary(*arrays) for arrays in feeds]
     except tf.errors.OpError as failure:
         if not is_made_up:
-            raise ModelError(
-                f"TensorFlow cannot run the model on the first samples: {_first_line(failure)}"
-            ) from failure
+            raise cannot_run(failure) from failure
         reached = []
-        notes.append("not compared with TensorFlow, which takes no made-up inputs; give data")
+        notes.append(NOT_COMPARED)
     whole = (
         f"kept in TensorFlow: {_named(theirs, graph, held)}; what lies between is "
         f"{len(parts)} part{'s' if len(parts) > 1 else ''} of its own"
@@ -242,6 +243,13 @@ def _boundary(split: Split) -> Callable[..., dict[str, Array]]:
         }
 
     return run
+
+
+def cannot_run(failure: tf.errors.OpError) -> ModelError:
+    """Return what is raised where TensorFlow itself fails on inputs that the user gave."""
+    return ModelError(
+        f"TensorFlow cannot run the model on the first samples: {_first_line(failure)}"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -143,14 +143,19 @@ def _count(translator: Translator, node: Node) -> ir.Value:
 
 @translates("Bucketize")
 def _bucketize(translator: Translator, node: Node) -> ir.Value:
-    """How many boundaries are not above each number."""
-    boundaries = np.asarray(node.attributes.get("boundaries") or [], node.attributes["T"])
+    """How many boundaries are not above each number: all of them for NaN."""
+    boundaries = np.asarray(node.attributes.get("boundaries") or [], np.float32)
+    dtype = np.dtype(node.attributes["T"])
+    if dtype.kind == "i":  # a whole number reaches a boundary where it reaches the next whole one
+        boundaries = np.ceil(boundaries)
+    boundaries = boundaries.astype(dtype)
     last = vector(translator, [-1], f"{node.name}/last")
     value = translator.emit(
         "Unsqueeze", [translator.value(node, 0), last], name=f"{node.name}/each"
     )
     at = translator.new_constant(boundaries, f"{node.name}/boundaries")
-    above = translator.emit("GreaterOrEqual", [value, at], name=f"{node.name}/above")
+    below = translator.emit("Less", [value, at], name=f"{node.name}/below")
+    above = translator.emit("Not", [below], name=f"{node.name}/above")
     number = cast(translator, above, np.int32, f"{node.name}/number")
     return translator.emit("ReduceSum", [number, last], {"keepdims": 0}, name=node.name)
 

@@ -43,12 +43,23 @@ def _reduce(translator: Translator, node: Node) -> ir.Value | Array:
         return value
     at = translator.new_constant(axes, f"{node.name}/axes")
     attributes = {"keepdims": int(keep)}
+    dtype = np.dtype(node.attributes.get("T") or np.bool_)
+    if node.op == "Mean" and dtype.kind in "iu" and dtype != np.int64:
+        # TensorFlow sums small integers in a wider type.
+        wide = cast(translator, value, np.int64, f"{node.name}/wide")
+        mean = translator.emit(name, [wide, at], attributes, name=f"{node.name}/mean")
+        return cast(translator, mean, dtype, node.name)
     if name:
         return translator.emit(name, [value, at], attributes, name=node.name)
+    # Counted, as nothing at all has no extreme: any is some that are true, all is none that is not.
+    if node.op == "All":
+        value = translator.emit("Not", [value], name=f"{node.name}/not")
     number = cast(translator, value, np.int32, f"{node.name}/int")
-    kind = "ReduceMin" if node.op == "All" else "ReduceMax"
-    reduced = translator.emit(kind, [number, at], attributes, name=f"{node.name}/reduced")
-    return cast(translator, reduced, np.bool_, node.name)
+    count = translator.emit("ReduceSum", [number, at], attributes, name=f"{node.name}/count")
+    if node.op == "Any":
+        return cast(translator, count, np.bool_, node.name)
+    some = cast(translator, count, np.bool_, f"{node.name}/some")
+    return translator.emit("Not", [some], name=node.name)
 
 
 @translates("ArgMax", "ArgMin")

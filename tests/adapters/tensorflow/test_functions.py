@@ -110,6 +110,16 @@ def test_a_function_that_nothing_is_known_of() -> None:
     np.testing.assert_array_equal(lowprec.compile(relu)(tf.constant(X)), np.maximum(X, 0))
 
 
+def test_inputs_that_tensorflow_cannot_run() -> None:
+    signature = [tf.TensorSpec([None, 3], tf.int32)] * 2
+    divided = tf.function(lambda x, y: x // y, input_signature=signature)
+    x, y = np.array([[-7, 7, 8]], np.int32), np.array([[2, -2, 4]], np.int32)
+    compiled = lowprec.compile(divided)  # made-up divisors are 0
+    np.testing.assert_array_equal(compiled(tf.constant(x), tf.constant(y)), [[-4, -4, 2]])
+    with pytest.raises(ModelError, match=r"TensorFlow cannot run .* division by zero"):
+        lowprec.quantize(divided, [{"x": x, "y": y * 0}])
+
+
 def test_an_input_signature_and_a_concrete_function() -> None:
     signed = tf.function(lambda x: tf.nn.relu(x), input_signature=[tf.TensorSpec([None, 6])])
     expected = np.maximum(X, 0)
