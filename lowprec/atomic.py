@@ -33,6 +33,28 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         sync_folder(target.parent)
 
 
+def replace_file(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+    """Let `write` make the file `path`, wholly or not at all.
+
+    Args:
+        path: Of the file.
+        write: Writes the content to the path that it is given, which has the same suffix.
+
+    Raises:
+        OutputError: as `write_atomically`.
+    """
+    target = resolve_target(path)
+    fresh = target.with_name(f".{target.stem}.{secrets.token_hex(6)}.tmp{target.suffix}")
+    with output_errors(target):
+        try:
+            write(fresh)
+            with open(fresh, "rb+") as file:
+                TemporaryFile(fresh, file).move_to(target)
+            sync_folder(target.parent)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
 def resolve_target(path: str | os.PathLike[str]) -> Path:
     """Return the file that writing to `path` will replace; links are followed.
 

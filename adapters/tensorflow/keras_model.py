@@ -17,6 +17,7 @@ from lowprec.adapters.tensorflow.content import content_of
 from lowprec.adapters.tensorflow.keras_layer import Run
 from lowprec.adapters.tensorflow.stock_files import is_stock, save_stock
 from lowprec.adapters.tensorflow.structure import packed
+from lowprec.atomic import replace_file, write_atomically
 from lowprec.errors import ModelError, OutputError, UnsupportedError
 from lowprec.graph import load as hub_of
 from lowprec.hookspecs import Captured
@@ -154,26 +155,25 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
             OutputError: the file cannot be written, or is there; an old file is unharmed.
             UnsupportedError: TensorFlow's own operators cannot express the model.
         """
-        if is_stock(target):
-            if not overwrite and os.path.exists(filepath):
-                raise OutputError(f"'{os.fspath(filepath)}' is there; overwrite=True replaces it")
+        is_own = not is_stock(target)
+        if not overwrite and os.path.exists(filepath):
+            raise OutputError(f"'{os.fspath(filepath)}' is there; overwrite=True replaces it")
+        if not is_own:
             save_stock(hub_of(self.to_onnx()), self._how, filepath)
             return
         if os.fspath(filepath).endswith(".onnx"):
-            from lowprec.atomic import write_atomically
-
-            if not overwrite and os.path.exists(filepath):
-                raise OutputError(f"'{os.fspath(filepath)}' is there; overwrite=True replaces it")
             write_atomically(filepath, self._run_layer.content)
             return
         if os.path.splitext(filepath)[1].lower() in ("", ".pb", ".pbtxt"):
             from lowprec.adapters.tensorflow.saving import save_as
 
-            if not overwrite and os.path.exists(filepath):
-                raise OutputError(f"'{os.fspath(filepath)}' is there; overwrite=True replaces it")
             dtypes = [info.dtype for info in self._compiled.inputs]
             layer = self._run_layer
             save_as(layer.content, layer.program.signature, self._how, dtypes, filepath)
+            return
+        if os.fspath(filepath).endswith(".keras") and zipped is not False:
+            # Keras itself would write over the old file, and leave half of one where that fails.
+            replace_file(filepath, lambda fresh: super(CompiledModel, self).save(fresh, **kwargs))
             return
         super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import pickle
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 import lowprec
 from lowprec.adapters.tensorflow import CompiledModel, QuantizedModel, load
+from lowprec.errors import OutputError
 
 # Keras itself, of NumPy 2, when it saves a weight.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -291,6 +293,25 @@ def test_saved_by_keras(quantized: QuantizedModel, tmp_path: Path) -> None:
     assert again.evaluate(IMAGES, LABELS, verbose=0) == quantized.evaluate(
         IMAGES, LABELS, verbose=0
     )
+
+
+def test_a_save_that_fails_leaves_the_old_file(
+    quantized: QuantizedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "q.keras"
+    quantized.save(path)
+    old = path.read_bytes()
+    with pytest.raises(OutputError, match="overwrite=True"):
+        quantized.save(path, overwrite=False)
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(keras.src.saving.saving_lib, "_save_state", full)
+    with pytest.raises(OutputError, match="No space left"):
+        quantized.save(path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_saved_as_onnx(quantized: QuantizedModel, tmp_path: Path) -> None:
