@@ -334,6 +334,7 @@ OTHERS: dict[str, Function] = {
         x, tf.constant([[0, 1, 2], [0, 1, 2]]), tf.constant([1.0, 2.0])
     ),
     "one_hot": lambda x, y, i: tf.one_hot(i - 1, 3, on_value=2.0, off_value=-1.0, axis=1),
+    "one_hot of a number": lambda x, y, i: tf.one_hot(i[0, 0], 3),
     "fake_quant": lambda x, y, i: tf.quantization.fake_quant_with_min_max_args(x, -2.0, 2.0),
 }
 

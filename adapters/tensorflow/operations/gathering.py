@@ -110,6 +110,7 @@ def _one_hot(translator: Translator, node: Node) -> ir.Value | Array:
     # ONNX counts negative indices from the end, TensorFlow leaves their rows off.
     none = translator.new_constant(np.zeros((), node.attributes["TI"]))
     negative = translator.emit("Less", [indices, none], name=f"{node.name}/negative")
+    depth = translator.value(node, 1)  # a scalar: the indices keep their axes
     beyond = cast(translator, depth, node.attributes["TI"], f"{node.name}/beyond")
     indices = translator.emit("Where", [negative, beyond, indices], name=f"{node.name}/indices")
     axis = {"axis": int(node.attributes.get("axis", -1))}
