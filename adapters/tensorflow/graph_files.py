@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from lowprec.adapters.tensorflow.data import OpenedData
 from lowprec.adapters.tensorflow.given import GivenGraph
 from lowprec.adapters.tensorflow.original import Original
 from lowprec.adapters.tensorflow.source import source_of
-from lowprec.errors import ModelError, UnsupportedError
+from lowprec.adapters.tensorflow.untrusted import check_calls, check_constants, check_operations
+from lowprec.errors import ModelError
 from lowprec.hookspecs import Captured, CapturedParts
 
 _numbers = itertools.count()
 
 PROTOBUF_LIMIT = 2**31 - 1  # bytes; protobuf refuses longer messages
-CONSTANTS_LIMIT = 2**33  # bytes: a short file may declare a constant of any size
 
 REFERENCE_VARIABLES = frozenset({"Variable", "VariableV2", "AutoReloadVariable"})
 _VARIABLES = REFERENCE_VARIABLES | {"VarHandleOp"}
@@ -37,26 +36,6 @@ _IGNORED_ENDS = frozenset(
         *("AudioSummary", "MergeSummary", "TensorSummary", "TensorSummaryV2", "Stage"),
     }
 )
-# A model that was only opened must not touch files nor run Python.
-_WRITES = frozenset(
-    {
-        *("WriteFile", "DatasetToTFRecord", "ExperimentalDatasetToTFRecord", "DumpTensor"),
-        *("SaveDataset", "SaveDatasetV2", "SnapshotDataset", "SnapshotDatasetV2"),
-        *("CacheDataset", "CacheDatasetV2", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3"),
-        *("CreateSummaryFileWriter", "CreateSummaryDbWriter", "WriteSummary"),
-    }
-)
-_OUTSIDE = _WRITES | {
-    *("ReadFile", "MatchingFiles", "ImmutableConst", "RecordInput", "LoadAndRemapMatrix"),
-    *("Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2", "RestoreSlice"),
-    *("MergeV2Checkpoints", "PyFunc", "PyFuncStateless", "EagerPyFunc", "RpcCall", "RpcClient"),
-    *("TFRecordReader", "TFRecordReaderV2", "TextLineReader", "TextLineReaderV2", "LMDBReader"),
-    *("FixedLengthRecordReader", "FixedLengthRecordReaderV2"),
-    *("WholeFileReader", "WholeFileReaderV2"),
-    *("TFRecordDataset", "TFRecordDatasetV2", "TextLineDataset", "CSVDataset", "CSVDatasetV2"),
-    *("FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "LMDBDataset", "SqlDataset"),
-    *("MatchingFilesDataset", "LoadDataset"),
-}
 
 
 def capture_graph(
@@ -74,6 +53,7 @@ def capture_graph(
         UnsupportedError: some operation has no translation, or reaches outside the model.
     """
     definition, name = _definition(given.graph)
+    check_calls(definition, name)
     check_constants(definition, name)
     function, inputs, outputs = function_of_graph(definition, name, given.inputs, given.outputs)
     check_operations(function, name)
@@ -171,78 +151,6 @@ def _with_own_names(definition: Any) -> Any:
                     if called.name in names:
                         called.name = names[called.name]
     return copied
-
-
-def check_constants(definition: Any, name: str) -> None:
-    """Refuse constants that are larger than memory before anything makes them.
-
-    Raises:
-        ModelError: their sizes are absurd.
-    """
-    total = 0
-    bodies = [function.node_def for function in definition.library.function]
-    for nodes in [definition.node, *bodies]:
-        for node in nodes:
-            if node.op != "Const" or "value" not in node.attr:
-                continue
-            sizes = [dimension.size for dimension in node.attr["value"].tensor.tensor_shape.dim]
-            if any(size < 0 for size in sizes):
-                raise ModelError(
-                    f"the constant '{node.name}' of the graph '{name}' has a negative size; "
-                    "the file is damaged: freeze the model again"
-                )
-            total += math.prod(sizes) * 4
-            if total > CONSTANTS_LIMIT:
-                raise ModelError(
-                    f"the constants of the graph '{name}' declare more than "
-                    f"{CONSTANTS_LIMIT >> 30} GiB (at '{node.name}'); the file is damaged, or made "
-                    "to fill memory"
-                )
-
-
-def check_operations(function: Any, name: str) -> None:
-    """Refuse what reaches outside the model: it would run when the model is checked.
-
-    Raises:
-        UnsupportedError: there is such an operation.
-    """
-    for node in operations_of(function.graph):
-        _refuse(node, _OUTSIDE, name)
-
-
-def check_writing(definition: Any, name: str) -> None:
-    """Refuse a GraphDef with anything that writes files: its loader might run it.
-
-    Raises:
-        UnsupportedError: there is such an operation; those for checkpoints do not count.
-    """
-    bodies = [function.node_def for function in definition.library.function]
-    for node in itertools.chain(definition.node, *bodies):
-        _refuse(node, _WRITES, name)
-
-
-def _refuse(node: Any, operations: Container[str], name: str) -> None:
-    prints_into_file = node.op == "PrintV2" and node.attr["output_stream"].s.startswith(b"file:")
-    if prints_into_file or node.op in operations:
-        raise UnsupportedError(
-            f"the model '{name}' holds the operation {node.op} (node '{node.name}'), which "
-            "touches files or runs Python; take it out of the model"
-        )
-
-
-def operations_of(graph: Any) -> Iterator[Any]:
-    """Yield the NodeDef of each operation of a graph and of the functions that it calls."""
-    waiting = [operation.node_def for operation in graph.get_operations()]
-    seen: set[str] = set()
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for attribute in node.attr.values():
-            for called in [attribute.func, *attribute.list.func]:
-                held = graph._get_function(called.name) if called.name else None
-                if held is not None and called.name not in seen:
-                    seen.add(called.name)
-                    waiting += (getattr(held, "function_def", None) or held.definition).node_def
 
 
 def _definition(given: Any) -> tuple[Any, str]:

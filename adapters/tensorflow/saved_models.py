@@ -21,14 +21,17 @@ from lowprec.adapters.tensorflow.data import OpenedData
 from lowprec.adapters.tensorflow.given import GivenSavedModel
 from lowprec.adapters.tensorflow.graph_files import (
     REFERENCE_VARIABLES,
-    check_constants,
-    check_operations,
-    check_writing,
     function_of_graph,
     read_file,
 )
 from lowprec.adapters.tensorflow.original import Original
 from lowprec.adapters.tensorflow.source import Source, source_of
+from lowprec.adapters.tensorflow.untrusted import (
+    check_calls,
+    check_constants,
+    check_operations,
+    check_writing,
+)
 from lowprec.adapters.tensorflow_paths import SAVED_MODEL_FILES, folder_of
 from lowprec.errors import ModelError
 from lowprec.hookspecs import Captured, CapturedParts
@@ -53,6 +56,7 @@ def capture_saved_model(
     """
     folder = folder_of(given.path)
     meta_graph = _chosen(read_saved_model(folder), given, folder)
+    check_calls(meta_graph.graph_def, str(folder))
     check_constants(meta_graph.graph_def, str(folder))
     check_writing(meta_graph.graph_def, str(folder))
     key = _signature(meta_graph, given, folder)

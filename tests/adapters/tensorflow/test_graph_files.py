@@ -278,6 +278,19 @@ def test_a_constant_that_would_fill_memory(definition: Any) -> None:
         api.capture(changed)
 
 
+def test_functions_whose_calls_multiply(definition: Any) -> None:
+    changed = tf.compat.v1.GraphDef()
+    changed.CopyFrom(definition)
+    for number in range(30):
+        function = changed.library.function.add()
+        function.signature.name = f"f{number}"
+        for half in range(2):
+            call = function.node_def.add(name=f"call{half}", op="PartitionedCall")
+            call.attr["f"].func.name = f"f{number + 1}"
+    with pytest.raises(ModelError, match=r"'f0' of the graph .* made to fill memory"):
+        api.capture(changed)
+
+
 @pytest.mark.parametrize("operation", ["WriteFile", "PrintV2"])
 def test_files_are_not_touched_by_what_is_opened(operation: str, tmp_path: Path) -> None:
     path = str(tmp_path / "written")
