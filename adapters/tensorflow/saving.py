@@ -125,7 +125,15 @@ def save_graph(
     taken: set[str] = set()  # an output may be called like an input, but not its node
     tensors = tensors or [_free_tensor(name, taken) for name in ends.inputs]
     results = results or [_free_tensor(name, taken) for name in ends.outputs]
-    definition = graph_of_model(compute, ends, tensors, results)
+    write_graph(path, graph_of_model(compute, ends, tensors, results))
+
+
+def write_graph(path: str | os.PathLike[str], definition: Any) -> None:
+    """Write a GraphDef; as text where the path ends in .pbtxt.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     if os.fspath(path).lower().endswith(".pbtxt"):
         from google.protobuf import text_format  # type: ignore[import-untyped]
 
@@ -159,25 +167,50 @@ def save_saved_model(
 
     def fill(folder: Path) -> None:
         definition = graph_of_model(compute, ends, tensors, results)
-        graph = tf.Graph()
-        with _quiet(), graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
-            tf.graph_util.import_graph_def(definition, name="")
-            described = tf.compat.v1.saved_model.signature_def_utils.build_signature_def(
-                _tensor_infos(graph, ends.inputs, tensors),
-                _tensor_infos(graph, ends.outputs, results),
-                tf.compat.v1.saved_model.signature_constants.PREDICT_METHOD_NAME,
-            )
-            builder = tf.compat.v1.saved_model.Builder(str(folder / "model"))
-            builder.add_meta_graph_and_variables(
-                session, list(tags), dict.fromkeys(signatures, described)
-            )
-            builder.save()
-        for item in list((folder / "model").iterdir()):
-            item.rename(folder / item.name)
-        (folder / "model").rmdir()
+        named = (
+            dict(zip(ends.inputs, tensors, strict=True)),
+            dict(zip(ends.outputs, results, strict=True)),
+        )
+        build_saved_model(definition, folder, *named, signatures, tags)
         (folder / NOTE).write_text(_NOTE_TEXT)
 
     write_folder_atomically(path, fill, is_saved_model)
+
+
+def build_saved_model(
+    definition: Any,
+    folder: Path,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    signatures: Sequence[str],
+    tags: Sequence[str],
+) -> None:
+    """Write a SavedModel without variables into a folder that is there.
+
+    Args:
+        definition: A GraphDef.
+        folder: An empty one.
+        inputs: Names of its tensors ("x:0") by what the signatures call them.
+        outputs: The same for the results.
+        signatures: Names of the signatures that it answers to.
+        tags: Of the graph.
+    """
+    graph = tf.Graph()
+    with _quiet(), graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
+        tf.graph_util.import_graph_def(definition, name="")
+        described = tf.compat.v1.saved_model.signature_def_utils.build_signature_def(
+            _tensor_infos(graph, inputs),
+            _tensor_infos(graph, outputs),
+            tf.compat.v1.saved_model.signature_constants.PREDICT_METHOD_NAME,
+        )
+        builder = tf.compat.v1.saved_model.Builder(str(folder / "model"))
+        builder.add_meta_graph_and_variables(
+            session, list(tags), dict.fromkeys(signatures, described)
+        )
+        builder.save()
+    for item in list((folder / "model").iterdir()):
+        item.rename(folder / item.name)
+    (folder / "model").rmdir()
 
 
 def is_saved_model(folder: Path) -> bool:
@@ -310,12 +343,9 @@ def _free_tensor(name: str, taken: set[str]) -> str:
     return f"{node}:0"
 
 
-def _tensor_infos(graph: Any, names: Sequence[str], tensors: Sequence[str]) -> dict[str, Any]:
+def _tensor_infos(graph: Any, tensors: Mapping[str, str]) -> dict[str, Any]:
     build = tf.compat.v1.saved_model.utils.build_tensor_info
-    return {
-        name: build(graph.get_tensor_by_name(tensor))
-        for name, tensor in zip(names, tensors, strict=True)
-    }
+    return {name: build(graph.get_tensor_by_name(tensor)) for name, tensor in tensors.items()}
 
 
 def _too_large() -> UnsupportedError:
