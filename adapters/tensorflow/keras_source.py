@@ -96,9 +96,8 @@ def _inputs_of(model: keras.Model, example: object) -> Any:
         inputs = getattr(model, "inputs", None)  # a built Sequential has a list of one
         structure = inputs[0] if inputs and len(inputs) == 1 else inputs
     if structure is not None:
-        if isinstance(structure, (list, tuple)) and len(structure) == 1:
-            return structure[0]
-        return structure
+        alone = isinstance(structure, (list, tuple)) and len(structure) == 1
+        return structure[0] if alone and hasattr(structure[0], "shape") else structure
     if example is not None:
         return example
     raise ModelError(

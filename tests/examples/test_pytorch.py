@@ -49,7 +49,7 @@ def test_transformer_with_a_tokenizer():
 
 
 def test_mixed_precision():
-    text = run("pytorch_mixed_precision/precisions.py", "--images", "600")
+    text = run("pytorch_mixed_precision/precisions.py", "--images", "2000")
     rows = dict(re.findall(r"^([a-z]\S*(?: name)?) +([01]\.\d+) +[\d.]+ ms", text, re.M))
     assert [*rows] == ["torch", "compiled", "bf16", "int8", "by name", "auto"]
     assert rows["torch"] == rows["compiled"]
