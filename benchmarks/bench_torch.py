@@ -140,7 +140,6 @@ def in_process(choice: argparse.Namespace, model: str, threads: int) -> list[Row
 def speed_part(choice: argparse.Namespace) -> str:
     """Return the tables of all rows; those of models that are not measured now are kept."""
     rows: list[Row] = []
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     if RESULTS.exists():
         rows = [Row(**row) for row in json.loads(RESULTS.read_text())]
     for model in choice.models:
@@ -225,6 +224,7 @@ def main() -> int:
     for name, what in missing.items():
         print(f"left out: {name}: {what}")
     choice.models = [name for name in choice.models if name not in missing]
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     texts = []
     for part in choice.part or ["speed"]:
         if part == "speed":
