@@ -148,7 +148,7 @@ def test_a_keras_model_saves_it(tmp_path: Path) -> None:
     quantized = lowprec.quantize(model, data)
     quantized.save(tmp_path / "m.pb", target="tensorflow")
     definition = tf.compat.v1.GraphDef.FromString((tmp_path / "m.pb").read_bytes())
-    (found,) = run(definition, quantized._call, data[0])
+    (found,) = run(definition, quantized._how, data[0])
     assert sqnr(np.asarray(quantized(data[0])), found) > 35
     with pytest.raises(UnsupportedError, match=r"\.pb"):
         quantized.save(tmp_path / "m.keras", target="tensorflow")
