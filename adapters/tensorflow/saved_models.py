@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from lowprec.adapters.tensorflow.graph_files import (
     read_file,
 )
 from lowprec.adapters.tensorflow.original import Original
+from lowprec.adapters.tensorflow.silence import quiet
 from lowprec.adapters.tensorflow.source import Source, source_of
 from lowprec.adapters.tensorflow.untrusted import (
     check_calls,
@@ -219,7 +218,7 @@ def _source(
     folder: Path, tags: Sequence[str], key: str, others: Sequence[str], meta_graph: Any
 ) -> tuple[Source, list[str]]:
     """Return a signature as a Source, and which others are the same function by another name."""
-    with _quiet():
+    with quiet():
         try:
             loaded = tf.saved_model.load(str(folder), tags=list(tags))
             function = loaded.signatures[key]
@@ -325,15 +324,3 @@ def _frozen(
     function, _, _ = function_of_graph(frozen, str(folder), taken, made)
     check_operations(function, str(folder))
     return source_of(function, list(inputs), list(outputs))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep TensorFlow from advising against its own loader."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

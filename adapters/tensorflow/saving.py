@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from lowprec.adapters.tensorflow import operator
 from lowprec.adapters.tensorflow.binding import Binding
+from lowprec.adapters.tensorflow.silence import quiet
 from lowprec.adapters.tensorflow_paths import SAVED_MODEL_FILES
 from lowprec.atomic import write_atomically, write_folder_atomically
 from lowprec.errors import OutputError, UnsupportedError
@@ -196,7 +195,7 @@ def build_saved_model(
         tags: Of the graph.
     """
     graph = tf.Graph()
-    with _quiet(), graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
+    with quiet(), graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
         tf.graph_util.import_graph_def(definition, name="")
         described = tf.compat.v1.saved_model.signature_def_utils.build_signature_def(
             _tensor_infos(graph, inputs),
@@ -233,7 +232,7 @@ def graph_of_model(
     try:
         concrete = function.get_concrete_function(*ends.specs)
         if concrete.graph.captures:
-            with _quiet():
+            with quiet():
                 concrete = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
         definition = concrete.graph.as_graph_def()
         size = definition.ByteSize()
@@ -352,18 +351,6 @@ def _too_large() -> UnsupportedError:
     return UnsupportedError(
         "the model is larger than the 2 GiB that one graph of TensorFlow can hold; save it as .onnx"
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep TensorFlow from advising against what fits here: any name for an argument, any tag."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def check_suffix(path: str | os.PathLike[str]) -> str:
