@@ -64,6 +64,21 @@ def test_is_accurate_over_all_floats(op, exact, bound):
     assert ulps(result, wanted) <= bound
 
 
+def test_silu_is_accurate_and_ends_beside_zero():
+    chain = {"codes": [12], "a": [0.0], "b": [0.0]}
+    result = run_everywhere("UnaryChain", [FLOATS], chain)
+    with np.errstate(all="ignore"):
+        x = FLOATS.astype(np.float64)
+        exact = np.where(x == -np.inf, 0, x * sigmoid(x))
+    for least, bound in ((-10, 2.3), (-40, 3.5), (-88, 5.5)):
+        inside = ~(x < least)
+        assert ulps(result[inside], exact[inside]) <= bound
+    below = result[x < -88]
+    assert below.size > 1000
+    assert (below == below[0]).all()
+    assert -1e-36 < below[0] < 0
+
+
 # Formulas in f32: cancellation is part of their definition, so the error is absolute.
 FORMULAS = [
     ("Sigmoid", {}, sigmoid),

@@ -18,7 +18,7 @@ seeds = st.integers(0, 2**32 - 1)
 F32, BF16 = np.float32, ml_dtypes.bfloat16
 
 # _ext/kernels/kernels.h, UnaryCode.
-RELU, CLIP, MUL, LEAKY_RELU, SIGMOID, TANH = 1, 2, 4, 8, 11, 13
+RELU, CLIP, MUL, LEAKY_RELU, SIGMOID, SILU, TANH, ERF, GELU = 1, 2, 4, 8, 11, 12, 13, 20, 21
 ADD_RESIDUAL, ADD_CHANNEL, MUL_CHANNEL, THROUGH_U8, THROUGH_S8, PRELU_CHANNEL = range(64, 70)
 
 ROWS = [1, 2, 3, 4, 5, 7, 8, 9, 13, 129]
@@ -86,7 +86,7 @@ def test_a_residual_is_added_where_the_chain_says(isa, shape, seed, kind, dtype,
     real = np.where(data.x < 0, slope * data.x, data.x)
     real = reference.add_residual(real, residual, F32(0.017), zero_point)
     real = np.maximum(real, F32(0))
-    if heavy:  # an operator of many instructions takes the way through memory
+    if heavy:  # an operator of many instructions
         chain.append((TANH, 0, 0))
         real = apply_alone(real, TANH)
     epilogue = _core.ProductEpilogue(
@@ -94,6 +94,34 @@ def test_a_residual_is_added_where_the_chain_says(isa, shape, seed, kind, dtype,
     )
     actual = data.run(dtype, isa, epilogue, scale=0.02, zero_point=11)
     assert_same_bits(actual, as_output(real, dtype, 0.02, 11))
+
+
+# One of the frequent ones stays in registers; others, and two of them, go through memory.
+LONG = [[SIGMOID], [SILU], [TANH], [GELU], [ERF], [SILU, GELU]]
+
+
+@every_isa
+@given(shapes, seeds, outputs, st.sampled_from(LONG), st.booleans(), st.booleans(), st.booleans())
+def test_long_operators_stand_anywhere(isa, shape, seed, dtype, long, before, after, looked_up):
+    data = Operands(seed, *shape)
+    factor, real, chain = np.abs(data.channel()), data.x, []  # apply_alone loses -0
+    if before:
+        real = real * factor
+        chain.append((MUL_CHANNEL, 0, 0))
+    for code in long:
+        real = apply_alone(real, code)
+        chain.append((code, 0, 0))
+    if after:
+        real = np.clip(real * F32(0.7), F32(-0.3), F32(0.8))
+        chain += [(MUL, 0.7, 0), (CLIP, -0.3, 0.8)]
+    expected = as_output(real, dtype, 0.004, 40)
+    table = None
+    if looked_up and np.dtype(dtype).kind in "iu" and np.dtype(dtype).itemsize == 1:
+        table = data.rng.permutation(256).astype(np.uint8)
+        expected = reference.qtable(expected, table).view(dtype)
+    epilogue = _core.ProductEpilogue(chain, channel_values=[factor], table=table)
+    actual = data.run(dtype, isa, epilogue, scale=0.004, zero_point=40)
+    assert_same_bits(actual, expected)
 
 
 def apply_alone(x: np.ndarray, code: int) -> np.ndarray:

@@ -112,8 +112,58 @@ LP_INLINE void binary_strides(const lp::BinaryArgs& args, F f) {
   return binary_loop<false, false>(args, f);
 }
 
+// The elements of a short row with the same operand for every row (one value a channel of a picture
+// with few channels), written out for several rows that then are one.
+struct RowsAsOne {
+  static constexpr int64_t MOST = 256;
+  static LP_MEMBER bool helps(const lp::BinaryArgs& args) {
+    const bool a_repeated = args.a_row == 0 && args.a_stride == 1;
+    const bool b_repeated = args.b_row == 0 && args.b_stride == 1;
+    const bool a_dense = args.a_row == args.n && args.a_stride == 1;
+    const bool b_dense = args.b_row == args.n && args.b_stride == 1;
+    return W > 1 && args.n > 0 && args.n <= MOST / 4 && args.rows > 1 &&
+           ((a_repeated && b_dense) || (b_repeated && a_dense));
+  }
+  explicit LP_MEMBER RowsAsOne(const lp::BinaryArgs& args)
+      : a_repeats(args.a_row == 0),
+        together(MOST / args.n < args.rows ? MOST / args.n : args.rows) {
+    const float* operand = a_repeats ? args.a : args.b;
+    for (int64_t row = 0; row < together; ++row) {
+      memcpy(written + row * args.n, operand, static_cast<size_t>(args.n) * sizeof(float));
+    }
+  }
+  // The rows [first, first + count * width) as `count` of `width` of them.
+  LP_MEMBER lp::BinaryArgs joined(const lp::BinaryArgs& args, int64_t first, int64_t count,
+                                  int64_t width) const {
+    const int64_t begin = first * args.n, n = width * args.n;
+    return {a_repeats ? written : args.a + begin,
+            a_repeats ? args.b + begin : written,
+            args.y + begin,
+            count,
+            n,
+            a_repeats ? 0 : n,
+            1,
+            a_repeats ? n : 0,
+            1};
+  }
+  bool a_repeats;
+  int64_t together;
+  float written[MOST];
+};
+
 static void binary_rows(int32_t code, const lp::BinaryArgs* pointer) {
   const lp::BinaryArgs& args = *pointer;
+  if (RowsAsOne::helps(args)) {
+    const RowsAsOne rows(args);
+    const int64_t whole = args.rows / rows.together, done = whole * rows.together;
+    const lp::BinaryArgs body = rows.joined(args, 0, whole, rows.together);
+    binary_rows(code, &body);
+    if (done < args.rows) {
+      const lp::BinaryArgs rest = rows.joined(args, done, 1, args.rows - done);
+      binary_rows(code, &rest);
+    }
+    return;
+  }
   switch (code) {
     case lp::BINARY_ADD:
       return binary_strides(args, [](VF a, VF b) { return a + b; });

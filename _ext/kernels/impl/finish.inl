@@ -250,11 +250,33 @@ LP_INLINE bool apply_in_registers(const lp::Epilogue& e, const lp::UnaryOp& op,
 }
 
 LP_INLINE bool is_placed(const lp::UnaryOp& op) { return op.code >= lp::UNARY_ADD_RESIDUAL; }
-LP_INLINE bool is_simple_chain(const lp::Epilogue& e) {
-  for (int i = 0; i < e.n_ops; ++i) {
-    if (!is_placed(e.ops[i]) && !with_simple(e.ops[i], [](auto) {})) return false;
+// The first operator that is not of a few instructions; n_ops if there is none.
+LP_INLINE int first_long(const lp::Epilogue& e, int begin = 0) {
+  int i = begin;
+  while (i < e.n_ops && (is_placed(e.ops[i]) || with_simple(e.ops[i], [](auto) {}))) ++i;
+  return i;
+}
+
+// Calls visit(f) with the operator as a function of one vector, if it is one that networks have
+// after most of their layers; otherwise returns false.
+template <class Visit>
+LP_INLINE bool with_frequent(const lp::UnaryOp& op, Visit visit) {
+  switch (op.code) {
+    case lp::UNARY_SIGMOID:
+      visit([](VF x) __attribute__((always_inline)) { return vsigmoid(x); });
+      return true;
+    case lp::UNARY_SILU:
+      visit([](VF x) __attribute__((always_inline)) { return vsilu(x); });
+      return true;
+    case lp::UNARY_TANH:
+      visit([](VF x) __attribute__((always_inline)) { return vtanh(x); });
+      return true;
+    case lp::UNARY_GELU:
+      visit([](VF x) __attribute__((always_inline)) { return vgelu(x); });
+      return true;
+    default:
+      return false;
   }
-  return true;
 }
 
 // ---- outputs ----
@@ -291,6 +313,12 @@ LP_INLINE void store_outputs(const lp::Epilogue& e, const CodeRange& range, cons
 #pragma GCC unroll 8
     for (int j = 0; j < V; ++j) steps[j] = range.division.steps(x[j]) + range.zero_point;
     store_packed(e.kind == lp::OUT_S8, row.dst + at, steps);
+  } else if (W > 1 && range.packs) {
+#pragma GCC unroll 8
+    for (int j = 0; j < V; ++j) {
+      const VI code = range.division.steps(x[j]) + range.zero_point;
+      store_codes(row.dst + at + j * W, vmin(vmax(code, range.qmin), range.qmax), n);
+    }
   } else {
     const VF scale = vset(e.scale);
 #pragma GCC unroll 8
@@ -300,7 +328,7 @@ LP_INLINE void store_outputs(const lp::Epilogue& e, const CodeRange& range, cons
   }
 }
 
-// Calls body(V, at, n) over `columns` columns: V vectors at a time, then one by one.
+// Calls body(V, at, n) over `columns` columns: four vectors at a time, then two, then one by one.
 template <int V>
 struct Vectors {
   static constexpr int value = V;
@@ -310,26 +338,36 @@ LP_INLINE void for_vectors(int columns, Body body) {
   constexpr int V = W == 1 ? 8 : 4;
   int at = 0;
   for (; at + V * W <= columns; at += V * W) body(Vectors<V>(), at, W);
+  if (W > 1 && at + 2 * W <= columns) {
+    body(Vectors<2>(), at, W);
+    at += 2 * W;
+  }
   for (; at < columns; at += W) body(Vectors<1>(), at, columns - at < W ? columns - at : W);
 }
 
-// The last steps of one row: `load(at, n)` gives real values.
-template <class Load>
+// The last steps of one row: `load(at, n)` gives real values. ops[middle], if there is such an
+// operator, is `function`.
+template <class Load, class Function>
 LP_INLINE void finish_row(const lp::Epilogue& e, const CodeRange& range, const OutputRow& row,
-                          int columns, Load load) {
+                          int columns, Load load, int middle, Function function) {
   for_vectors(columns, [&](auto vectors, int64_t at, int n) __attribute__((always_inline)) {
     constexpr int V = decltype(vectors)::value;
     VF x[V];
 #pragma GCC unroll 8
     for (int j = 0; j < V; ++j) x[j] = load(at + j * W, n);
-    for (int i = 0; i < e.n_ops; ++i) apply_in_registers<V>(e, e.ops[i], row, at, n, x);
+    for (int i = 0; i < middle; ++i) apply_in_registers<V>(e, e.ops[i], row, at, n, x);
+    if (middle < e.n_ops) {
+#pragma GCC unroll 8
+      for (int j = 0; j < V; ++j) x[j] = function(x[j]);
+    }
+    for (int i = middle + 1; i < e.n_ops; ++i) apply_in_registers<V>(e, e.ops[i], row, at, n, x);
     store_outputs<V>(e, range, row, at, n, x);
   });
   if (gives_codes(e) && e.table != nullptr) apply_table(e.table, row.dst, columns);
 }
 
-// Operators of many instructions run over the whole tile, columns past the end included; those that
-// know their place, row by row.
+// What else there is of many instructions runs over the whole tile, columns past the end included;
+// operators that know their place, row by row.
 static void apply_long_chain(const lp::Epilogue& e, const RowBlock& block, int first, int count,
                              int64_t n0, int columns, float* x, int stride) {
   for (int i = 0; i < e.n_ops;) {
@@ -353,26 +391,43 @@ static void apply_long_chain(const lp::Epilogue& e, const RowBlock& block, int f
   }
 }
 
+template <class Function>
+LP_INLINE void finish_tile(const lp::Epilogue& e, const CodeRange& range, const RowBlock& block,
+                           int first, int count, int64_t n0, int columns, const float* x,
+                           int stride, int middle, Function function) {
+  for (int r = 0; r < count; ++r) {
+    const OutputRow row = {n0, block.target[first + r] + n0 * output_bytes(e),
+                           block.residual[first + r]};
+    const float* values = x + r * stride;
+    const auto load = [&](int64_t at, int n)
+                          __attribute__((always_inline)) { return vload_any(values + at, n); };
+    finish_row(e, range, row, columns, load, middle, function);
+  }
+}
+
 // x: real values after the bias (or the multiplier); overwritten.
 [[maybe_unused]] static __attribute__((noinline)) void finish_reals(const lp::Epilogue& e,
                                                                     const RowBlock& block,
                                                                     int first, int count,
                                                                     int64_t n0, int columns,
                                                                     float* x, int stride) {
-  lp::Epilogue rest = e;
-  if (!is_simple_chain(e)) {
-    apply_long_chain(e, block, first, count, n0, columns, x, stride);
-    rest.n_ops = 0;
-  }
   const CodeRange range = code_range(e);
-  for (int r = 0; r < count; ++r) {
-    const OutputRow row = {n0, block.target[first + r] + n0 * output_bytes(e),
-                           block.residual[first + r]};
-    const float* values = x + r * stride;
-    finish_row(rest, range, row, columns, [&](int64_t at, int n) __attribute__((always_inline)) {
-      return vload_any(values + at, n);
-    });
+  const auto finish = [&](const lp::Epilogue& rest, int middle,
+                          auto function) __attribute__((always_inline)) {
+    finish_tile(rest, range, block, first, count, n0, columns, x, stride, middle, function);
+  };
+  const auto nothing = [](VF value) __attribute__((always_inline)) { return value; };
+  const int middle = first_long(e);
+  if (middle == e.n_ops) return finish(e, middle, nothing);
+  if (first_long(e, middle + 1) == e.n_ops &&
+      with_frequent(e.ops[middle],
+                    [&](auto f) __attribute__((always_inline)) { finish(e, middle, f); })) {
+    return;
   }
+  apply_long_chain(e, block, first, count, n0, columns, x, stride);
+  lp::Epilogue rest = e;
+  rest.n_ops = 0;
+  finish(rest, 0, nothing);
 }
 
 }  // namespace
@@ -423,7 +478,15 @@ LP_INLINE void with_reals(const lp::Epilogue& e, int64_t m, int count, int64_t n
     });
     return;
   }
-  if (is_simple_chain(e)) {
+  const int middle = first_long(e);
+  const auto finish_rows = [&](auto function) __attribute__((always_inline)) {
+    const int64_t begin = n0 * output_bytes(e);
+    with_reals(e, m, count, n0, acc, stride, [&](int r, auto real) __attribute__((always_inline)) {
+      finish_row(e, range, {n0, target[r] + begin, block.residual[first + r]}, columns, real,
+                 middle, function);
+    });
+  };
+  if (middle == e.n_ops) {
     SumForm form;
     if (columns >= 4 * W && SumForm::of(e, range, form)) {
       finish_sum_tile(e, form, block, first, count, n0, columns, acc, stride);
@@ -431,12 +494,10 @@ LP_INLINE void with_reals(const lp::Epilogue& e, int64_t m, int count, int64_t n
       const int done = columns / (4 * W) * (4 * W);
       n0 += done, columns -= done, acc += done;
     }
-    const int64_t begin = n0 * output_bytes(e);
-    with_reals(e, m, count, n0, acc, stride, [&](int r, auto real) __attribute__((always_inline)) {
-      finish_row(e, range, {n0, target[r] + begin, block.residual[first + r]}, columns, real);
-    });
+    finish_rows([](VF value) __attribute__((always_inline)) { return value; });
     return;
   }
+  if (first_long(e, middle + 1) == e.n_ops && with_frequent(e.ops[middle], finish_rows)) return;
   alignas(64) float x[FINISH_ROWS * 64] = {};
   const int width = (columns + 15) / 16 * 16;
   for (int begin = 0; begin < count; begin += FINISH_ROWS) {

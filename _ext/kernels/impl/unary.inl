@@ -100,6 +100,24 @@ LP_INLINE VF vlog1p_unit(VF u) {
 
 LP_INLINE VF vsigmoid(VF x) { return vset(1.0f) / (vset(1.0f) + vexp(vneg(x))); }
 
+// x / (1 + exp(-x)), where exp(-x) = 2^n e^-r. Past 20 the sum is 1; below -88 it is as at -88, and
+// so is x: -5e-37 in place of 0. NaN is in the numerator only.
+LP_INLINE VF vsilu(VF x) {
+  const VF above = vmax(vset(-88.0f), x), near = vmin(above, vset(20.0f));
+  const VF magic = vset(12582912.0f);  // as in reduce_exp
+  const VF shifted = fma(near, vset(-1.44269504f), magic);
+  const VF n = shifted - magic;
+  const VF r = fma(n, vset(0.693147182f), near);  // off by n * 2e-9
+  VF p = vset(0x1.6ae6e0p-10f);
+  p = fma(p, r, vset(-0x1.1267d8p-7f));
+  p = fma(p, r, vset(0x1.555824p-5f));
+  p = fma(p, r, vset(-0x1.555418p-3f));
+  p = fma(p, r, vset(0x1.fffffcp-2f));
+  p = fma(p, r, vset(-1.0f));
+  p = fma(p, r, vset(1.0f));
+  return above / (vset(1.0f) + as_f32(as_s32(p) + shift_left<23>(as_s32(shifted))));
+}
+
 LP_INLINE VF vtanh(VF x) {
   const VF s = x * x;
   VF p = vset(-0x1.75b9ccp-8f);
@@ -224,7 +242,7 @@ LP_INLINE void with_unary(const lp::UnaryOp& op, Visit visit) {
     case lp::UNARY_SIGMOID:
       return visit([=](VF x) { return vsigmoid(x); });
     case lp::UNARY_SILU:
-      return visit([=](VF x) { return quiet(x, x * vsigmoid(x)); });
+      return visit([=](VF x) { return vsilu(x); });
     case lp::UNARY_TANH:
       return visit([=](VF x) { return vtanh(x); });
     case lp::UNARY_EXP:
