@@ -15,9 +15,10 @@ from lowprec.adapters.tensorflow.binding import KEY, Binding
 from lowprec.adapters.tensorflow.data import OpenedData
 from lowprec.adapters.tensorflow.hub import hub_of
 from lowprec.adapters.tensorflow.nodes import numpy_dtype
-from lowprec.adapters.tensorflow.parts import KIND, NOT_COMPARED, cannot_run, captured_parts
+from lowprec.adapters.tensorflow.parts import NOT_COMPARED, cannot_run, captured_parts
 from lowprec.adapters.tensorflow.source import Source
 from lowprec.adapters.tensorflow.translator import UntranslatableError
+from lowprec.adapters.tensorflow_hooks import KIND
 from lowprec.hookspecs import Captured, CapturedParts
 
 Array = NDArray[Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,21 +17,20 @@ from lowprec.adapters.tensorflow.content import compiled_from, content_of
 from lowprec.adapters.tensorflow.programs import Program, added
 from lowprec.adapters.tensorflow.saving import save_as
 from lowprec.adapters.tensorflow.stock_files import is_stock, save_stock
+from lowprec.compiled_members import CompiledMembers
 from lowprec.errors import InputError
 from lowprec.graph import load as hub_of
 from lowprec.hookspecs import Captured
 
 if TYPE_CHECKING:
     import onnx
-    from numpy.typing import ArrayLike, NDArray
 
     from lowprec.config import Config
-    from lowprec.engine import Explanation, StepTime, TensorInfo
-    from lowprec.models import NodeArg
+    from lowprec.engine import TensorInfo
     from lowprec.report import Report
 
 
-class CompiledFunction:
+class CompiledFunction(CompiledMembers):
     """A captured model on the engine, called like the original: tensors in, tensors out.
 
     A SavedModel's is called like its signature: tensors by name, a dict of tensors. A function's
@@ -95,59 +94,23 @@ class CompiledFunction:
 
     # ---- As what quantize() and compile() return for ONNX ----
 
-    @property
-    def _compiled(self) -> CompiledModel:
+    def _runs_on(self) -> CompiledModel:
         return self._program.compiled
 
     @property
     def session(self) -> Any:
         """What runs it."""
-        return self._compiled.session
+        return self._runs_on().session
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """Name, dtype and shape of each input."""
-        return self._compiled.inputs
+        return self._runs_on().inputs
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """Name, dtype and shape of each output, in the order of `run`'s result."""
-        return self._compiled.outputs
-
-    def run(
-        self,
-        feeds: Mapping[str, ArrayLike] | Sequence[str] | None,
-        named_feeds: Mapping[str, ArrayLike] | None = None,
-        /,
-        *,
-        out: Sequence[NDArray[Any]] | None = None,
-    ) -> list[NDArray[Any]]:
-        """Return the outputs in order for a dict of arrays by input name.
-
-        Raises:
-            InputError: a name, dtype, rank or size does not fit the model.
-        """
-        return self._compiled.run(feeds, named_feeds, out=out)
-
-    def get_inputs(self) -> list[NodeArg]:
-        """Return the inputs as onnxruntime.InferenceSession.get_inputs does."""
-        return self._compiled.get_inputs()
-
-    def get_outputs(self) -> list[NodeArg]:
-        """Return the outputs as onnxruntime.InferenceSession.get_outputs does."""
-        return self._compiled.get_outputs()
-
-    def explain(self) -> Explanation:
-        """Return the steps of the most recent run: operator, kernel, ISA, why better refused.
-
-        Raises:
-            LowprecError: nothing has run yet.
-        """
-        return self._compiled.explain()
-
-    def profile(self, feeds: Mapping[str, ArrayLike], *, repeats: int = 10) -> list[StepTime]:
-        """Return the median time of each step over `repeats` runs."""
-        return self._compiled.profile(feeds, repeats=repeats)
+        return self._runs_on().outputs
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the model as an onnx.ModelProto, as `save` writes it to .onnx."""
@@ -156,7 +119,7 @@ class CompiledFunction:
         return proto_of(self._content)
 
     def __repr__(self) -> str:
-        inside = repr(self._compiled).partition(" ")[2].removesuffix(">")
+        inside = repr(self._runs_on()).partition(" ")[2].removesuffix(">")
         name = f"{type(self).__module__.rpartition('.')[0]}.{type(self).__name__}"
         return f"<{name} {self._binding.form} '{self._binding.name}' {inside}>"
 
@@ -166,7 +129,7 @@ class QuantizedFunction(CompiledFunction):
 
     @property
     def _quantized(self) -> QuantizedModel:
-        compiled = self._compiled
+        compiled = self._runs_on()
         assert isinstance(compiled, QuantizedModel)
         return compiled
 

@@ -19,12 +19,12 @@ from lowprec.adapters.tensorflow.given import GivenGraph
 from lowprec.adapters.tensorflow.original import Original
 from lowprec.adapters.tensorflow.source import source_of
 from lowprec.adapters.tensorflow.untrusted import check_calls, check_constants, check_operations
+from lowprec.adapters.tensorflow.words import in_one_line
 from lowprec.errors import ModelError
+from lowprec.graph.read import PROTOBUF_LIMIT
 from lowprec.hookspecs import Captured, CapturedParts
 
 _numbers = itertools.count()
-
-PROTOBUF_LIMIT = 2**31 - 1  # bytes; protobuf refuses longer messages
 
 REFERENCE_VARIABLES = frozenset({"Variable", "VariableV2", "AutoReloadVariable"})
 _VARIABLES = REFERENCE_VARIABLES | {"VarHandleOp"}
@@ -98,7 +98,7 @@ def function_of_graph(
         )
     except Exception as error:
         raise ModelError(
-            f"TensorFlow does not take the graph '{name}': {_one_line(error)}; an operation of "
+            f"TensorFlow does not take the graph '{name}': {in_one_line(error)}; an operation of "
             "another package needs that package imported first"
         ) from error
     graph = wrapped.graph
@@ -122,7 +122,7 @@ def function_of_graph(
     except Exception as error:
         raise ModelError(
             f"the graph '{name}' cannot be cut out between its inputs and outputs: "
-            f"{_one_line(error)}; name others with lowprec.adapters.tensorflow.graph(...)"
+            f"{in_one_line(error)}; name others with lowprec.adapters.tensorflow.graph(...)"
         ) from error
     return function, [tensor.name for tensor in taken], [tensor.name for tensor in made]
 
@@ -300,7 +300,3 @@ def _tensor(graph: Any, wanted: str, name: str, role: str) -> Any:
             f"{'its inputs are' if role == 'input' else 'its last nodes are'} "
             f"{', '.join(shown) or '(none)'}"
         ) from None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -13,6 +13,7 @@ import h5py  # type: ignore[import-untyped]
 import keras
 
 from lowprec.adapters.tensorflow.legacy_layers import accepting_layers
+from lowprec.adapters.tensorflow.words import in_one_line
 from lowprec.errors import LowprecError, ModelError, UnsupportedError
 
 CONFIG_LIMIT = 2**26  # bytes
@@ -38,7 +39,7 @@ def load_keras_zip(path: str | os.PathLike[str]) -> keras.Model:
                         _check_hdf5(member, path)
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"model file '{path}' is not a complete .keras file: {_one_line(error)}; save the "
+            f"model file '{path}' is not a complete .keras file: {in_one_line(error)}; save the "
             "model again"
         ) from None
     _refuse_code(config, path)
@@ -71,8 +72,8 @@ def load_hdf5(path: str | os.PathLike[str]) -> keras.Model:
             _check_links(file, path)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"model file '{path}' is not a complete HDF5 file: {_one_line(error)}; save the model "
-            "again"
+            f"model file '{path}' is not a complete HDF5 file: {in_one_line(error)}; save the "
+            "model again"
         ) from None
     _refuse_code(config, path)
     try:
@@ -89,7 +90,7 @@ def _loaded(path: str | os.PathLike[str], layers: dict[str, Any] | None) -> kera
 
 def _not_loaded(path: str | os.PathLike[str], error: Exception) -> ModelError:
     return ModelError(
-        f"Keras {keras.__version__} does not load '{path}': {_one_line(error)}; load it yourself "
+        f"Keras {keras.__version__} does not load '{path}': {in_one_line(error)}; load it yourself "
         "with keras.models.load_model(path, custom_objects=...) and give the model, or export a "
         "SavedModel with the Keras that wrote it"
     )
@@ -192,7 +193,7 @@ def _json(text: bytes, path: str | os.PathLike[str]) -> Any:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(
-            f"the description of the model in '{path}' is damaged: {_one_line(error)}; save the "
+            f"the description of the model in '{path}' is damaged: {in_one_line(error)}; save the "
             "model again"
         ) from None
     if not isinstance(found, dict):
@@ -202,7 +203,3 @@ def _json(text: bytes, path: str | os.PathLike[str]) -> Any:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -18,17 +18,15 @@ from lowprec.adapters.tensorflow.keras_layer import Run
 from lowprec.adapters.tensorflow.stock_files import is_stock, save_stock
 from lowprec.adapters.tensorflow.structure import packed
 from lowprec.atomic import replace_file, write_atomically
+from lowprec.compiled_members import CompiledMembers
 from lowprec.errors import ModelError, OutputError, UnsupportedError
 from lowprec.graph import load as hub_of
 from lowprec.hookspecs import Captured
 
 if TYPE_CHECKING:
     import onnx
-    from numpy.typing import ArrayLike, NDArray
 
     from lowprec.config import Config
-    from lowprec.engine import Explanation, StepTime
-    from lowprec.models import NodeArg
     from lowprec.report import Report
 
 LAYER = "lowprec_run"
@@ -37,7 +35,7 @@ _NO_TRAINING = "a lowprec model is for inference; train the original and quantis
 
 
 @keras.saving.register_keras_serializable(package="lowprec")
-class CompiledModel(keras.Model):  # type: ignore[misc]
+class CompiledModel(CompiledMembers, keras.Model):  # type: ignore[misc]
     """A captured Keras model on the engine: called like the original, for inference only.
 
     A Functional model of one layer whose only weight is the bytes of its ONNX file: Keras saves,
@@ -97,8 +95,7 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
         assert isinstance(layer, Run)
         return layer
 
-    @property
-    def _compiled(self) -> Any:
+    def _runs_on(self) -> lowprec.CompiledModel:
         return self._run_layer.program.compiled
 
     # ---- As Keras models, but for training ----
@@ -167,7 +164,7 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
         if os.path.splitext(filepath)[1].lower() in ("", ".pb", ".pbtxt"):
             from lowprec.adapters.tensorflow.saving import save_as
 
-            dtypes = [info.dtype for info in self._compiled.inputs]
+            dtypes = [info.dtype for info in self._runs_on().inputs]
             layer = self._run_layer
             save_as(layer.content, layer.program.signature, self._how, dtypes, filepath)
             return
@@ -178,54 +175,6 @@ class CompiledModel(keras.Model):  # type: ignore[misc]
         super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
     # ---- As what quantize() and compile() return for ONNX ----
-
-    def run(
-        self,
-        feeds: Mapping[str, ArrayLike] | Sequence[str] | None,
-        named_feeds: Mapping[str, ArrayLike] | None = None,
-        /,
-        *,
-        out: Sequence[NDArray[Any]] | None = None,
-    ) -> list[NDArray[Any]]:
-        """Return the outputs in order for a dict of arrays by input name; TensorFlow has no part.
-
-        onnxruntime's form `run(output_names, feeds)` works too; None names all outputs.
-
-        Args:
-            feeds: Every input by name; arrays that are C-contiguous are read where they are.
-            named_feeds: The same in onnxruntime's form.
-            out: One array per output, in order, which the engine writes into and returns.
-
-        Raises:
-            InputError: a name, dtype, rank or size does not fit the model, or an array of `out`
-                does not fit its output.
-        """
-        result: list[NDArray[Any]] = self._compiled.run(feeds, named_feeds, out=out)
-        return result
-
-    def get_inputs(self) -> list[NodeArg]:
-        """Return name, dtype and shape of each input; `inputs` is Keras's own."""
-        found: list[NodeArg] = self._compiled.get_inputs()
-        return found
-
-    def get_outputs(self) -> list[NodeArg]:
-        """Return name, dtype and shape of each output; `outputs` is Keras's own."""
-        found: list[NodeArg] = self._compiled.get_outputs()
-        return found
-
-    def explain(self) -> Explanation:
-        """Return the steps of the most recent run: operator, kernel, ISA, why better ones refused.
-
-        Raises:
-            LowprecError: nothing has run yet; kernels are chosen for concrete shapes.
-        """
-        found: Explanation = self._compiled.explain()
-        return found
-
-    def profile(self, feeds: Mapping[str, ArrayLike], *, repeats: int = 10) -> list[StepTime]:
-        """Return the median time of each step over `repeats` runs, for arrays by input name."""
-        found: list[StepTime] = self._compiled.profile(feeds, repeats=repeats)
-        return found
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the model as an onnx.ModelProto, as `save("m.onnx")` writes it."""
@@ -239,16 +188,20 @@ class QuantizedModel(CompiledModel):
     """A quantised Keras model with its report."""
 
     @property
+    def _quantized(self) -> lowprec.QuantizedModel:
+        compiled = self._runs_on()
+        assert isinstance(compiled, lowprec.QuantizedModel)
+        return compiled
+
+    @property
     def config(self) -> Config:
         """The configuration that the model was quantised with."""
-        found: Config = self._compiled.config
-        return found
+        return self._quantized.config
 
     @property
     def report(self) -> Report:
         """Per layer: precision, range, error and why; for the whole: agreement, size, speed."""
-        found: Report = self._compiled.report
-        return found
+        return self._quantized.report
 
 
 def model_of(compiled: lowprec.CompiledModel, captured: Captured) -> CompiledModel:

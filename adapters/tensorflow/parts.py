@@ -17,12 +17,13 @@ from lowprec.adapters.tensorflow.partition import Stage, stages
 from lowprec.adapters.tensorflow.source import Source
 from lowprec.adapters.tensorflow.splicing import Body, run_stages
 from lowprec.adapters.tensorflow.translator import KNOWN, UntranslatableError
+from lowprec.adapters.tensorflow.words import in_one_line
+from lowprec.adapters.tensorflow_hooks import KIND
 from lowprec.errors import ModelError
 from lowprec.hookspecs import Captured, CapturedParts
 
 Array = NDArray[Any]
 
-KIND = "tensorflow"
 SPLIT = "split"  # in the binding of CapturedParts
 UPSTREAM = "upstream"  # in the binding of a part: from feeds of the whole to its own
 
@@ -248,12 +249,8 @@ def _boundary(split: Split) -> Callable[..., dict[str, Array]]:
 def cannot_run(failure: tf.errors.OpError) -> ModelError:
     """Return what is raised where TensorFlow itself fails on inputs that the user gave."""
     return ModelError(
-        f"TensorFlow cannot run the model on the first samples: {_first_line(failure)}"
+        f"TensorFlow cannot run the model on the first samples: {in_one_line(failure, 200)}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _named(theirs: set[str], graph: Graph, held: set[Tensor]) -> str:

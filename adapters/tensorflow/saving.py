@@ -18,10 +18,10 @@ from lowprec.adapters.tensorflow.silence import quiet
 from lowprec.adapters.tensorflow_paths import SAVED_MODEL_FILES
 from lowprec.atomic import write_atomically, write_folder_atomically
 from lowprec.errors import OutputError, UnsupportedError
+from lowprec.graph.read import PROTOBUF_LIMIT
 
 Compute = Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor]]
 
-PROTOBUF_LIMIT = 2**31 - 1  # bytes
 PREFIX = "lowprec"  # of the nodes between inputs and outputs
 NOTE = "LOWPREC.txt"
 DEFAULT_SIGNATURE = "serving_default"

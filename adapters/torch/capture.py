@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from lowprec.adapters.torch import KIND
 from lowprec.adapters.torch.binding import KEY, Binding, parameters_of
 from lowprec.adapters.torch.dimensions import name_dimensions
 from lowprec.adapters.torch.dynamic import (
@@ -41,7 +42,6 @@ from lowprec.errors import DataError, ModelError
 from lowprec.graph import load
 from lowprec.hookspecs import Captured, CapturedParts, Sample
 
-KIND = "torch"
 LARGEST_SAMPLE = 1 << 26  # elements of the inputs that the module is run with to be compared
 
 Feed = dict[str, NDArray[Any]]

@@ -25,15 +25,15 @@ from lowprec.adapters.torch.state import (
     without_hub,
 )
 from lowprec.adapters.torch.tensors import converted, to_tensor, torch_dtype
+from lowprec.compiled_members import CompiledMembers
 from lowprec.errors import ModelError
 from lowprec.hookspecs import Captured
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from lowprec.config import Config
-    from lowprec.engine import Explanation, StepTime, TensorInfo
-    from lowprec.models import NodeArg
+    from lowprec.engine import TensorInfo
     from lowprec.report import Report
 
 BUFFER = "lowprec_model"  # the ONNX file in the module's state
@@ -54,7 +54,7 @@ _DERIVED = (
 )
 
 
-class CompiledModule(InferenceModule):
+class CompiledModule(CompiledMembers, InferenceModule):
     """A captured module on the engine: called like the original, for inference only.
 
     Its state is one uint8 buffer, the bytes of its ONNX file: `state_dict`, `torch.save`, deepcopy
@@ -315,29 +315,9 @@ class CompiledModule(InferenceModule):
 
     # ---- As what quantize() and compile() return for ONNX ----
 
-    def run(
-        self,
-        feeds: Mapping[str, ArrayLike] | Sequence[str] | None,
-        named_feeds: Mapping[str, ArrayLike] | None = None,
-        /,
-        *,
-        out: Sequence[NDArray[Any]] | None = None,
-    ) -> list[NDArray[Any]]:
-        """Return the outputs in order for a dict of arrays by input name.
-
-        onnxruntime's form `run(output_names, feeds)` works too; None names all outputs.
-
-        Args:
-            feeds: Every input by name; arrays that are C-contiguous are read where they are.
-            named_feeds: The same in onnxruntime's form.
-            out: One array per output, in order, which the engine writes into and returns.
-
-        Raises:
-            InputError: a name, dtype, rank or size does not fit the model, or an array of `out`
-                does not fit its output.
-        """
-        result: list[NDArray[Any]] = self._compiled.run(feeds, named_feeds, out=out)
-        return result
+    def _runs_on(self) -> CompiledModel:
+        found: CompiledModel = self._compiled
+        return found
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -349,30 +329,6 @@ class CompiledModule(InferenceModule):
     def outputs(self) -> tuple[TensorInfo, ...]:
         """Name, dtype and shape of each graph output, in the order of `run`'s result."""
         found: tuple[TensorInfo, ...] = self._compiled.outputs
-        return found
-
-    def get_inputs(self) -> list[NodeArg]:
-        """Return the inputs as onnxruntime.InferenceSession.get_inputs does."""
-        found: list[NodeArg] = self._compiled.get_inputs()
-        return found
-
-    def get_outputs(self) -> list[NodeArg]:
-        """Return the outputs as onnxruntime.InferenceSession.get_outputs does."""
-        found: list[NodeArg] = self._compiled.get_outputs()
-        return found
-
-    def explain(self) -> Explanation:
-        """Return the steps of the most recent run: operator, kernel, ISA, why better ones refused.
-
-        Raises:
-            LowprecError: nothing has run yet; kernels are chosen for concrete shapes.
-        """
-        found: Explanation = self._compiled.explain()
-        return found
-
-    def profile(self, feeds: Mapping[str, ArrayLike], *, repeats: int = 10) -> list[StepTime]:
-        """Return the median time of each step over `repeats` runs, for arrays by input name."""
-        found: list[StepTime] = self._compiled.profile(feeds, repeats=repeats)
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from lowprec.adapters.torch import KIND
 from lowprec.adapters.torch.batches import RECORDED
 from lowprec.adapters.torch.binding import KEY, Binding
-from lowprec.adapters.torch.capture import KIND, flattened
+from lowprec.adapters.torch.capture import flattened
 from lowprec.adapters.torch.examples import Example
 from lowprec.adapters.torch.items import Wanted
 from lowprec.adapters.torch.recording import Recorder
