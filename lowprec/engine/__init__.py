@@ -10,7 +10,8 @@ through ONNX's reference implementation between two segments, and `explain()` na
 """
 
 from lowprec.engine.explanation import Explanation, StepRow, StepTime
-from lowprec.engine.session import Session, TensorInfo, compile_model
+from lowprec.engine.session import Session, compile_model
+from lowprec.engine.tensors import TensorInfo
 from lowprec.threads import register_with_threadpoolctl
 
 __all__ = ["Explanation", "Session", "StepRow", "StepTime", "TensorInfo", "compile_model"]

@@ -12,7 +12,7 @@ from lowprec._ext import _core
 from lowprec.errors import InputError
 
 if TYPE_CHECKING:
-    from lowprec.engine.session import TensorInfo
+    from lowprec.engine.tensors import TensorInfo
 
 Array = npt.NDArray[Any]
 

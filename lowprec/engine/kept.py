@@ -37,7 +37,9 @@ import numpy.typing as npt
 from lowprec._ext import _core
 from lowprec.engine.buffers import in_order
 from lowprec.engine.forms import NodeForm, ProgramForm
-from lowprec.engine.session import Session, TensorInfo, engine_errors, falls_back, hubs_of
+from lowprec.engine.native import engine_errors
+from lowprec.engine.session import Session, falls_back, hubs_of
+from lowprec.engine.tensors import TensorInfo
 from lowprec.errors import ModelError
 
 if TYPE_CHECKING:

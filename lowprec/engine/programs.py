@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from lowprec.engine.forms import NodeForm, ProgramForm
 from lowprec.engine.lower import NativeSegment
-from lowprec.engine.session import TensorInfo
+from lowprec.engine.tensors import TensorInfo
 from lowprec.errors import ModelError
 
 Attribute = int | float | str | list[int] | list[float]

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +25,20 @@ from lowprec.engine.buffers import (
     plan_targets,
 )
 from lowprec.engine.explanation import Explanation, StepRow, StepTime
+from lowprec.engine.native import (
+    Allocate,
+    NativeRunner,
+    NotNative,
+    engine_errors,
+    native_rows,
+    with_lock,
+)
+from lowprec.engine.tensors import TensorInfo, checked_input
 from lowprec.errors import (
     ConfigError,
     InputError,
-    IsaError,
     LowprecError,
     ModelError,
-    ThreadsError,
     UnsupportedError,
 )
 from lowprec.threads import get_num_threads
@@ -47,135 +52,9 @@ if TYPE_CHECKING:
     from lowprec.engine.forms import ProgramForm
     from lowprec.engine.lower import Segment
 
-# Plans kept per segment: text lines come in every width, and a plan is cheap to make again.
-PLANS_KEPT = 32
 LIKELY_SIZE = 64  # of a dimension that a model leaves open, when weights are packed beforehand
 
 Array = npt.NDArray[Any]
-Allocate = Callable[[int, "tuple[int, ...]", "np.dtype[Any]"], Array]
-
-# What holds a lock: in a forked child, the thread that has taken it may be gone.
-_with_locks: weakref.WeakSet[_NativeRunner | Session] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    for holder in _with_locks:
-        holder._lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output: its name, NumPy dtype, and dimensions (int, name, or None if unknown)."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | str | None, ...] | None
-
-
-_CORE_ERRORS = (
-    _core.IsaUnavailable,
-    _core.ThreadCountInvalid,
-    _core.EngineError,
-    MemoryError,
-)
-
-
-@contextmanager
-def engine_errors() -> Iterator[None]:
-    """Raise the compiled core's errors as ours."""
-    try:
-        yield
-    except _CORE_ERRORS as error:
-        raise _as_ours(error) from None
-
-
-def _as_ours(error: BaseException) -> LowprecError:
-    if isinstance(error, _core.IsaUnavailable):
-        return IsaError(str(error))
-    if isinstance(error, _core.ThreadCountInvalid):
-        return ThreadsError(str(error))
-    if isinstance(error, MemoryError):
-        return InputError(
-            f"the model cannot run on this input: not enough memory ({error}); feed a smaller one"
-        )
-    return InputError(f"the model cannot run on this input: {error}")
-
-
-class _NativeRunner:
-    """A native segment: programs by input dtypes, plans by input shapes."""
-
-    def __init__(self, segment: ProgramForm):
-        self.segment = segment
-        self._programs: dict[tuple[str, ...], _core.Program] = {}
-        self._plans: OrderedDict[tuple[Any, ...], tuple[_core.Plan, str]] = OrderedDict()
-        self._keyed = [name in segment.keyed for name in segment.inputs]
-        self._lock = threading.Lock()
-        _with_locks.add(self)
-        self.last: tuple[_core.Plan, str] | None = None
-
-    def _program(self, arrays: Sequence[Array]) -> _core.Program:
-        key = tuple(array.dtype.str for array in arrays)
-        program = self._programs.get(key)
-        if program is None:
-            program = self.segment.program([array.dtype for array in arrays])
-            self._programs[key] = program
-        return program
-
-    def plan(self, arrays: Sequence[Array]) -> _core.Plan:
-        key = tuple(
-            (array.shape, array.dtype.char, array.tobytes() if keyed else None)
-            for array, keyed in zip(arrays, self._keyed, strict=True)
-        )
-        with self._lock:
-            found = self._plans.get(key)
-            if found is not None:
-                self._plans.move_to_end(key)
-            else:
-                program = self._program(arrays)
-                known = [a if k else None for a, k in zip(arrays, self._keyed, strict=True)]
-                try:
-                    plan = program.plan([array.shape for array in arrays], known)
-                except _core.Unsupported as error:
-                    raise _NotNative(program.failed_node or "", str(error)) from None
-                if not self._plans:
-                    self.segment.release()
-                found = self._plans[key] = (plan, program.isa)
-                if len(self._plans) > PLANS_KEPT:
-                    self._plans.popitem(last=False)
-            self.last = found
-        return found[0]
-
-    def run_planned(
-        self, arrays: list[Array], allocate: Allocate | None = None
-    ) -> list[Array] | None:
-        """Return the results for arrays as the engine reads them; None without a plan for them."""
-        key = tuple([(array.shape, array.dtype.char, None) for array in arrays])
-        found = self._plans.get(key)
-        if found is None:
-            return None
-        self.last = found
-        plan, targets = found[0], None
-        if allocate is not None:
-            targets = [
-                None if plan.output_needs_slack(index) else allocate(index, shape, dtype)
-                for index, (shape, dtype) in enumerate(
-                    zip(plan.output_shapes, plan.output_dtypes, strict=True)
-                )
-            ]
-        try:
-            results: list[Array] = plan.run(arrays, targets)[0]
-        except _CORE_ERRORS as error:
-            raise _as_ours(error) from None
-        return results
-
-
-class _NotNative(Exception):
-    def __init__(self, node: str, why: str):
-        super().__init__(why)
-        self.node, self.why = node, why
 
 
 @dataclass(frozen=True)
@@ -189,7 +68,7 @@ class _Sole:
         output_order: For each of the model's outputs its place among the runner's, or None.
     """
 
-    runner: _NativeRunner
+    runner: NativeRunner
     takes: list[tuple[str, np.dtype[Any]]]
     input_order: list[int] | None
     output_order: list[int] | None
@@ -229,6 +108,7 @@ class Session:
     _hubs: Callable[[], tuple[ir.Model, ir.Model]]  # of a session without one
     _compiled: tuple[Sequence[Segment | ProgramForm], list[Any], dict[str, Array]]
     _sole: _Sole | None
+    _lock: threading.Lock
 
     def __init__(
         self,
@@ -280,8 +160,7 @@ class Session:
         self._decided: Session | None = None  # what ran last in this one's place
         self._flows: dict[str, ControlFlow] = {}
         self._observed_inputs: list[str] = []
-        self._lock = threading.Lock()
-        _with_locks.add(self)
+        with_lock(self)
 
     @classmethod
     def from_forms(
@@ -312,21 +191,21 @@ class Session:
         session._hubs = hubs
         session.inputs, session.outputs = inputs, outputs
         session._constants = dict(constants)
-        runners = [_NativeRunner(form) for form in forms]
+        runners = [NativeRunner(form) for form in forms]
         session._take((list(forms), runners, dict(constants)))
         return session
 
     def forms(self) -> tuple[list[ProgramForm], dict[str, Array]] | None:
         """Return what runs and the constants that it reads, or None where a node falls back."""
         _, runners, constants = self._compiled
-        if self._observers or not all(isinstance(runner, _NativeRunner) for runner in runners):
+        if self._observers or not all(isinstance(runner, NativeRunner) for runner in runners):
             return None
         return [runner.segment for runner in runners], constants
 
     def prepare(self) -> None:
         """Pack weights now rather than in the first run, with likely sizes where they are open."""
         _, runners, _ = self._compiled
-        if len(runners) != 1 or not isinstance(runners[0], _NativeRunner):
+        if len(runners) != 1 or not isinstance(runners[0], NativeRunner):
             return
         by_name = {info.name: info for info in self.inputs}
         stand_ins = []
@@ -342,7 +221,7 @@ class Session:
         if runners[0].segment.keyed:
             return
         # What does not work with these sizes may work with others: the run will tell.
-        with suppress(_core.EngineError, _NotNative, MemoryError):
+        with suppress(_core.EngineError, NotNative, MemoryError):
             runners[0].plan(stand_ins)
         runners[0].last = None  # nothing has run
 
@@ -387,7 +266,7 @@ class Session:
         (segment,), (runner,) = segments, runners
         names, results = [info.name for info in self.inputs], [info.name for info in self.outputs]
         if (
-            not isinstance(runner, _NativeRunner)
+            not isinstance(runner, NativeRunner)
             or sorted(names) != sorted(segment.inputs)
             or sorted(results) != sorted(segment.outputs)
             or len(set(results)) != len(results)
@@ -420,13 +299,13 @@ class Session:
 
     def _runner(
         self, model: ir.Model, segment: Segment
-    ) -> _NativeRunner | ControlFlow | ReferenceNode:
+    ) -> NativeRunner | ControlFlow | ReferenceNode:
         from lowprec.engine.fallback import ReferenceNode
         from lowprec.engine.lower import ControlSegment, NativeSegment
         from lowprec.engine.programs import form_of
 
         if isinstance(segment, NativeSegment):
-            return _NativeRunner(form_of(segment, self._observers))
+            return NativeRunner(form_of(segment, self._observers))
         if isinstance(segment, ControlSegment):
             from lowprec.engine.control_flow import FLOWS
 
@@ -547,7 +426,7 @@ class Session:
         while True:
             try:
                 return self._run_segments(feeds, timed=timed, direct=direct, taken=taken)
-            except _NotNative as refusal:
+            except NotNative as refusal:
                 with self._lock:
                     if refusal.node in self._fallbacks:
                         continue
@@ -575,13 +454,13 @@ class Session:
         times: list[tuple[StepRow, float]] = []
         with engine_errors():
             for segment, runner in zip(segments, runners, strict=True):
-                if isinstance(runner, _NativeRunner):
+                if isinstance(runner, NativeRunner):
                     arrays = [in_order(values[name]) for name in segment.inputs]
                     plan = runner.plan(arrays)
                     targets = plan_targets(plan, segment.outputs, direct) if direct else None
                     made, nanoseconds = plan.run(arrays, targets, timed)
                     if nanoseconds is not None:
-                        rows = _native_rows(plan, runner.last[1] if runner.last else "")
+                        rows = native_rows(plan, runner.last[1] if runner.last else "")
                         clock = nanoseconds or []
                         times += [(r, t / 1e9) for r, t in zip(rows, clock, strict=True)]
                 else:
@@ -599,7 +478,7 @@ class Session:
                 values.update(zip(segment.outputs, made, strict=True))
         results = [values[info.name] for info in self.outputs]
         others = [*feeds.values(), *constants.values()]
-        if all(isinstance(runner, _NativeRunner) for runner in runners):
+        if all(isinstance(runner, NativeRunner) for runner in runners):
             shared = {id(array) for array in others}
             return [r.copy() if id(r) in shared else r for r in results], times
         return _own(results, others), times
@@ -614,7 +493,7 @@ class Session:
         node = flow.node.name or ""
         for name in flow.reads():
             if not isinstance(values[name], np.ndarray):
-                raise _NotNative(node, f"it reads '{name}', a {type(values[name]).__name__}")
+                raise NotNative(node, f"it reads '{name}', a {type(values[name]).__name__}")
         made, times = flow.run(values, timed=timed, taken=taken)
         outputs = flow.node.outputs
         if len(made) < len(outputs):
@@ -638,7 +517,7 @@ class Session:
         for name in feeds:
             if name not in accepted:
                 raise InputError(f"the model has no input '{name}'; its inputs: {accepted}")
-        return {info.name: _checked_input(info, feeds) for info in self.inputs}
+        return {info.name: checked_input(info, feeds) for info in self.inputs}
 
     # ---------------------------------------------------------------------------- explaining
     def explain(self) -> Explanation:
@@ -653,13 +532,13 @@ class Session:
         steps: list[StepRow] = []
         arena = 0
         for segment, runner in zip(segments, runners, strict=True):
-            if isinstance(runner, _NativeRunner):
+            if isinstance(runner, NativeRunner):
                 if runner.last is None:
                     raise LowprecError(
                         "explain() describes a run: call run() once, with shapes that matter to you"
                     )
                 plan, isa = runner.last
-                steps += _native_rows(plan, isa)
+                steps += native_rows(plan, isa)
                 arena = max(arena, plan.arena_bytes)
             else:
                 steps.append(self._row(segment))
@@ -719,61 +598,6 @@ def falls_back(fallback: bool | None) -> bool:
     if text not in ("", "on", "off"):
         raise ConfigError(f"LOWPREC_FALLBACK is '{text}'; it must be 'on' or 'off'")
     return text != "off"
-
-
-def _native_rows(plan: _core.Plan, isa: str) -> list[StepRow]:
-    return [
-        StepRow(
-            row["op"],
-            row["name"],
-            row["kernel"],
-            isa,
-            row["shape"],
-            row["macs"],
-            row["refused"],
-            True,
-            row["bytes"],
-        )
-        for row in plan.rows()
-    ]
-
-
-def _checked_input(info: TensorInfo, feeds: Mapping[str, npt.ArrayLike]) -> Array:
-    if info.name not in feeds:
-        raise InputError(f"input '{info.name}' is missing; it is {_described(info)}")
-    if info.dtype == object:
-        return cast(Array, feeds[info.name])
-    array = np.asarray(feeds[info.name])
-    if array.dtype != info.dtype:
-        raise InputError(
-            f"input '{info.name}' is {array.dtype}; it must be {_described(info)}: "
-            f"convert with .astype(np.{info.dtype.name})"
-        )
-    if info.shape is not None:
-        if array.ndim != len(info.shape):
-            raise InputError(
-                f"input '{info.name}' has shape {list(array.shape)} (rank {array.ndim}); "
-                f"it must be {_described(info)}"
-            )
-        for axis, (size, wanted) in enumerate(zip(array.shape, info.shape, strict=True)):
-            if isinstance(wanted, int) and wanted != size:
-                raise InputError(
-                    f"input '{info.name}' has size {size} on axis {axis}; "
-                    f"it must be {_described(info)}"
-                )
-    if array.ndim > 1 and array.shape[0] == 0:
-        raise InputError(
-            f"input '{info.name}' has shape {list(array.shape)}: an empty batch; "
-            f"feed at least one sample of {_described(info)}"
-        )
-    return array
-
-
-def _described(info: TensorInfo) -> str:
-    if info.shape is None:
-        return f"{info.dtype.name} of any shape"
-    sizes = ", ".join("?" if size is None else str(size) for size in info.shape)
-    return f"{info.dtype.name} [{sizes}]"
 
 
 def compile_model(
