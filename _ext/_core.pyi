@@ -334,6 +334,13 @@ def linear(
     isa: str | None = None,
 ) -> int: ...
 
+# ---- _rounding.pxi
+
+def upper_factor(matrix: NDArray[np.float64]) -> None: ...
+def round_rows(
+    weights: NDArray[np.float64], factor: NDArray[np.float64], limit: float, out: NDArray[np.int8]
+) -> None: ...
+
 # ---- _program.pxi
 
 class EngineError(Exception): ...

@@ -30,6 +30,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "none": NONE,
     **{name: {**NONE, name: ALL[name]} for name in NAMES},
     "rounding + correction": {**NONE, "rounding": "adaptive", "bias_correction": True},
+    "default, rounding nearest": {"rounding": "nearest"},
     "default": {},
     "all": ALL,
 }
@@ -55,8 +56,8 @@ def gains(model: RealModel, granularity: str) -> Iterator[tuple[float, float]]:
         config = lowprec.Config.of(
             {"weights": {"granularity": granularity}, "algorithms": algorithms}
         )
-        result, _ = bench.rewrite(config, bench.prepared(config))
-        yield trial.sqnr_of(result.model), result.int8_fraction
+        made = bench.quantize(config, measure=False)
+        yield trial.sqnr_of(made.hub), made.report.int8_fraction
 
 
 def main() -> None:

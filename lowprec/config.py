@@ -5,7 +5,7 @@
     calibration: {method: auto, samples: 128, bins: 2048, percentile: 99.99}
     activations: {dtype: u8, scheme: asymmetric, granularity: per_tensor}
     weights: {dtype: s8, scheme: symmetric, granularity: per_channel}
-    algorithms: {equalization: auto, bias_correction: auto, smoothing: auto, rounding: nearest}
+    algorithms: {equalization: auto, bias_correction: auto, smoothing: auto, rounding: auto}
     layers: [{match: "head.*", precision: f32}, {op_type: Softmax, precision: f32}]
     tuning: {strategy: basic, accuracy: {relative: 0.01, higher_is_better: true}, seed: 0}
     model: model.onnx
@@ -147,7 +147,7 @@ class Algorithms(_Section, frozen=True, kw_only=True):
     bias_absorption: Switch = "auto"
     smoothing: Switch = "auto"
     bias_correction: Switch = "auto"
-    rounding: Literal["nearest", "adaptive", "auto"] = "nearest"
+    rounding: Literal["nearest", "adaptive", "auto"] = "auto"
     first_layer: LayerPrecision | None = None
     last_layer: LayerPrecision | None = None
 

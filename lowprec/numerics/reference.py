@@ -260,6 +260,33 @@ def from_e5m2(x: NDArray[ml_dtypes.float8_e5m2]) -> F32:
     return np.copysign(value, np.where(code & 0x80, -1, 1)).astype(np.float32)
 
 
+# --- weights, so that sums keep their values ------------------------------------------------------
+
+
+def upper_factor(h: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return U, unit upper triangular, with U D U^T = h for a diagonal D; h is (n, n)."""
+    rest, u = h.copy(), np.eye(len(h))
+    for k in reversed(range(len(h))):
+        column = rest[:k, k].copy()
+        u[:k, k] = column / rest[k, k]
+        rest[:k, :k] -= u[:k, k, None] * column
+    return u
+
+
+def round_rows(w: NDArray[np.float64], h: NDArray[np.float64], limit: int = 127) -> Codes:
+    """Return s8 codes q of w (rows, n), in codes, whose (w - q) h (w - q)^T is small.
+
+    Each column's error goes on to the columns after it, by the factor of h. Chee et al. 2023,
+    arXiv:2307.13304, "LDLQ"; the same codes as GPTQ's, arXiv:2210.17323.
+    """
+    u, wanted, codes = upper_factor(h), w.copy(), np.empty(w.shape, np.int8)
+    for k in range(len(h)):
+        code = np.rint(np.clip(wanted[:, k], -limit, limit))
+        wanted[:, k + 1 :] += (w[:, k] - code)[:, None] * u[k, k + 1 :]
+        codes[:, k] = code
+    return codes
+
+
 # --- statistics -----------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from refusals import refused
 
-from lowprec.config import Config
+from lowprec.config import Algorithms, Config
 from lowprec.errors import ConfigError
 
 FULL = """\
@@ -24,10 +24,10 @@ tuning: {strategy: basic, accuracy: {relative: 0.01, higher_is_better: true}, ob
 """
 
 
-def test_the_design_s_example_is_the_default_but_for_its_layers():
+def test_a_full_example_is_the_default_but_for_its_layers_and_rounding():
     config = Config.from_yaml(FULL)
     assert config.layers[0].match == "head.*"
-    assert config == Config(layers=config.layers)
+    assert config == Config(layers=config.layers, algorithms=Algorithms(rounding="nearest"))
 
 
 def test_all_forms_of_a_config_are_equal(tmp_path):

@@ -156,9 +156,9 @@ def refine(
         float_model: Simplified float hub that `result` was made of, not changed.
         result: From `apply_precisions`.
         feeds: Typical feeds by input name; the first few are used, a few more where the model is
-            small enough for `bias_correction: auto`.
-        config: Its section `algorithms` switches each algorithm. `bias_correction: auto` leaves
-            large models alone.
+            small enough for `auto`.
+        config: Its section `algorithms` switches each algorithm. `auto` leaves large models
+            alone.
 
     Returns:
         One Outcome per algorithm that was switched on, in the order of their application.
@@ -167,11 +167,11 @@ def refine(
     given = list(islice(source, FEEDS_USED))
     first = few_samples(float_model, given)
     steps: list[Refinement] = []
-    if config.algorithms.rounding != "nearest":
-        steps.append(round_weights)
-    correction = config.algorithms.bias_correction
+    rounding, correction = config.algorithms.rounding, config.algorithms.bias_correction
     macs = result.total_macs // max(batch_of(float_model, given[0]) if given else 1, 1)
     is_cheap = macs <= CHEAP_MACS
+    if rounding == "adaptive" or (rounding == "auto" and is_cheap):
+        steps.append(round_weights)
     if correction is True or (correction == "auto" and is_cheap):
         steps.append(correct_bias)
     if not first or not steps or not find_integer_layers(float_model, result.model):

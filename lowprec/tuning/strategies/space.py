@@ -77,7 +77,7 @@ def _usual(problem: Problem) -> dict[str, list[object]]:
         "algorithms.equalization": ["auto", True, False],
         "algorithms.smoothing": ["auto", True],
         "algorithms.bias_correction": ["auto", True],
-        "algorithms.rounding": ["nearest", "adaptive"],
+        "algorithms.rounding": ["auto", "adaptive"],
         "activations.scheme": ["asymmetric", "auto"],
     }
     tree = config.to_dict()

@@ -16,7 +16,8 @@ from lowprec.quantization.algorithms.integer_layers import find_integer_layers
 from lowprec.quantization.algorithms.outcome import Outcome
 
 rng = np.random.default_rng(3)
-ON = Config.of({"algorithms": {"bias_correction": True}, **IN_INT8})
+ALONE = {"rounding": "nearest"}
+ON = Config.of({"algorithms": {"bias_correction": True, **ALONE}, **IN_INT8})
 CONSTANTS = {
     "w": rng.standard_normal((16, 3, 3, 3)).astype(np.float32),
     "b": rng.standard_normal(16).astype(np.float32),
@@ -110,8 +111,9 @@ def test_a_step_that_loses_is_undone(monkeypatch) -> None:
 
 def test_auto_leaves_products_and_large_models_alone_and_false_all() -> None:
     hub = network()
-    auto, off = Config.of(IN_INT8), Config.of({"algorithms": {"bias_correction": False}})
-    everywhere = Config.of({**IN_INT8, "algorithms": {"bias_correction": True}})
+    auto = Config.of({"algorithms": ALONE, **IN_INT8})
+    off = Config.of({"algorithms": {"bias_correction": False, **ALONE}})
+    everywhere = Config.of({**IN_INT8, "algorithms": {"bias_correction": True, **ALONE}})
     result = quantized(hub, FEEDS[:8], everywhere)
     assert [o.changed for o in refine(hub, result, FEEDS[:8], everywhere)] == [3]
     result = quantized(hub, FEEDS[:8], auto)

@@ -12,7 +12,7 @@ from lowprec.config import Config
 from lowprec.passes.layers import Layer, find_layer
 from lowprec.quantization import refine
 from lowprec.quantization.algorithms.patches import sample_patches
-from lowprec.quantization.algorithms.round_weights import round_rows, shrunk
+from lowprec.quantization.algorithms.round_weights import round_groups, shrunk
 
 rng = np.random.default_rng(11)
 ADAPTIVE = Config.of({"algorithms": {"bias_correction": False, "rounding": "adaptive"}, **IN_INT8})
@@ -29,7 +29,7 @@ def test_the_sums_are_closer_on_inputs_that_were_not_seen() -> None:
     w = rng.standard_normal((2, 20, 160)).astype(np.float32)
     scale = np.abs(w).max(axis=2, keepdims=True) / 7  # few codes: rounding matters
     hessian = shrunk(np.stack([x[:2048].T @ x[:2048] / 2048] * 2), 2048)
-    codes = round_rows(w, scale, hessian)
+    codes = round_groups(w, scale, hessian)
     nearest = np.rint(w / scale)
     assert np.abs(codes - nearest).max() <= 4
 
@@ -44,10 +44,10 @@ def test_without_correlations_it_is_the_nearest_code() -> None:
     scale = np.full((1, 8, 1), 0.03, np.float32)
     hessian = np.diag(rng.random(16) + 0.1)[None]
     np.testing.assert_array_equal(
-        round_rows(w, scale, hessian), np.clip(np.rint(w / scale), -127, 127)
+        round_groups(w, scale, hessian), np.clip(np.rint(w / scale), -127, 127)
     )
     np.testing.assert_array_equal(
-        round_rows(w, scale, np.zeros((1, 16, 16))), np.clip(np.rint(w / scale), -127, 127)
+        round_groups(w, scale, np.zeros((1, 16, 16))), np.clip(np.rint(w / scale), -127, 127)
     )
 
 
@@ -125,9 +125,24 @@ def test_auto_leaves_expensive_layers_at_the_nearest_codes(monkeypatch) -> None:
     assert changed == {"v", "u"}  # 9 and 24 weights a row; w has 27 and t 32
 
 
+def test_by_default_cheap_models_are_rounded_and_large_ones_not() -> None:
+    hub, feeds = network()
+    default = Config.of(IN_INT8)
+    result = quantized(hub, feeds[:8], default)
+    assert [outcome.name for outcome in refine(hub, result, feeds[:8], default)] == [
+        "rounding",
+        "bias_correction",
+    ]
+    result = quantized(hub, feeds[:8], default)
+    result.total_macs = 10**10
+    assert refine(hub, result, feeds[:8], default) == []
+
+
 def test_nearest_changes_nothing() -> None:
     hub, feeds = network()
-    nearest = Config.of({"algorithms": {"bias_correction": False}, **IN_INT8})
+    nearest = Config.of(
+        {"algorithms": {"bias_correction": False, "rounding": "nearest"}, **IN_INT8}
+    )
     result = quantized(hub, feeds[:8], nearest)
     codes = {n: a.copy() for n, a in integer_constants(result.model, np.int8).items()}
     assert refine(hub, result, feeds[:8], nearest) == []
