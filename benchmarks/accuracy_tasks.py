@@ -45,7 +45,7 @@ class Criterion:
         value = measured[self.metric]
         if self.at_least is not None and not value >= self.at_least:
             return False
-        return self.within is None or value >= exact[self.metric] - self.within
+        return self.within is None or bool(value >= exact[self.metric] - self.within)
 
     def __str__(self) -> str:
         if self.within is not None:

@@ -31,6 +31,7 @@ from lowprec.numerics.gemm import (
 from lowprec.numerics.histogram import Histogram
 from lowprec.numerics.packed import PackedWeights, linear, pack_weights
 from lowprec.numerics.qparams import QParams, choose_qparams
+from lowprec.numerics.rounding import round_rows
 from lowprec.threads import register_with_threadpoolctl
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "qlinear_matmul",
     "quantize_linear",
     "requantize",
+    "round_rows",
     "to_bf16",
     "to_e4m3",
     "to_e5m2",

@@ -24,7 +24,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lowprec.numerics.rounding import round_rows
+from lowprec.numerics import round_rows
 from lowprec.passes.matching import NameSource
 from lowprec.quantization.algorithms.integer_layers import (
     IntegerLayer,
