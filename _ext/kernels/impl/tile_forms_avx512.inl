@@ -1,8 +1,10 @@
-// tile_forms_avx512.inl: two frequent epilogues on a tile that stays in registers.
+// tile_forms_avx512.inl: three frequent epilogues of a tile.
 //
 //   SUM      f32(acc) * multiplier [+ addend] + codes of a residual [, Relu] -> codes
 //            (finish_sum.inl, where everything is bounded; whole panels)
 //   SLOPES   f32(acc) * multiplier [+ addend], PRelu with a slope for each channel -> codes
+//   SILU     f32(acc) * multiplier [+ addend], silu -> codes; the sums go through memory, since the
+//            function needs the registers
 //
 // The same operations as finish.inl does on a tile in memory, so the same bits. What the epilogue
 // is like is found out once for a block of rows. Needs tile_avx512.inl.
@@ -10,7 +12,7 @@
 namespace {
 
 struct TileForm {
-  enum Kind : uint8_t { NONE, SUM, SLOPES };
+  enum Kind : uint8_t { NONE, SUM, SLOPES, SILU };
 
   LP_MEMBER TileForm(const lp::ProductArgs& args, const CodeRows&) {
     const lp::Epilogue& e = args.epilogue;
@@ -23,6 +25,9 @@ struct TileForm {
     if (e.n_ops == 1 && e.ops[0].code == lp::UNARY_PRELU_CHANNEL) {
       kind = SLOPES;
       slopes = e.channel_values[static_cast<int>(e.ops[0].a)];
+      division = range.division;
+    } else if (e.n_ops == 1 && e.ops[0].code == lp::UNARY_SILU) {
+      kind = SILU;
       division = range.division;
     } else if (SumForm::of(e, range, sum) && sum.codes && sum.bounded && !sum.through) {
       kind = SUM;
@@ -105,6 +110,39 @@ LP_INLINE void store_slopes_tile(const TileForm& form, const lp::Epilogue& e,
   }
 }
 
+// The sums of `count` rows, `stride` apart, from row `first` of the block on.
+static __attribute__((noinline)) void store_silu_rows(const TileForm& form, const lp::Epilogue& e,
+                                                      const CodePanel& panel, const RowBlock& rows,
+                                                      int first, int count, const int32_t* sums,
+                                                      int stride) {
+  const Packer packer = Packer::from(e);
+  const CodeDivision division = form.division;
+  const float* multiplier = e.multiplier + panel.n0;
+  const float* addend = e.addend == nullptr ? nullptr : e.addend + panel.n0;
+  const int columns = panel.columns;
+  const __mmask64 mask = byte_lanes(columns);
+  const auto steps_of = [&](int64_t at, int n) __attribute__((always_inline)) {
+    VF x = cvt_f32(vload(sums + at)) * vload(multiplier + at);
+    if (addend != nullptr) x = x + vload_any(addend + at, n);
+    return division.steps(vsilu(x));
+  };
+  for (int r = 0; r < count; ++r, sums += stride) {
+    VI steps[4] = {vset_s32(0), vset_s32(0), vset_s32(0), vset_s32(0)};
+    if (columns == 64) {
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) steps[j] = steps_of(16 * j, 16);
+    } else {
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const int left = columns - 16 * j;
+        if (left > 0) steps[j] = steps_of(16 * j, left < 16 ? left : 16);
+      }
+    }
+    _mm512_mask_storeu_epi8(rows.target[first + r] + panel.n0, mask,
+                            packed_steps<4>(packer, steps));
+  }
+}
+
 // False, and nothing done, where the epilogue is of another form.
 template <int MR, int NV>
 LP_INLINE bool store_form(const TileForm& form, const lp::Epilogue& e, const CodePanel& panel,
@@ -112,6 +150,15 @@ LP_INLINE bool store_form(const TileForm& form, const lp::Epilogue& e, const Cod
   if (form.kind == TileForm::NONE) return false;
   if (form.kind == TileForm::SLOPES) {
     store_slopes_tile<MR, NV>(form, e, panel, rows, first, acc);
+    return true;
+  }
+  if (form.kind == TileForm::SILU) {
+    alignas(64) int32_t sums[MR][16 * NV];
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) _mm512_store_si512(sums[i] + 16 * j, acc[i][j]);
+    store_silu_rows(form, e, panel, rows, first, MR, sums[0], 16 * NV);
     return true;
   }
   if constexpr (NV == 4) {
