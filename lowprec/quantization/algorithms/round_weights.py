@@ -34,6 +34,7 @@ from lowprec.quantization.algorithms.integer_layers import (
 from lowprec.quantization.algorithms.moments import Feed, Probe, fed
 from lowprec.quantization.algorithms.outcome import Outcome
 from lowprec.quantization.algorithms.patches import has_patches, sample_patches
+from lowprec.quantization.weights import WEIGHT_QMAX, weight_qmax
 
 if TYPE_CHECKING:
     from lowprec.config import Config
@@ -56,7 +57,10 @@ STEPS = 2047
 
 
 def round_groups(
-    weights: NDArray[np.float32], scale: NDArray[np.float32], hessian: NDArray[np.float64]
+    weights: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    hessian: NDArray[np.float64],
+    limit: int = WEIGHT_QMAX,
 ) -> NDArray[np.int8]:
     """Return codes of rows of weights with the least error of the sums.
 
@@ -64,9 +68,10 @@ def round_groups(
         weights: Shape (groups, rows, depth).
         scale: Real units per code, shape (groups, rows, 1).
         hessian: E[x x^T] of each group, shape (groups, depth, depth).
+        limit: The largest code.
 
     Returns:
-        s8 in [-127, 127], of the weights' shape.
+        s8 in [-limit, limit], of the weights' shape.
     """
     in_codes = weights.astype(np.float64) / scale
     result = np.empty(weights.shape, np.int8)
@@ -77,7 +82,7 @@ def round_groups(
         mean = max(math.fsum(diagonal) / len(diagonal), np.finfo(np.float64).tiny)
         damped = matrix[np.ix_(order, order)] / mean
         damped[range(len(order)), range(len(order))] += DAMPING
-        result[group][:, order] = round_rows(in_codes[group][:, order], damped)
+        result[group][:, order] = round_rows(in_codes[group][:, order], damped, limit)
     return result
 
 
@@ -111,7 +116,7 @@ def round_weights(
         return Outcome("rounding", 0, None, "no layer whose weights can be rounded by their inputs")
     names = NameSource(quantized)
     changed = total = layers = 0
-    for target, codes in list(new_codes(quantized, targets, feeds)):
+    for target, codes in list(new_codes(quantized, targets, feeds, weight_qmax(config))):
         others = int((codes != target.codes).sum())
         changed += others
         total += codes.size
@@ -124,12 +129,17 @@ def round_weights(
 def is_roundable(target: IntegerLayer, largest: int = LARGEST_DEPTH) -> bool:
     """Return whether `target` has a H of acceptable size, and its codes for itself."""
     layer = target.layer
+    if layer.weight_array.size == 0:
+        return False
     depth = layer.weight_array.size // layer.channels
     return has_patches(layer) and depth <= largest and not target.is_shared
 
 
 def new_codes(
-    quantized: ir.Model, targets: Sequence[IntegerLayer], feeds: Sequence[Feed]
+    quantized: ir.Model,
+    targets: Sequence[IntegerLayer],
+    feeds: Sequence[Feed],
+    limit: int,
 ) -> Iterator[tuple[IntegerLayer, NDArray[np.int8]]]:
     """Yield each layer of `targets` with better codes for it.
 
@@ -137,10 +147,11 @@ def new_codes(
         quantized: The layers' inputs are what it computes, codes and all.
         targets: Layers for which `is_roundable` holds.
         feeds: At least one.
+        limit: The largest code.
     """
     for some in _portions(targets):
         for target, hessian in zip(some, _hessians(quantized, some, feeds), strict=True):
-            yield target, _round(target, hessian)
+            yield target, _round(target, hessian, limit)
 
 
 def _portions(targets: Sequence[IntegerLayer]) -> Iterator[list[IntegerLayer]]:
@@ -200,12 +211,14 @@ def _products(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     return products * (step * step)
 
 
-def _round(target: IntegerLayer, hessian: NDArray[np.float64]) -> NDArray[np.int8]:
+def _round(target: IntegerLayer, hessian: NDArray[np.float64], limit: int) -> NDArray[np.int8]:
     """Return the codes in the layout of the layer's weights."""
     layer = target.layer
     transposed = layer.node.op_type != "Conv" and layer.weight_axis == 1
     weights = layer.weight_array.T if transposed else layer.weight_array
     rows = weights.reshape(len(hessian), -1, hessian.shape[1])
     steps = np.broadcast_to(target.scale.reshape(-1, 1), (len(weights), 1))
-    codes = round_groups(rows, steps.reshape(len(hessian), -1, 1), hessian).reshape(weights.shape)
+    codes = round_groups(rows, steps.reshape(len(hessian), -1, 1), hessian, limit).reshape(
+        weights.shape
+    )
     return np.ascontiguousarray(codes.T if transposed else codes)

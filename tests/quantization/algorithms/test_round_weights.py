@@ -125,6 +125,16 @@ def test_auto_leaves_expensive_layers_at_the_nearest_codes(monkeypatch) -> None:
     assert changed == {"v", "u"}  # 9 and 24 weights a row; w has 27 and t 32
 
 
+def test_a_reduced_range_stays_reduced() -> None:
+    hub, feeds = network()
+    reduced = Config.of({**ADAPTIVE.to_dict(), "weights": {"reduce_range": True}})
+    result = quantized(hub, feeds[:8], reduced)
+    (outcome,) = refine(hub, result, feeds[:8], reduced)
+    assert outcome.changed == 4
+    codes = np.concatenate([a.ravel() for a in integer_constants(result.model, np.int8).values()])
+    assert np.abs(codes.astype(int)).max() == 64
+
+
 def test_by_default_cheap_models_are_rounded_and_large_ones_not() -> None:
     hub, feeds = network()
     default = Config.of(IN_INT8)
