@@ -45,6 +45,7 @@ BARE = {
         "bias_absorption": False,
         "smoothing": False,
         "bias_correction": False,
+        "rounding": "nearest",
     },
 }
 KILLED_AT = 4  # evaluation during which the process of `resumed` is killed
