@@ -34,7 +34,8 @@ void round_some(const double* weights, const double* factor, int64_t rows, int64
     const double* line = factor + k * n;
     for (int64_t r = 0; r < rows; ++r) {
       double* row = wanted + r * n;
-      const double code = nearest(std::min(std::max(row[k], -limit), limit));
+      // NaN becomes the lowest code.
+      const double code = nearest(row[k] > -limit ? std::min(row[k], limit) : -limit);
       codes[r * n + k] = static_cast<int8_t>(code);
       const double error = weights[r * n + k] - code;
       for (int64_t j = k + 1; j < n; ++j) row[j] += error * line[j];
@@ -78,6 +79,7 @@ void upper_factor(double* matrix, int64_t n) {
 
 void round_rows(const double* weights, const double* factor, int64_t rows, int64_t n, double limit,
                 int8_t* codes) {
+  if (n == 0) return;
   const int64_t blocks = (rows + ROWS - 1) / ROWS;
   parallel_rows(blocks, 1 + VECTOR_GRAIN / (ROWS * n * n), [&](int64_t from, int64_t to) {
     for (int64_t block = from; block < to; ++block) {

@@ -5,7 +5,6 @@ An adapter's class mixes `CompiledMembers` in and says which CompiledModel it ru
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,9 @@ class CompiledMembers:
     `inputs` and `outputs` are left to the class: frameworks have members of these names.
     """
 
-    @abstractmethod
     def _runs_on(self) -> CompiledModel:
         """Return the model on the engine."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it runs on")
 
     def run(
         self,

@@ -64,19 +64,26 @@ def test_is_accurate_over_all_floats(op, exact, bound):
     assert ulps(result, wanted) <= bound
 
 
-def test_silu_is_accurate_and_ends_beside_zero():
-    chain = {"codes": [12], "a": [0.0], "b": [0.0]}
+@pytest.mark.parametrize(("code", "is_silu"), [(11, False), (12, True)])
+def test_sigmoid_and_silu_are_accurate_down_to_where_they_end(code, is_silu):
+    chain = {"codes": [code], "a": [0.0], "b": [0.0]}
     result = run_everywhere("UnaryChain", [FLOATS], chain)
     with np.errstate(all="ignore"):
         x = FLOATS.astype(np.float64)
-        exact = np.where(x == -np.inf, 0, x * sigmoid(x))
-    for least, bound in ((-10, 2.3), (-40, 3.5), (-88, 5.5)):
+        exact = x * sigmoid(x) if is_silu else sigmoid(x)
+    for least, bound in ((-10, 2.6), (-40, 3.7), (-88, 6.5)):
         inside = ~(x < least)
         assert ulps(result[inside], exact[inside]) <= bound
-    below = result[x < -88]
+    below = result[(x < -88) & (x > -np.inf)]
     assert below.size > 1000
-    assert (below == below[0]).all()
-    assert -1e-36 < below[0] < 0
+    assert (below == 0).all()
+
+
+def test_silu_is_sigmoid_and_mul():
+    x = np.concatenate([FLOATS, np.linspace(-100, 30, 50_001).astype(np.float32)])
+    both = run_everywhere("UnaryChain", [x], {"codes": [12], "a": [0.0], "b": [0.0]})
+    one_by_one = run_everywhere("Mul", [x, run_everywhere("Sigmoid", [x])])
+    np.testing.assert_array_equal(both.view(np.uint32), one_by_one.view(np.uint32))
 
 
 # Formulas in f32: cancellation is part of their definition, so the error is absolute.

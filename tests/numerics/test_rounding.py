@@ -72,14 +72,25 @@ def test_without_correlations_it_is_the_nearest_code():
     np.testing.assert_array_equal(round_rows(w, np.diag(np.arange(1.0, 10.0))), expected)
 
 
+@pytest.mark.parametrize("shape", [(2, 0), (0, 3), (0, 0)])
+def test_nothing_to_round(shape):
+    assert round_rows(np.zeros(shape), np.eye(shape[1])).shape == shape
+
+
 @pytest.mark.parametrize(
     ("weights", "hessian", "limit", "message"),
     [
         (np.ones((2, 3)), np.eye(4), 127, r"\[2, 3\] and the hessian \[4, 4\]"),
         (np.ones(3), np.eye(3), 127, r"\[3\]"),
-        (np.ones((2, 3)), np.eye(3), 128, "128; it must be 1 to 127"),
+        (np.ones((2, 3)), np.eye(3), 128, "128; it must be a whole number, 1 to 127"),
         (np.full((2, 3), np.nan), np.eye(3), 127, "finite"),
         (np.ones((2, 3)), np.full((3, 3), np.inf), 127, "finite"),
+        (np.ones((2, 3)), np.eye(3), 7.5, "7.5; it must be a whole number"),
+        (np.ones((2, 3)), np.zeros((3, 3)), 127, "positive definite"),
+        (np.ones((2, 3)), -np.eye(3), 127, "positive definite"),
+        (np.ones((2, 3)) * 1j, np.eye(3), 127, "weights must be an array of real"),
+        ([["a"]], np.eye(1), 127, "weights must be an array of real"),
+        ([[1.0]], [[1.0], [1.0, 2.0]], 127, "the hessian must be an array of real"),
     ],
 )
 def test_what_does_not_fit_is_named(weights, hessian, limit, message):

@@ -45,7 +45,7 @@ LARGEST_DEPTH = 4608
 """Weights of a row above which a layer is rounded to nearest: H has the square of it."""
 CHEAP_DEPTH = 256
 """The same for `rounding: auto`. EfficientNet-Lite0's depthwise and expanding layers are below it:
-rounding them takes a second and gives 1.6 dB, all others another 7 seconds and 0.1 dB."""
+rounding them takes a second or two and gives 1.5 dB, all others another 7 seconds and 0.1 dB."""
 POSITIONS = 4096
 """Positions of a layer that are looked at, over all feeds, at most."""
 POSITIONS_PER_WEIGHT = 32

@@ -77,7 +77,7 @@ def _usual(problem: Problem) -> dict[str, list[object]]:
         "algorithms.equalization": ["auto", True, False],
         "algorithms.smoothing": ["auto", True],
         "algorithms.bias_correction": ["auto", True],
-        "algorithms.rounding": ["auto", "adaptive"],
+        "algorithms.rounding": ["auto", "adaptive", "nearest"],
         "activations.scheme": ["asymmetric", "auto"],
     }
     tree = config.to_dict()
