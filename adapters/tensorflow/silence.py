@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import tensorflow as tf
 
+from lowprec.graph.silence import at_level
 
-@contextmanager
-def quiet() -> Iterator[None]:
+
+def quiet() -> AbstractContextManager[None]:
     """Keep TensorFlow from warning: of its own old loader, of names and tags that are fine here."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    return at_level(tf.get_logger(), logging.ERROR)

@@ -131,8 +131,7 @@ def is_roundable(target: IntegerLayer, largest: int = LARGEST_DEPTH) -> bool:
     layer = target.layer
     if layer.weight_array.size == 0:
         return False
-    depth = layer.weight_array.size // layer.channels
-    return has_patches(layer) and depth <= largest and not target.is_shared
+    return has_patches(layer) and _depth(target) <= largest and not target.is_shared
 
 
 def new_codes(
@@ -158,8 +157,7 @@ def _portions(targets: Sequence[IntegerLayer]) -> Iterator[list[IntegerLayer]]:
     some: list[IntegerLayer] = []
     size = 0
     for target in targets:
-        depth = target.layer.weight_array.size // target.layer.channels
-        needed = 8 * depth * depth * _groups(target)
+        needed = 8 * _depth(target) ** 2 * _groups(target)
         if some and size + needed > MEMORY:
             yield some
             some, size = [], 0
@@ -167,6 +165,11 @@ def _portions(targets: Sequence[IntegerLayer]) -> Iterator[list[IntegerLayer]]:
         size += needed
     if some:
         yield some
+
+
+def _depth(target: IntegerLayer) -> int:
+    """Return how many weights an output has."""
+    return target.layer.weight_array.size // target.layer.channels
 
 
 def _groups(target: IntegerLayer) -> int:
@@ -187,8 +190,7 @@ def _hessians(
     for feed in feeds:
         found = session.run(fed(session, feed))
         for index, (target, x) in enumerate(zip(targets, found, strict=True)):
-            depth = target.layer.weight_array.size // target.layer.channels
-            wanted = min(max(512, POSITIONS_PER_WEIGHT * depth), POSITIONS)
+            wanted = min(max(512, POSITIONS_PER_WEIGHT * _depth(target)), POSITIONS)
             rows = sample_patches(x, target.layer, -(-wanted // len(feeds)))
             total[index] = total[index] + _products(rows)
             positions[index] += len(rows)
