@@ -3,7 +3,7 @@
 //
 //   Q / s_q, K / s_k, V / s_v ──► s8, one scale for a head in a run: its largest magnitude / 127
 //   scores = f32(Q_q * K_q) * (s_q * s_k * scale), + mask
-//   P_q = rint(255 * exp(scores - largest)), u8;   Y = f32(P_q * V_q) * ((1 / sum of P_q) * s_v)
+//   P_q = 255 * exp(scores - largest), u8;   Y = f32(P_q * V_q) * ((1 / sum of P_q) * s_v)
 //
 // A head with something that is not finite takes the products in f32.
 #include <string.h>
@@ -61,8 +61,7 @@ class AttentionOfCodes : public AttentionStep {
       kernels->quantize_code_rows(&rows_args);
       score(work, codes, count, seen);
       hide(t, work, b, h, r, count, seen);
-      kernels->softmax_codes(work.scores, count, seen, codes.weights, weight_row(),
-                             codes.inverse_sums);
+      make_weights(t, work, codes, b, h, r, count, seen);
       weigh(t, codes, b, h, r, count, seen);
     }
   }
@@ -102,6 +101,42 @@ class AttentionOfCodes : public AttentionStep {
     if (!(largest - largest == 0.0f)) return 0.0f;
     constexpr float TINY = 1e-30f;  // divides without overflow, and products of scales stay normal
     return largest > TINY ? largest / 127.0f : 1.0f;
+  }
+
+  // Rows of a head lie far apart, where no prefetcher of the processor finds them, and a core waits
+  // for few lines at once: a few of the next head's are asked for between a few rows of softmax.
+  void make_weights(Pointers t, const Work& work, const Codes& codes, int64_t b, int64_t h,
+                    int64_t r, int64_t count, int64_t seen) const {
+    constexpr int64_t GROUP = 4;
+    for (int64_t i = 0; i < count; i += GROUP) {
+      const int64_t group = std::min(GROUP, count - i);
+      fetch_next_head(t, b, h, r + i, r + i + group);
+      kernels->softmax_codes(work.scores + i * seen, group, seen, codes.weights + i * weight_row(),
+                             weight_row(), codes.inverse_sums + i);
+    }
+  }
+  // What rows [from, to) of this head are to its queries, of all that the next head reads. Inline:
+  // a function that does nothing but prefetch has no effect for GCC 12, which drops calls of it.
+  __attribute__((always_inline)) void fetch_next_head(Pointers t, int64_t b, int64_t h,
+                                                      int64_t from, int64_t to) const {
+    const int64_t next = b * heads + h + 1;
+    if (next == batches * heads) return;
+    b = next / heads;
+    h = next % heads;
+    fetch(floats(t, 0) + q.at(b, h), q.row, from, to, depth);
+    if (h % (heads / kv_heads) != 0) return;  // its keys and values are packed already
+    const int64_t kv = h / (heads / kv_heads);
+    from = from * keys / rows;
+    to = to * keys / rows;
+    fetch(floats(t, 1) + k.at(b, kv), k.row, from, to, depth);
+    fetch(floats(t, 2) + v.at(b, kv), v.row, from, to, width);
+  }
+  static __attribute__((always_inline)) void fetch(const float* x, int64_t stride, int64_t from,
+                                                   int64_t to, int64_t n) {
+    constexpr int64_t LINE = 16;  // floats
+    for (int64_t i = from; i < to; ++i) {
+      for (int64_t j = 0; j < n; j += LINE) __builtin_prefetch(x + i * stride + j, 0, 2);
+    }
   }
 
   void pack(const float* key, const float* value, Codes& codes) const {

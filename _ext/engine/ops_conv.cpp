@@ -283,7 +283,7 @@ void join(Planner& p, const Node& node, ConvStep& step, const Tensor& weights) {
         return join_pixels(node, channels_last_weights(w, step.g, false), step.g, *step.packed);
       }));
   step.joined_output = step.output;
-  repeat_slopes(step.joined_output, step.joined->pixels);
+  repeat_channel_values(step.joined_output, step.joined->pixels);
 }
 
 enum class Kind { F32, BF16, CODES };
@@ -354,9 +354,7 @@ void build_conv(Planner& p, const Node& node, Kind kind, bool depthwise) {
         }
         return packed;
       }));
-  if (step->output.slopes != 0 && (g.groups != 1 || step->output.slopes != g.out_channels)) {
-    throw Error("one slope for each output channel is wanted");
-  }
+  check_channel_values(step->output, g.groups, g.out_channels);
   if (!step->packed->exact) {
     if (has_residual(node)) return build_apart(p, node);
     if (node.has_input(4)) throw Unsupported(node.op + ": its sums could pass 2^31");

@@ -66,6 +66,7 @@ void build_matrix(Planner& p, const Node& node, Kind kind) {
   step->rows = count(shape, 0, shape.size() - 1);
   step->codes = codes;
   step->output = output_of(node, kind == Kind::BF16 ? DType::BF16 : DType::F32);
+  check_channel_values(step->output, 1, n);
   const DType x_dtype = p.tensor(a).dtype;
   step->product = kind == Kind::BF16     ? p.kernels().product_bf16
                   : !codes               ? p.kernels().product_f32

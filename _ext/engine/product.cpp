@@ -113,7 +113,7 @@ Output output_of(const Node& node, DType otherwise) {
   // A scale that is known only when the step runs is divided then.
   const bool is_code = out.dtype == DType::U8 || out.dtype == DType::S8;
   out.multiplies_to_codes = is_code && out.ops.empty() && !node.has_input(3) && !node.has_input(5);
-  read_slopes(node, out);
+  read_channel_values(node, out);
   if (has_residual(node)) extend_output(node, out);
   if (node.has("table")) {  // of the codes: passes/fuse_tables.py
     const std::vector<int64_t> codes = node.integers("table");

@@ -78,7 +78,7 @@ struct Output {  // dtype and codes of what a product writes
   bool bounded = false;              // Epilogue::fast where there are operators
   std::shared_ptr<const std::vector<uint8_t>> table;  // what epilogue.table points to
   std::shared_ptr<const ChannelLists> lists;          // the same of epilogue.channel_values
-  int64_t slopes = 0;  // of a PRelu in the chain: how many, one for each output channel
+  int64_t channel_count = 0;  // of channel values: how many, one for each output channel
 };
 
 // With the unary operators that a product applies to its result. `otherwise`: the dtype of a node
@@ -86,10 +86,13 @@ struct Output {  // dtype and codes of what a product writes
 Output output_of(const Node& node, DType otherwise = DType::F32);
 const char* not_constant(Planner& p, const Node& node);  // a reason to refuse, or nullptr
 
-// ---- a PRelu in the chain of a convolution in one group (slopes.cpp) ----
-void read_slopes(const Node& node, Output& output);
-void repeat_slopes(Output& output, int64_t times);    // for so many pixels side by side
-void apply_slopes(const Output& output, float* row);  // to all channels of one pixel
+// ---- operators of the chain with a constant for each channel (channel_values.cpp) ----
+void read_channel_values(const Node& node, Output& output);
+// Of a product in one group; throws Error where there are values, but not so many.
+void check_channel_values(const Output& output, int64_t groups, int64_t channels);
+void repeat_channel_values(Output& output, int64_t times);  // for so many pixels side by side
+// UNARY_MUL_CHANNEL or UNARY_PRELU_CHANNEL on all channels of one pixel.
+void apply_channel_values(const Output& output, int32_t code, float* row);
 
 // ---- a tensor added to the result (residual.cpp) ----
 //

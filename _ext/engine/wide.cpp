@@ -71,8 +71,8 @@ class WideStep : public Step {
     const Epilogue& e = output.epilogue;
     const int64_t n = g.out_channels;
     for (const UnaryOp& op : output.ops) {
-      if (op.code == UNARY_PRELU_CHANNEL) {
-        apply_slopes(output, row);
+      if (op.code == UNARY_PRELU_CHANNEL || op.code == UNARY_MUL_CHANNEL) {
+        apply_channel_values(output, op.code, row);
       } else {
         kernels->unary(&op, 1, row, row, n);
       }

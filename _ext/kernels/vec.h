@@ -9,6 +9,7 @@
 //   vmin(a, b) = a < b ? a : b      vmax(a, b) = a > b ? a : b     (so NaN in `a` gives `b`)
 //   vrint      rounds half to even; cvt_s32 rounds half to even and needs |x| < 2^31
 //   fma        one rounding, always (the scalar set calls fmaf)
+//   swap_lanes<K>  lane i has what lane i ^ K had; K a power of two below W
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -54,6 +55,13 @@ LP_INLINE VF fma(VF a, VF b, VF c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 LP_INLINE VF vmin(VF a, VF b) { return {_mm512_min_ps(a.v, b.v)}; }
 LP_INLINE VF vmax(VF a, VF b) { return {_mm512_max_ps(a.v, b.v)}; }
 LP_INLINE VF vsqrt(VF a) { return {_mm512_sqrt_ps(a.v)}; }
+template <int K>
+LP_INLINE VF swap_lanes(VF a) {
+  if constexpr (K == 8) return {_mm512_shuffle_f32x4(a.v, a.v, 0x4e)};
+  if constexpr (K == 4) return {_mm512_shuffle_f32x4(a.v, a.v, 0xb1)};
+  return {_mm512_permute_ps(a.v, K == 2 ? 0x4e : 0xb1)};
+}
+LP_INLINE float first_lane(VF a) { return _mm512_cvtss_f32(a.v); }
 LP_INLINE VF vrint(VF a) { return {_mm512_roundscale_ps(a.v, 8)}; }
 LP_INLINE VF vfloor(VF a) { return {_mm512_roundscale_ps(a.v, 9)}; }
 LP_INLINE VF vceil(VF a) { return {_mm512_roundscale_ps(a.v, 10)}; }
@@ -163,6 +171,12 @@ LP_INLINE VF fma(VF a, VF b, VF c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 LP_INLINE VF vmin(VF a, VF b) { return {_mm256_min_ps(a.v, b.v)}; }
 LP_INLINE VF vmax(VF a, VF b) { return {_mm256_max_ps(a.v, b.v)}; }
 LP_INLINE VF vsqrt(VF a) { return {_mm256_sqrt_ps(a.v)}; }
+template <int K>
+LP_INLINE VF swap_lanes(VF a) {
+  if constexpr (K == 4) return {_mm256_permute2f128_ps(a.v, a.v, 1)};
+  return {_mm256_permute_ps(a.v, K == 2 ? 0x4e : 0xb1)};
+}
+LP_INLINE float first_lane(VF a) { return _mm256_cvtss_f32(a.v); }
 LP_INLINE VF vrint(VF a) { return {_mm256_round_ps(a.v, 8)}; }
 LP_INLINE VF vfloor(VF a) { return {_mm256_round_ps(a.v, 9)}; }
 LP_INLINE VF vceil(VF a) { return {_mm256_round_ps(a.v, 10)}; }
@@ -285,6 +299,12 @@ LP_INLINE VF fma(VF a, VF b, VF c) { return {__builtin_fmaf(a.v, b.v, c.v)}; }
 LP_INLINE VF vmin(VF a, VF b) { return {a.v < b.v ? a.v : b.v}; }
 LP_INLINE VF vmax(VF a, VF b) { return {a.v > b.v ? a.v : b.v}; }
 LP_INLINE VF vsqrt(VF a) { return {__builtin_sqrtf(a.v)}; }
+template <int K>
+LP_INLINE VF swap_lanes(VF a) {
+  static_assert(K < 1, "there is one lane");
+  return a;
+}
+LP_INLINE float first_lane(VF a) { return a.v; }
 LP_INLINE VF vrint(VF a) { return {__builtin_rintf(a.v)}; }
 LP_INLINE VF vfloor(VF a) { return {__builtin_floorf(a.v)}; }
 LP_INLINE VF vceil(VF a) { return {__builtin_ceilf(a.v)}; }

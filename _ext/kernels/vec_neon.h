@@ -55,6 +55,12 @@ LP_INLINE VF fma(VF a, VF b, VF c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
 LP_INLINE VF vmin(VF a, VF b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
 LP_INLINE VF vmax(VF a, VF b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
 LP_INLINE VF vsqrt(VF a) { return {vsqrtq_f32(a.v)}; }
+template <int K>
+LP_INLINE VF swap_lanes(VF a) {
+  if constexpr (K == 2) return {vextq_f32(a.v, a.v, 2)};
+  return {vrev64q_f32(a.v)};
+}
+LP_INLINE float first_lane(VF a) { return vgetq_lane_f32(a.v, 0); }
 LP_INLINE VF vrint(VF a) { return {vrndnq_f32(a.v)}; }
 LP_INLINE VF vfloor(VF a) { return {vrndmq_f32(a.v)}; }
 LP_INLINE VF vceil(VF a) { return {vrndpq_f32(a.v)}; }

@@ -852,13 +852,27 @@ def codes_of_run(x: F32) -> tuple[Codes, np.float32]:
     return np.clip(np.rint(x / scale), -127, 127).astype(np.int8), scale
 
 
-def attention_of_codes(
-    q: F32, k: F32, v: F32, scale: np.float32, bias: F32 | None = None, *, exp: Unary
-) -> F32:
+def weight_codes(d: F32) -> NDArray[np.uint8]:
+    """Return 255 * exp(d) of d <= 0 as codes, within 0.52 of it.
+
+    exp(d) = 2^n 2^f with n = rint(d / ln 2): a polynomial of degree 3 in f. Codes below -8 are 0.
+    """
+    magic, to_binary = np.float32(12582912), np.float32(1.44269504)  # 1.5 * 2^23, 1 / ln 2
+    near = np.maximum(d, np.float32(-8))
+    n = fma(near, to_binary, magic) - magic
+    f = fma(near, to_binary, -n)
+    p = np.full_like(f, float.fromhex("0x1.c23368p+3"))
+    for coefficient in ("0x1.eeed3ep+5", "0x1.619028p+7", "0x1.fdf69cp+7"):
+        p = fma(p, f, np.full_like(f, float.fromhex(coefficient)))
+    codes: NDArray[np.uint8] = np.rint(np.ldexp(p, n.astype(np.int32))).astype(np.uint8)
+    return codes
+
+
+def attention_of_codes(q: F32, k: F32, v: F32, scale: np.float32, bias: F32 | None = None) -> F32:
     """Return attention (S, W) of finite q (S, D), k (T, D), v (T, W), all products of codes.
 
-    Scores f32(acc) * ((s_q * s_k) * scale) + bias; weights rint(255 * exp(score - largest)) as u8,
-    zeros where no score of a row is finite; f32(acc) * ((1 / sum of the row's weights) * s_v).
+    Scores f32(acc) * ((s_q * s_k) * scale) + bias; u8 weights 255 * exp(score - largest), zeros
+    where no score of a row is finite; f32(acc) * ((1 / sum of the row's weights) * s_v).
     """
     (q_codes, q_scale), (k_codes, k_scale), (v_codes, v_scale) = map(codes_of_run, (q, k, v))
     zero = np.int8(0)
@@ -868,8 +882,8 @@ def attention_of_codes(
         scores = scores + bias
     most = scores.max(axis=1, keepdims=True)
     seen = np.isfinite(most)
-    grown = exp(np.where(seen, scores - np.where(seen, most, np.float32(0)), np.float32(-np.inf)))
-    weights = np.clip(np.rint(grown * np.float32(255)), 0, 255).astype(np.uint8)
+    below = np.where(seen, scores - np.where(seen, most, np.float32(0)), np.float32(-np.inf))
+    weights = weight_codes(below)
     sums = weights.sum(axis=1, keepdims=True, dtype=np.int64).astype(np.float32)
     inverse = np.divide(np.float32(1), sums, out=np.zeros_like(sums), where=sums > 0)
     acc = matmul_integer(weights, v_codes, np.uint8(0), zero)

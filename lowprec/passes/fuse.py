@@ -14,7 +14,7 @@ The order matters, and each pass states what it expects of the earlier ones:
     8 fuse_bf16_layers         Cast'ed Conv / MatMul ..              -> bf16 products
       widen_weights            other Dequantize'd or Cast'ed weights -> f32 constants
     9 fuse_slopes              PRelu, a slope for each channel       -> into the Conv before it
-      fuse_epilogues           bias, chain, Quantize or Cast         -> into the product before them
+      fuse_epilogues           bias, chain, factors, Quantize, Cast  -> into the product before them
       fuse_residuals           product + another tensor, chain, Quantize -> the same
    10 fuse_integer_elementwise Dequantize'd Add / Concat ..          -> QAdd / QConcat ..; tables
    11 fuse_bf16_storage        Cast'ed Add / Softmax / pools ..      -> BAdd / BSoftmax ..

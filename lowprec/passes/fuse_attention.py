@@ -147,7 +147,7 @@ def _row_and_codes(
     last = reshape.outputs[0]
     reader = _next(last, keep, node)
     if is_operator(reader, "Mul") and reader is not None:
-        row = _row(other_operand(reader, last), last)
+        row = _row(other_operand(reader, last), value, last)
         if row is None:
             return None
         mul = reader
@@ -157,11 +157,27 @@ def _row_and_codes(
     return None if reader is None or codes is None else (reshape, mul, row, reader, codes)
 
 
-def _row(value: ir.Value | None, joined: ir.Value) -> NDArray[np.float32] | None:
-    """Return the constant row behind `value`, one factor for each column of `joined`."""
-    row = constant_floats(value)
+def _row(operand: ir.Value | None, apart: ir.Value, joined: ir.Value) -> NDArray[np.float32] | None:
+    """Return the constant row behind `operand`, one factor for each column of `joined`."""
+    row = constant_floats(operand)
     if row is None or row.ndim < 1 or row.size != row.shape[-1] or joined.shape is None:
         return None
-    if row.ndim > len(joined.shape) or joined.shape[-1] != row.size:
+    if row.ndim > len(joined.shape):
         return None
-    return row.reshape(-1)
+    is_joined = joined.shape[-1] == row.size or (row.size > 1 and _joins_heads(apart, joined))
+    return row.reshape(-1) if is_joined else None
+
+
+def _joins_heads(apart: ir.Value, joined: ir.Value) -> bool:
+    """Return whether [B, S, H, D] is known to become [B, S, H * D], more than one column.
+
+    H may be unknown: a Reshape keeps the number of elements, so equal names of B and S are enough.
+    """
+    if apart.shape is None or joined.shape is None:
+        return False
+    if len(apart.shape) != 4 or len(joined.shape) != 3:
+        return False
+    depth = apart.shape[3]
+    names = [getattr(dim, "value", dim) for dim in apart.shape[:2]]
+    same = names == [getattr(dim, "value", dim) for dim in joined.shape[:2]]
+    return same and None not in names and isinstance(depth, int) and depth > 1

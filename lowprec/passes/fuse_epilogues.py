@@ -1,11 +1,12 @@
 """What follows a product happens while its result is still in registers.
 
-    QConv ──► Add(bias row) ──► UnaryChain ──► Quantize ──► yq     becomes     QConv ──► yq
-    Conv ──► UnaryChain ──► Cast(bf16) ──► yb                      becomes     Conv ──► yb
+    QConv ──► Add(bias row) ──► UnaryChain ──► Mul ──► Quantize ──► yq     becomes     QConv ──► yq
+    Conv ──► UnaryChain ──► Cast(bf16) ──► yb                              becomes     Conv ──► yb
 
-Steps, each optional: a constant row added to a matrix product; a chain of unary operators;
-Quantize, or a Cast to bf16. After an integer layer, Relu and Clip alone before Quantize act on
-codes (docs/architecture.md, "Numbers"): the clamp of the saturation is narrowed.
+Steps, each optional: a constant row added to a matrix product; a chain of unary operators; a Mul by
+a constant for each channel (smoothing leaves one); Quantize, or a Cast to bf16. After an integer
+layer, Relu and Clip alone before Quantize act on codes (docs/architecture.md, "Numbers"): the clamp
+of the saturation is narrowed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ import numpy as np
 import onnx_ir as ir
 
 from lowprec.numerics import reference
+from lowprec.passes.channel_values import (
+    extend_chain,
+    is_image_product,
+    is_matrix_product,
+    per_output_channel,
+)
 from lowprec.passes.fuse_bf16_layers import is_bf16_layer
 from lowprec.passes.matching import (
     constant_array,
@@ -27,7 +34,7 @@ from lowprec.passes.matching import (
 )
 from lowprec.passes.move_casts import narrows
 from lowprec.passes.own import Codes, float_list, int_list, is_own, next_quantize
-from lowprec.passes.unary_operators import CLIP, RELU
+from lowprec.passes.unary_operators import CLIP, MUL_CHANNEL, RELU
 
 _INTEGER = ("QConv", "QConvTranspose", "QMatMul", "QGemm")
 _FLOAT = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -48,6 +55,7 @@ def fuse_epilogues(model: ir.Model, keep: Container[str]) -> bool:
         if node.op_type in _MATRIX:
             changed |= _take_row(node, keep)
         changed |= _take_chain(node, keep)
+        changed |= _take_factors(node, keep)
         changed |= _take_quantize(node, keep)
         changed |= _take_cast(node, keep)
     return changed
@@ -104,6 +112,7 @@ def _take_row(node: ir.Node, keep: Container[str]) -> bool:
     made.outputs[0].name = name
     # The rest of the epilogue belongs to the new node.
     _take_chain(made, keep)
+    _take_factors(made, keep)
     _take_quantize(made, keep)
     _take_cast(made, keep)
     return True
@@ -118,6 +127,23 @@ def _take_chain(node: ir.Node, keep: Container[str]) -> bool:
     for name in ("codes", "a", "b"):
         attribute = reader.attributes[name]
         node.attributes[f"chain_{name}"] = ir.Attr(f"chain_{name}", attribute.type, attribute.value)
+    take_over(node, reader)
+    return True
+
+
+def _take_factors(node: ir.Node, keep: Container[str]) -> bool:
+    """Multiply each output channel by a constant of its own."""
+    if node.graph is None or "channel_values" in node.attributes:
+        return False
+    if not is_image_product(node) and not is_matrix_product(node):
+        return False
+    reader = _reader(node, keep)
+    if reader is None or not is_operator(reader, "Mul"):
+        return False
+    factors = per_output_channel(node, other_operand(reader, node.outputs[0]))
+    if factors is None:
+        return False
+    extend_chain(node, MUL_CHANNEL, factors)
     take_over(node, reader)
     return True
 

@@ -33,8 +33,8 @@ UnaryStep = tuple[int, float, float]
 ) = range(1, 14)
 (EXP, LOG, SQRT, RECIPROCAL, NEG, ABS, ERF, GELU, GELU_TANH, SOFTPLUS, ELU) = range(14, 25)
 (FLOOR, CEIL, ROUND, SIGN, SQUARE, SELU, SOFTSIGN, MISH) = range(25, 33)
-# Only in a product's epilogue: a slope for each output channel (attribute `slopes`).
-PRELU_CHANNEL = 69
+# Only in a product's epilogue: a number for each output channel (channel_values.py).
+MUL_CHANNEL, PRELU_CHANNEL = 66, 69
 
 _PLAIN = {
     "Relu": RELU,

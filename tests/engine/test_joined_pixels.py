@@ -53,7 +53,7 @@ def test_joined_pixels_are_the_reference(isa, name, x_type, output):
         expected = reference.requantize(acc, both / y_scale, np.uint8(100), axis=1)
     else:
         slopes = rng.standard_normal(o).astype(np.float32)
-        attributes |= codes | {"slopes": [float(s) for s in slopes]}
+        attributes |= codes | {"channel_values": [float(s) for s in slopes]}
         attributes |= {"chain_codes": [69], "chain_a": [0.0], "chain_b": [0.0]}
         real = np.where(real < 0, slopes.reshape(-1, 1, 1) * real, real)
         expected = reference.quantize_linear(real, y_scale, np.uint8(100))
@@ -70,8 +70,8 @@ def test_joined_pixels_are_the_reference(isa, name, x_type, output):
 def test_slopes_must_fit_the_channels():
     weights = np.ones((4, 3, 1, 1), np.int8)
     attributes = {
-        "x_scale": 1.0, "w_scale": [1.0], "slopes": [0.5] * 3,
+        "x_scale": 1.0, "w_scale": [1.0], "channel_values": [0.5] * 3,
         "chain_codes": [69], "chain_a": [0.0], "chain_b": [0.0],
     }  # fmt: skip
-    with pytest.raises(Exception, match="one slope for each output channel"):
+    with pytest.raises(Exception, match="one value for each output channel"):
         run_operator("QConv", np.zeros((1, 3, 4, 4), np.uint8), [weights], attributes, ISAS[0])

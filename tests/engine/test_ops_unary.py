@@ -86,6 +86,21 @@ def test_silu_is_sigmoid_and_mul():
     np.testing.assert_array_equal(both.view(np.uint32), one_by_one.view(np.uint32))
 
 
+def test_gelu_ends_at_zero_and_at_x():
+    x = np.concatenate([np.linspace(5.46, 9, 10_001), np.geomspace(9, 1e38, 1000)])
+    x = x.astype(np.float32)
+    np.testing.assert_array_equal(run_everywhere("Gelu", [x]), x)
+    np.testing.assert_array_equal(run_everywhere("Gelu", [-x]), np.zeros_like(x))
+
+
+def test_gelu_is_right_beside_the_size_of_x():
+    x = np.linspace(-12, 12, 1_000_001).astype(np.float32)
+    x = x[x != 0]
+    exact = 0.5 * x.astype(np.float64) * (1 + erf(x.astype(np.float64) / np.sqrt(2)))
+    error = np.abs(run_everywhere("Gelu", [x]) - exact) / np.abs(x)
+    assert error.max() < 2.2e-7
+
+
 # Formulas in f32: cancellation is part of their definition, so the error is absolute.
 FORMULAS = [
     ("Sigmoid", {}, sigmoid),

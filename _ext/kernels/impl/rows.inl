@@ -56,13 +56,24 @@ struct Partial {
   void add(const VF* x) {
     for (int k = 0; k < GROUP / W; ++k) p[k] = R::join(p[k], x[k]);
   }
+  // Halves of the 16 join, then halves of those.
   float result() const {
-    float s[GROUP];
-    for (int k = 0; k < GROUP / W; ++k) vstore(s + k * W, p[k]);
-    for (int half = GROUP / 2; half >= 1; half /= 2) {
-      for (int j = 0; j < half; ++j) s[j] = R::join(s[j], s[j + half]);
+    VF s[GROUP / W];
+    for (int k = 0; k < GROUP / W; ++k) s[k] = p[k];
+    for (int half = GROUP / W / 2; half >= 1; half /= 2) {
+      for (int k = 0; k < half; ++k) s[k] = R::join(s[k], s[k + half]);
     }
-    return s[0];
+    return first_lane(joined_lanes<W / 2>(s[0]));
+  }
+
+ private:
+  template <int K>
+  static LP_MEMBER VF joined_lanes(VF x) {
+    if constexpr (K >= 1) {
+      return joined_lanes<K / 2>(R::join(x, swap_lanes<K>(x)));
+    } else {
+      return x;
+    }
   }
 };
 
