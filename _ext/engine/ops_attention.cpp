@@ -2,8 +2,9 @@
 //
 // Attributes: ONNX's; those of ai.lowprec (passes/fuse_attention.py): y_perm (order of the axes of
 // the result), column_factors (one per head and column: the result is multiplied), y_dtype,
-// y_scale, y_zero_point (codes); int8 = 1: both products of codes; plain = 1: no scale, and a row
-// that may see no key is NaN; chain_*: what happens to scores before the mask.
+// y_scale, y_zero_point (codes); int8 = 1: both products of codes; joined = 1: made of MatMul and
+// Softmax (passes/join_attention.py), so that a row that may see no key is NaN, what needs
+// broadcasting is refused, and chain_* is what happens to scores, `scale` in all, before the mask.
 #include <math.h>
 
 #include <algorithm>
@@ -93,7 +94,8 @@ void build_attention(Planner& p, const Node& node) {
   const bool dense = of_q.column == 1 && of_k.column == 1 && of_v.column == 1;
   // Sums of codes stay within s32.
   const bool short_sums = std::max(q[3], k[2]) <= INT32_MAX / (255 * 128);
-  const bool codes = wants_codes && dense && short_sums && !node.has("chain_codes");
+  const bool joined = node.integer("joined", 0) != 0;
+  const bool codes = wants_codes && dense && short_sums && (joined || !node.has("chain_codes"));
   std::unique_ptr<AttentionStep> step =
       codes ? attention_of_codes() : std::make_unique<AttentionStep>();
   step->q = of_q;
@@ -106,19 +108,22 @@ void build_attention(Planner& p, const Node& node) {
   step->kv_heads = k[1];
   step->keys = k[2];
   step->width = v[3];
-  if (k[0] != q[0] || v[0] != q[0] || v[1] != k[1] || v[2] != k[2] || k[3] != q[3] || k[1] < 1 ||
-      q[1] % k[1] != 0) {
-    throw Error("queries " + to_string(q) + ", keys " + to_string(k) + " and values " +
-                to_string(v) + " (batch, heads, positions, size) do not belong together");
+  const bool shares_keys = k[1] >= 1 && (joined ? k[1] == q[1] : q[1] % k[1] == 0);
+  if (k[0] != q[0] || v[0] != q[0] || v[1] != k[1] || v[2] != k[2] || k[3] != q[3] ||
+      !shares_keys) {
+    const std::string what = "queries " + to_string(q) + ", keys " + to_string(k) +
+                             " and values " + to_string(v) +
+                             " (batch, heads, positions, size) do not belong together";
+    if (joined) throw Unsupported("Attention: " + what);
+    throw Error(what);
   }
   if (count(q) == 0 || count(k) == 0 || count(v) == 0) throw Unsupported("Attention over nothing");
   if (node.has_input(3)) place_mask(p, node, *step, &ids[3]);
   step->causal = node.integer("is_causal", 0) != 0;
-  step->guarded = node.integer("plain", 0) == 0;
-  const float scale =
-      node.has("scale") ? node.real("scale", 0.0f) : 1.0f / sqrtf(static_cast<float>(step->depth));
-  step->scale = step->guarded ? scale : 1.0f;
-  step->factor = sqrtf(step->scale);
+  step->guarded = !joined;
+  const float usual = joined ? 1.0f : 1.0f / sqrtf(static_cast<float>(step->depth));
+  step->scale = node.real("scale", usual);
+  step->factor = joined ? 1.0f : sqrtf(step->scale);
   step->score_ops = chain_of(node, "chain_");
   step->output = output_of(node);
   step->output.ops.clear();  // the chain is the scores'

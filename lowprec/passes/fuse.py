@@ -4,7 +4,8 @@ The order matters, and each pass states what it expects of the earlier ones:
 
     1 unsign_codes             s8 activations                        -> u8
     2 fuse_dynamic_layers      MatMulInteger, Cast, Mul ..           -> QMatMul ..
-    3 merge_silu               x * Sigmoid(x)                        -> SiLU, a unary operator
+    3 join_attention           MatMul, scale, mask, Softmax, MatMul  -> Attention
+      merge_silu               x * Sigmoid(x)                        -> SiLU, a unary operator
     4 fuse_unary_chains        unary operators in a row              -> one UnaryChain
     5 move_to_codes            Dequantize -> Reshape .. -> Quantize  -> the operator on codes
       quantize_before_moving   Concat / Resize .. -> Quantize        -> Quantize first
@@ -46,6 +47,7 @@ from lowprec.passes.fuse_residuals import fuse_residuals
 from lowprec.passes.fuse_slopes import fuse_slopes
 from lowprec.passes.fuse_tables import fuse_tables
 from lowprec.passes.fuse_unary_chains import fuse_unary_chains
+from lowprec.passes.join_attention import join_attention
 from lowprec.passes.merge_silu import merge_silu
 from lowprec.passes.move_to_codes import move_to_codes
 from lowprec.passes.own import remove_dead_nodes
@@ -68,6 +70,7 @@ def fuse(model: ir.Model, *, keep: Container[str] = ()) -> None:
             common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
     unsign_codes(model)
     fuse_dynamic_layers(model, keep)
+    join_attention(model, keep)
     merge_silu(model, keep)
     fuse_unary_chains(model, keep)
     move_to_codes(model, keep)

@@ -27,13 +27,14 @@ from lowprec.passes.matching import (
     other_operand,
     sole_consumer,
 )
-from lowprec.passes.own import AttributeValue, Codes, insert_own, quantizes
+from lowprec.passes.own import AttributeValue, Codes, insert_own, is_own, quantizes
 
 PRODUCTS = "lowprec.attention"
 """Key of a node's metadata: "int8" where both products of an Attention are of codes, with scales
 of each run. A QDQ file cannot say that; other runtimes ignore it."""
 
 _ATTRIBUTES = ("is_causal", "kv_num_heads", "q_num_heads", "scale")
+_OWN_ATTRIBUTES = ("joined", "int8", "chain_codes", "chain_a", "chain_b")  # join_attention
 _KNOWN = (*_ATTRIBUTES, "qk_matmul_output_mode", "softcap", "softmax_precision")
 _SOFTMAX_TYPES = (ir.DataType.UNDEFINED, ir.DataType.FLOAT)
 
@@ -59,7 +60,9 @@ def fuse_attention(model: ir.Model, keep: Container[str]) -> bool:
     """Rewrite `model` in place; return whether anything changed."""
     changed = False
     for node in list(model.graph):
-        if is_operator(node, "Attention") and node.outputs[0].dtype == ir.DataType.FLOAT:
+        if not is_operator(node, "Attention") and not is_own(node, "Attention"):
+            continue
+        if node.outputs[0].dtype == ir.DataType.FLOAT:
             changed |= _fuse(node, keep)
     return changed
 
@@ -99,7 +102,7 @@ def _fuse(node: ir.Node, keep: Container[str]) -> bool:
         attributes["int8"] = 1
     if not attributes:
         return False
-    for key in _ATTRIBUTES:
+    for key in (*_ATTRIBUTES, *(_OWN_ATTRIBUTES if is_own(node, "Attention") else ())):
         attribute = node.attributes.get(key)
         if attribute is not None:
             attributes[key] = attribute.value

@@ -5,8 +5,9 @@
     becomes    q, k ──► Transpose', v, mask ──► Attention(scale) ──► y
 
 q, k and v have four axes: batch, heads, positions, size. The Transpose in front of k is one that
-puts positions last; what is left of it puts them before the size. Scale (Mul or Div by a number
-above 0: Attention takes its root) and mask (added, f32) may be absent.
+puts positions last; what is left of it puts them before the size. A Mul by a number may follow it,
+where an exporter gives q and k a root of the scale each: both stay in front. Scale (Mul or Div by a
+number above 0: Attention takes its root) and mask (added, f32) may be absent.
 Values in between must have no other reader, and a mask must not spread the scores: Attention's
 results have the axes of q.
 
@@ -17,6 +18,8 @@ of the scores, which is then that of q and k.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -78,33 +81,67 @@ def _drop_ones(where: ir.Node) -> bool:
     return False
 
 
-def _rewrite(softmax: ir.Node, names: NameSource) -> bool:
+@dataclass(frozen=True)
+class Written:
+    """Attention as arithmetic; whether shapes allow one operator is another question.
+
+    Attributes:
+        product: Of q and `turned`.
+        scaling: Multiplies or divides its result by a number, `scale` in all; None: there is none.
+        scores: What Softmax reads.
+        last: The product with v.
+        q, v: [B, H, S, D], [B, H, T, W].
+        turned: [B, H, D, T], the Transpose of `k`, times `factor` where there is one.
+        order: Of the axes of `k`, so that it is [B, H, T, D].
+        factor: A number.
+        mask: What is added to scores, or where they are chosen; or None.
+    """
+
+    product: ir.Node
+    scaling: ir.Node | None
+    scale: float
+    scores: ir.Value
+    last: ir.Node
+    q: ir.Value
+    turned: ir.Value
+    k: ir.Value
+    order: list[int]
+    factor: ir.Value | None
+    v: ir.Value
+    mask: ir.Value | None
+
+
+def find_attention(softmax: ir.Node) -> Written | None:
+    """Return what `softmax` is the middle of, or None."""
     last = sole_consumer(softmax.outputs[0])
     scores = softmax.inputs[0]
     if softmax.attributes.get_int("axis", -1) not in (-1, 3) or scores is None:
-        return False
+        return None
     if last is None or not is_operator(last, "MatMul") or last.inputs[0] is not softmax.outputs[0]:
-        return False
+        return None
     v, found = last.inputs[1], _scores(scores)
-    if found is None:
-        return False
-    product, mask, scale = found
-    q, turned = product.inputs
+    if found is None or v is None:
+        return None
+    scaled, mask = found
+    q, turned = scaled.product.inputs
     keys = None if turned is None else _keys(turned)
-    if q is None or v is None or turned is None or keys is None or not _fit(q, turned, v):
+    if q is None or turned is None or keys is None:
+        return None
+    return Written(
+        scaled.product, scaled.node, scaled.scale, scores, last, q, turned, *keys, v, mask
+    )
+
+
+def _rewrite(softmax: ir.Node, names: NameSource) -> bool:
+    found = find_attention(softmax)
+    if found is None or not _fit(found.q, found.turned, found.v):
         return False
-    if mask is not None and not _stays_within(mask, q, turned):
+    product, scores, last, mask = found.product, found.scores, found.last, found.mask
+    if mask is not None and not _stays_within(mask, found.q, found.turned):
         return False
     _shape_of_scores(product, scores, names)
-    k, order = keys
-    transpose = ir.node("Transpose", [k], {"perm": order})
-    (moved,) = transpose.outputs
-    moved.name = names.fresh(f"{k.name}_keys")
-    transpose.name = moved.name
-    moved.type = q.type
-    graph_of(last).insert_before(last, transpose)
     (output,) = last.outputs
-    inputs: list[ir.Value | None] = [q, moved, v]
+    inputs: list[ir.Value | None] = [found.q, keys_before_size(found, names), found.v]
     if is_operator(scores.producer(), "Where") and mask is not None:
         mask = _added(scores.producer(), last, mask, names)
     if mask is not None:
@@ -115,13 +152,35 @@ def _rewrite(softmax: ir.Node, names: NameSource) -> bool:
         inputs,
         like=output,
         name=names.fresh(f"{output.name}_attention"),
-        attributes={"scale": scale},
+        attributes={"scale": found.scale},
     )
     return replace_output(last, made)
 
 
-def _scores(value: ir.Value) -> tuple[ir.Node, ir.Value | None, float] | None:
-    """Return (product of queries and keys, mask, scale) of the scores that Softmax gets."""
+def keys_before_size(found: Written, names: NameSource) -> ir.Value:
+    """Return k with its axes in Attention's order, made before the last product."""
+    k, made = found.k, []
+    if found.factor is not None:
+        made.append(ir.node("Mul", [k, found.factor]))
+        k = made[0].outputs[0]
+    made.append(ir.node("Transpose", [k], {"perm": found.order}))
+    for node in made:
+        (value,) = node.outputs
+        node.name = value.name = names.fresh(f"{found.k.name}_keys")
+        value.type = found.q.type
+    graph_of(found.last).insert_before(found.last, made)
+    return made[-1].outputs[0]
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    product: ir.Node
+    node: ir.Node | None
+    scale: float
+
+
+def _scores(value: ir.Value) -> tuple[_Scaled, ir.Value | None] | None:
+    """Return the scaled product of queries and keys, and the mask, of what Softmax gets."""
     node = value.producer()
     if is_operator(node, "Where") and node is not None and _reader(value) is not None:
         chosen, x, other = node.inputs
@@ -129,15 +188,15 @@ def _scores(value: ir.Value) -> tuple[ir.Node, ir.Value | None, float] | None:
         number = constant_scalar(other)
         if found is None or number is None or number > _LOW or (rank_of(other) or 0) > 4:
             return None
-        return found[0], chosen, found[1]
+        return found, chosen
     if is_operator(node, "Add") and node is not None and _reader(value) is not None:
         for scaled, added in (node.inputs, node.inputs[::-1]):
             found = None if scaled is None else _scaled(scaled)
             if found is not None and added is not None and added.dtype == ir.DataType.FLOAT:
-                return found[0], added, found[1]
+                return found, added
         return None
     scaled_product = _scaled(value)
-    return None if scaled_product is None else (scaled_product[0], None, scaled_product[1])
+    return None if scaled_product is None else (scaled_product, None)
 
 
 def _added(where: ir.Node | None, anchor: ir.Node, chosen: ir.Value, names: NameSource) -> ir.Value:
@@ -156,13 +215,13 @@ def _added(where: ir.Node | None, anchor: ir.Node, chosen: ir.Value, names: Name
     return made
 
 
-def _scaled(value: ir.Value) -> tuple[ir.Node, float] | None:
-    """Return the product and the number that `value` is a multiple of it by."""
+def _scaled(value: ir.Value) -> _Scaled | None:
+    """Return the product that `value` is a multiple of."""
     node = value.producer()
     if node is None or _reader(value) is None:
         return None
     if is_operator(node, "MatMul"):
-        return node, 1.0
+        return _Scaled(node, None, 1.0)
     if not is_operator(node, "Mul", "Div"):
         return None
     split = split_constant(node)
@@ -176,7 +235,7 @@ def _scaled(value: ir.Value) -> tuple[ir.Node, float] | None:
         return None
     if _reader(split[0]) is not node or other_operand(node, split[0]) is not split[1]:
         return None
-    return product, number if node.op_type == "Mul" else 1.0 / number
+    return _Scaled(product, node, number if node.op_type == "Mul" else 1.0 / number)
 
 
 def _is_shape(node: ir.Node) -> bool:
@@ -236,15 +295,19 @@ def _leads_to(value: ir.Value, product: ir.Node) -> bool:
     return any(v is product.outputs[0] for v in node.inputs)
 
 
-def _keys(value: ir.Value) -> tuple[ir.Value, list[int]] | None:
-    """Return k and the order of its axes that has positions before the size."""
-    node = value.producer()
+def _keys(value: ir.Value) -> tuple[ir.Value, list[int], ir.Value | None] | None:
+    """Return k, the order of its axes that has positions before the size, and a factor or None."""
+    node, factor = value.producer(), None
+    if node is not None and is_operator(node, "Mul") and (split := split_constant(node)):
+        if constant_scalar(split[1]) is None or (rank_of(split[1]) or 0) > 4:
+            return None
+        node, factor = split[0].producer(), split[1]
     if node is None or not is_operator(node, "Transpose") or "perm" not in node.attributes:
         return None
     order = list(node.attributes["perm"].as_ints())
     if len(order) != 4 or node.inputs[0] is None:
         return None
-    return node.inputs[0], [order[0], order[1], order[3], order[2]]
+    return node.inputs[0], [order[0], order[1], order[3], order[2]], factor
 
 
 def _stays_within(mask: ir.Value, q: ir.Value, turned: ir.Value) -> bool:

@@ -23,8 +23,10 @@ import onnx_ir as ir
 from lowprec.calibration.ranges import Range
 from lowprec.passes.fuse_attention import PRODUCTS, needs_body
 from lowprec.passes.fuse_integer_recurrent import RECURRENT_TYPES
+from lowprec.passes.join_attention import is_joined
 from lowprec.passes.layers import LAYER_TYPES
 from lowprec.passes.matching import NameSource, is_operator
+from lowprec.passes.recover_attention import find_attention
 from lowprec.quantization.dynamic import DynamicLayers, why_not_dynamic
 from lowprec.quantization.logarithms import why_logarithm
 from lowprec.quantization.macs import concrete_shapes
@@ -43,6 +45,8 @@ from lowprec.report import LayerRecord
 
 if TYPE_CHECKING:
     from lowprec.config import Config
+
+_OF_CODES = ("int8", "int8-dynamic")
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,10 @@ def apply_precisions(
         if any(choice.precision != "f32" for choice in choices.values()):
             _rewrite(result, graph, records, choices, config)
         for node, record in records.items():
-            if wanted_precision(node, config) in ("int8", "int8-dynamic"):
+            if wanted_precision(node, config) in _OF_CODES:
                 _let_attention_use_codes(node, record)
+            if is_operator(node, "Softmax"):
+                _let_written_attention_use_codes(node, records, config)
     finish(result.model)
     return result
 
@@ -115,8 +121,33 @@ def _let_attention_use_codes(node: ir.Node, record: LayerRecord) -> None:
     if not is_operator(node, "Attention") or needs_body(node):
         return
     node.metadata_props[PRODUCTS] = "int8"
-    record.precision, record.method = "int8-dynamic", "in each run"
-    record.reason = "both products of codes; softmax in f32"
+    _describe_codes(record, "both products of codes; softmax in f32")
+
+
+def _let_written_attention_use_codes(
+    softmax: ir.Node, records: Mapping[ir.Node, LayerRecord], config: Config
+) -> None:
+    """Say the same of attention that a file of an older opset writes out, in its Softmax.
+
+    A rule for Attention, or for one of the products, counts.
+    """
+    found = find_attention(softmax)
+    if found is None or not is_joined(found):
+        return
+    rule = config.layer_precision(softmax.name or "", "Attention")
+    if rule is not None and rule not in (*_OF_CODES, "auto"):
+        return
+    products = (found.product, found.last)
+    if any(wanted_precision(product, config) not in _OF_CODES for product in products):
+        return
+    softmax.metadata_props[PRODUCTS] = "int8"
+    for product in products:
+        if product in records:
+            _describe_codes(records[product], "attention: a product of codes")
+
+
+def _describe_codes(record: LayerRecord, reason: str) -> None:
+    record.precision, record.method, record.reason = "int8-dynamic", "in each run", reason
 
 
 def _are_known(model: ir.Model, fed: Mapping[str, Iterable[int]] | None) -> bool:
@@ -132,7 +163,7 @@ def _choose(node: ir.Node, config: Config, macs: int | None, total: int) -> _Cho
     """Return what `node` gets; None: what static quantisation said of it stands."""
     wanted = wanted_precision(node, config)
     rule = config.layer_precision(node.name or "", node.op_type)
-    if is_table(node) and wanted in ("int8", "int8-dynamic"):
+    if is_table(node) and wanted in _OF_CODES:
         reason = why_not_weight_only(node)
         if rule is None and reason == "" and is_small_table(node):
             reason = "a small table"
