@@ -36,6 +36,7 @@ CONSTANTS = {
     "yes": np.array([True]),
     "yes_all": np.array(True),
     "minus": np.float32(-0.5),
+    "middle": np.uint8(128),
 }
 
 

@@ -21,6 +21,7 @@ from lowprec.passes.channel_values import (
     extend_chain,
     is_image_product,
     is_matrix_product,
+    makes_floats,
     per_output_channel,
 )
 from lowprec.passes.fuse_bf16_layers import is_bf16_layer
@@ -39,7 +40,6 @@ from lowprec.passes.unary_operators import CLIP, MUL_CHANNEL, RELU
 _INTEGER = ("QConv", "QConvTranspose", "QMatMul", "QGemm")
 _FLOAT = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 _MATRIX = ("MatMul", "QMatMul")
-_F32 = int(ir.DataType.FLOAT)
 
 
 def fuse_epilogues(model: ir.Model, keep: Container[str]) -> bool:
@@ -119,7 +119,7 @@ def _take_row(node: ir.Node, keep: Container[str]) -> bool:
 
 
 def _take_chain(node: ir.Node, keep: Container[str]) -> bool:
-    if node.graph is None or "chain_codes" in node.attributes:
+    if node.graph is None or "chain_codes" in node.attributes or not makes_floats(node):
         return False
     reader = _reader(node, keep)
     if reader is None or not is_own(reader, "UnaryChain"):
@@ -133,7 +133,7 @@ def _take_chain(node: ir.Node, keep: Container[str]) -> bool:
 
 def _take_factors(node: ir.Node, keep: Container[str]) -> bool:
     """Multiply each output channel by a constant of its own."""
-    if node.graph is None or "channel_values" in node.attributes:
+    if node.graph is None or "channel_values" in node.attributes or not makes_floats(node):
         return False
     if not is_image_product(node) and not is_matrix_product(node):
         return False
@@ -151,7 +151,7 @@ def _take_factors(node: ir.Node, keep: Container[str]) -> bool:
 def _take_quantize(node: ir.Node, keep: Container[str]) -> bool:
     if node.graph is None or not _stores_any_dtype(node):
         return False
-    if node.attributes.get_int("y_dtype", _F32) != _F32:
+    if not makes_floats(node):
         return False
     found = next_quantize(node.outputs[0], keep)
     if found is None:
@@ -186,7 +186,7 @@ def _stores_any_dtype(node: ir.Node) -> bool:
 
 def _take_cast(node: ir.Node, keep: Container[str]) -> bool:
     """Let a product round to bf16 itself."""
-    if node.graph is None or node.attributes.get_int("y_dtype", _F32) != _F32:
+    if node.graph is None or not makes_floats(node):
         return False
     if not is_bf16_layer(node) and not _stores_any_dtype(node):
         return False

@@ -12,7 +12,12 @@ from collections.abc import Container
 
 import onnx_ir as ir
 
-from lowprec.passes.channel_values import extend_chain, is_image_product, per_output_channel
+from lowprec.passes.channel_values import (
+    extend_chain,
+    is_image_product,
+    makes_floats,
+    per_output_channel,
+)
 from lowprec.passes.fuse_epilogues import take_over
 from lowprec.passes.matching import is_operator, sole_consumer
 from lowprec.passes.unary_operators import PRELU_CHANNEL
@@ -24,7 +29,7 @@ def fuse_slopes(model: ir.Model, keep: Container[str]) -> bool:
     for node in list(model.graph):
         if node.graph is None or not is_image_product(node):
             continue
-        if "chain_codes" in node.attributes or "y_dtype" in node.attributes:
+        if "chain_codes" in node.attributes or not makes_floats(node):
             continue
         made = node.outputs[0]
         reader = None if made.name in keep else sole_consumer(made)

@@ -98,7 +98,12 @@ def test_gelu_is_right_beside_the_size_of_x():
     x = x[x != 0]
     exact = 0.5 * x.astype(np.float64) * (1 + erf(x.astype(np.float64) / np.sqrt(2)))
     error = np.abs(run_everywhere("Gelu", [x]) - exact) / np.abs(x)
-    assert error.max() < 2.2e-7
+    assert error.max() < 2.3e-7
+
+
+def test_gelu_is_never_above_zero_below_zero():
+    x = -np.linspace(5, 5.5, 500_001).astype(np.float32)
+    assert run_everywhere("Gelu", [x]).max() <= 0
 
 
 # Formulas in f32: cancellation is part of their definition, so the error is absolute.

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from qdq_models import Builder, operators
 
+import lowprec
 from lowprec import graph
 from lowprec._ext import _core
+from lowprec.config import Config
 from lowprec.engine import Session, compile_model
 from lowprec.passes import fuse
 from lowprec.passes.own import int_list
 from lowprec.passes.unary_operators import GELU, LEAKY_RELU, MUL, MUL_CHANNEL, PRELU_CHANNEL, RELU
+from lowprec.quantization import apply_precisions
 
 ISAS = _core.available_isas()
 
 
-def apart(proto: onnx.ModelProto) -> Session:
+def apart(model: onnx.ModelProto | ir.Model) -> Session:
     """Return a session with each PRelu and Mul a step of its own: its operand is observed."""
-    hub = graph.load(proto)
+    hub = graph.load(model) if isinstance(model, onnx.ModelProto) else model
     names = [
         str(value.name)
         for node in hub.graph
@@ -223,3 +228,37 @@ def test_a_row_as_long_as_the_image_is_wide_is_no_factor_of_channels():
     y = b.node("Conv", b.quantized("x", 0.02), b.weights((6, 4, 1, 1), 0))
     y = b.quantized(b.node("Mul", y, b.constant(np.full(6, 0.5, "f"))), 0.02)
     assert chains(b.model(y, (2, 4, 5, 6))) == [[]]
+
+
+@pytest.mark.parametrize("follower", ["Mul", "Relu"])
+def test_sums_of_integers_take_nothing_of_floats(follower):
+    """Ill-typed: s32 sums by an f32 row. Epilogues are of floats; sums leave as they are."""
+    b = Builder()
+    y = b.node("MatMulInteger", "x", b.constant(b.rng.integers(-9, 9, (4, 3)).astype(np.int8)))
+    operands = [b.constant(np.array([0.5, 2, 3], "f"))] if follower == "Mul" else []
+    proto = b.model(b.node(follower, y, *operands), (2, 4))
+    proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT32
+    x = np.arange(8, dtype=np.uint8).reshape(2, 4)
+    if follower == "Mul":
+        with pytest.raises(lowprec.LowprecError, match="mismatch"):
+            compile_model(graph.load(proto)).run({"x": x})
+        return
+    (made,) = compile_model(graph.load(proto)).run({"x": x})
+    weights = numpy_helper.to_array(proto.graph.initializer[0]).astype(np.int64)
+    np.testing.assert_array_equal(made, np.maximum(x.astype(np.int64) @ weights, 0))
+
+
+@pytest.mark.parametrize("op", ["PRelu", "Mul"])
+def test_bf16_convolutions_take_constants_of_channels(op):
+    b = Builder()
+    y = b.node("Conv", "x", b.floats((40, 16, 3, 3)), pads=[1] * 4)
+    y = b.node(op, y, b.constant(b.rng.standard_normal((40, 1, 1)).astype("f")))
+    y = b.node("Conv", y, b.floats((8, 40, 1, 1)))
+    proto = b.model(y, (1, 16, 9, 9))
+    hub = apply_precisions(graph.load(proto), {}, Config(precision="bf16")).model
+    x = b.rng.standard_normal((1, 16, 9, 9)).astype("f")
+    fused, plain = compile_model(hub), apart(hub)
+    (made,), (expected,) = fused.run({"x": x}), plain.run({"x": x})
+    assert [step.op for step in fused.explain().steps if step.op in ("PRelu", "Mul")] == []
+    assert made.tobytes() == expected.tobytes()

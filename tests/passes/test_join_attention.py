@@ -94,6 +94,8 @@ STAYS = {
     "scores that are read twice": FORMS["scaled"].replace(
         "y = MatMul(p, v)", "y0 = MatMul(p, v) r = ReduceSum<keepdims=0>(m) y = Mul(y0, r)"
     ),
+    "operands of codes": f"{HEADS} c = QuantizeLinear(q, half, middle)"
+    f" r = DequantizeLinear(c, half, middle) m = MatMul(r, k) {TAIL}",
     "operands in bf16": f"{HEADS} qb = Cast<to=16>(q) qc = Cast<to=1>(qb) m = MatMul(qc, k) {TAIL}",
 }
 

@@ -16,7 +16,6 @@ struct Sum {
   static constexpr float first = 0.0f, absent = 0.0f;
   LP_INLINE VF load(VF x) { return x; }
   LP_INLINE VF join(VF a, VF b) { return a + b; }
-  LP_INLINE float join(float a, float b) { return a + b; }
 };
 struct SumSquare : Sum {
   LP_INLINE VF load(VF x) { return x * x; }
@@ -31,17 +30,14 @@ struct SumExp : Sum {
 struct Prod : Sum {
   static constexpr float first = 1.0f, absent = 1.0f;
   LP_INLINE VF join(VF a, VF b) { return a * b; }
-  LP_INLINE float join(float a, float b) { return a * b; }
 };
 struct Max : Sum {
   static constexpr float first = -__builtin_inff(), absent = first;
   LP_INLINE VF join(VF a, VF b) { return select(is_nan(a), a, vmax(a, b)); }
-  LP_INLINE float join(float a, float b) { return a != a || a > b ? a : b; }
 };
 struct Min : Sum {
   static constexpr float first = __builtin_inff(), absent = first;
   LP_INLINE VF join(VF a, VF b) { return select(is_nan(a), a, vmin(a, b)); }
-  LP_INLINE float join(float a, float b) { return a != a || a < b ? a : b; }
 };
 
 // The partial results of one row, 16 of them in 16 / W vectors.

@@ -157,7 +157,8 @@ LP_INLINE VF verf(VF x) {
 }
 
 // x * (1 + erf(x / sqrt(2))) / 2 by a quotient of polynomials, less than half of the work of verf:
-// erf(x / sqrt(2)) / 2 = x P(x^2) / Q(x^2) to 2e-8, and 0.5 at the ends of the clamp to the bit.
+// erf(x / sqrt(2)) / 2 = x P(x^2) / Q(x^2) to 3e-8, and 0.5 at the ends of the clamp to the bit.
+// Just before the lower end it is a little more: no result there may be above 0.
 LP_INLINE VF vgelu(VF x) {
   const VF t = clamp_keeping_nan(x, vset(-0x1.5d70a4p+2f), vset(0x1.5d70a4p+2f));
   const VF s = t * t;
@@ -173,7 +174,7 @@ LP_INLINE VF vgelu(VF x) {
   q = fma(q, s, vset(0x1.d83c80p-6f));
   q = fma(q, s, vset(0x1.05af96p-2f));
   q = fma(q, s, vset(1.0f));
-  return x * (vset(0.5f) + t * p / q);
+  return x * vmax(vset(0.0f), vset(0.5f) + t * p / q);
 }
 
 LP_INLINE VF vsoftplus(VF x) {
