@@ -111,8 +111,8 @@ void build_attention(Planner& p, const Node& node) {
   const bool shares_keys = k[1] >= 1 && (joined ? k[1] == q[1] : q[1] % k[1] == 0);
   if (k[0] != q[0] || v[0] != q[0] || v[1] != k[1] || v[2] != k[2] || k[3] != q[3] ||
       !shares_keys) {
-    const std::string what = "queries " + to_string(q) + ", keys " + to_string(k) +
-                             " and values " + to_string(v) +
+    const std::string what = "queries " + to_string(q) + ", keys " + to_string(k) + " and values " +
+                             to_string(v) +
                              " (batch, heads, positions, size) do not belong together";
     if (joined) throw Unsupported("Attention: " + what);
     throw Error(what);
