@@ -83,6 +83,7 @@ int64_t products_per_range(double macs) {
 
 void run_product(Product product, const ProductArgs& args, const Piece& all) {
   const int64_t rows = all.row_end - all.row_begin, channels = all.n_end - all.n_begin;
+  if (rows <= 0 || channels <= 0) return;  // kernels divide by the rows of an image
   const int threads = threads_for(static_cast<double>(rows) * static_cast<double>(channels) *
                                   static_cast<double>(args.runs * args.run_length));
   if (threads <= 1) return product(&args, &all);
@@ -91,6 +92,7 @@ void run_product(Product product, const ProductArgs& args, const Piece& all) {
 
 void run_product(Depthwise product, const DepthwiseArgs& args, const Piece& all) {
   const int64_t lines = all.row_end - all.row_begin, channels = all.n_end - all.n_begin;
+  if (lines <= 0 || channels <= 0) return;
   // What a multiply-add costs, a product's being 1: codes with kernels of their own (3x3, 5x5),
   // other codes, floats.
   const double cost = args.weights_by_columns != nullptr ? 2.0 : args.weights_by_four ? 3.0 : 10.0;

@@ -27,7 +27,7 @@ class AttentionStep : public Step {
   int64_t batches = 0, heads = 0, kv_heads = 0, rows = 0, keys = 0, depth = 0, width = 0;
   Place q, k, v, mask, y;
   bool causal = false, guarded = true;
-  float scale = 1.0f, factor = 1.0f;  // factor: sqrt(scale)
+  float scale = 1.0f, factor = 1.0f;  // factor: sqrt(scale), or 1 (joined)
   bool has_mask = false, mask_is_bool = false;
   std::vector<UnaryOp> score_ops;
   Output output;

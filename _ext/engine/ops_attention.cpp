@@ -3,7 +3,7 @@
 // Attributes: ONNX's; those of ai.lowprec (passes/fuse_attention.py): y_perm (order of the axes of
 // the result), column_factors (one per head and column: the result is multiplied), y_dtype,
 // y_scale, y_zero_point (codes); int8 = 1: both products of codes; joined = 1: made of MatMul and
-// Softmax (passes/join_attention.py), so that a row that may see no key is NaN, what needs
+// Softmax (passes/join_attention.py), so that in f32 a row that may see no key is NaN, what needs
 // broadcasting is refused, and chain_* is what happens to scores, `scale` in all, before the mask.
 #include <math.h>
 

@@ -419,8 +419,8 @@ struct Kernels {
 
   // Attention in codes (impl/attention.inl). The largest magnitude in rows, NaN where there is one;
   // rows of scores [rows][n] to u8 weights, within 0.52 of 255 * exp(x - largest), zeros up to a
-  // multiple of 4, and 1 / the sum of a row's codes: 0, and only zeros, where no score of a row is
-  // finite.
+  // multiple of 4, and 1 / the sum of a row's codes. A row whose scores are all minus infinity
+  // is zeros and 0; one with NaN or infinity zeros and NaN.
   float (*largest_of_rows)(const float* x, int64_t row_stride, int64_t rows, int64_t n);
   void (*quantize_code_rows)(const CodeRowsArgs*);
   void (*softmax_codes)(const float* x, int64_t rows, int64_t n, uint8_t* q, int64_t q_stride,

@@ -871,8 +871,9 @@ def weight_codes(d: F32) -> NDArray[np.uint8]:
 def attention_of_codes(q: F32, k: F32, v: F32, scale: np.float32, bias: F32 | None = None) -> F32:
     """Return attention (S, W) of finite q (S, D), k (T, D), v (T, W), all products of codes.
 
-    Scores f32(acc) * ((s_q * s_k) * scale) + bias; u8 weights 255 * exp(score - largest), zeros
-    where no score of a row is finite; f32(acc) * ((1 / sum of the row's weights) * s_v).
+    Scores f32(acc) * ((s_q * s_k) * scale) + bias; u8 weights 255 * exp(score - largest);
+    f32(acc) * ((1 / sum of the row's weights) * s_v). A row whose scores are all minus infinity
+    gives zeros, one with NaN or infinity NaN.
     """
     (q_codes, q_scale), (k_codes, k_scale), (v_codes, v_scale) = map(codes_of_run, (q, k, v))
     zero = np.int8(0)
@@ -885,7 +886,8 @@ def attention_of_codes(q: F32, k: F32, v: F32, scale: np.float32, bias: F32 | No
     below = np.where(seen, scores - np.where(seen, most, np.float32(0)), np.float32(-np.inf))
     weights = weight_codes(below)
     sums = weights.sum(axis=1, keepdims=True, dtype=np.int64).astype(np.float32)
-    inverse = np.divide(np.float32(1), sums, out=np.zeros_like(sums), where=sums > 0)
+    nothing = np.where(most < 0, np.float32(0), np.float32(np.nan))
+    inverse = np.divide(np.float32(1), sums, out=nothing, where=sums > 0)
     acc = matmul_integer(weights, v_codes, np.uint8(0), zero)
     result: F32 = acc.astype(np.float32) * (inverse * v_scale)
     return result

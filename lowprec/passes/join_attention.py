@@ -7,8 +7,8 @@
 ONNX has an Attention from opset 23 on (recover_attention); a file of an older one keeps its
 arithmetic, for the other runtimes that read it. In f32 the step has the bits of that arithmetic.
 Where quantize() has said so in the metadata of the Softmax (fuse_attention.PRODUCTS), both products
-are of codes. Shapes that turn out to need broadcasting are refused by the engine, which then runs
-the model operator by operator.
+are of codes. Shapes that turn out to need broadcasting are refused by the engine: from then on the
+session runs the model operator by operator, as behind any fused node that is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ from lowprec.passes.matching import (
     sole_consumer,
 )
 from lowprec.passes.own import AttributeValue, insert_own
-from lowprec.passes.recover_attention import Written, find_attention, keys_before_size
+from lowprec.passes.recover_attention import (
+    Written,
+    find_attention,
+    keys_before_size,
+    stays_within,
+)
 from lowprec.passes.unary_operators import unary_steps
 
 
@@ -55,15 +60,27 @@ def is_joined(found: Written, keep: Container[str] = ()) -> bool:
     inner = [found.product.outputs[0], found.scores, softmax]
     if found.scaling is not None:
         inner.append(found.scaling.outputs[0])
+        chain = unary_steps(found.scaling)
+        if chain is None or chain[0] is not found.product.outputs[0]:
+            return False
     for value in inner:
         if value is None or value.name in keep or sole_consumer(value) is None:
             return False
+        if value.producer() is None or value.producer().graph is not found.last.graph:  # type: ignore[union-attr]
+            return False
+    # Nobody may read the turned keys any more.
+    turned = found.turned.producer()
+    gone = [found.turned, *(() if turned is None else turned.inputs)]
+    if any(value is not None and value.name in keep for value in gone):
+        return False
     operands = [found.q, found.turned, found.v]
+    if any(value in inner for value in (*operands, found.k, found.mask)):
+        return False
     if is_operator(found.scores.producer(), "Where"):
         return False
     if any(rank_of(value) != 4 or value.dtype != ir.DataType.FLOAT for value in operands):
         return False
-    if found.mask is not None and (rank_of(found.mask) or 9) > 4:
+    if found.mask is not None and not stays_within(found.mask, found.q, found.turned):
         return False
     # Operands that are codes or bf16 have products of their own.
     sources = (found.q, found.k, found.v)
@@ -73,13 +90,16 @@ def is_joined(found: Written, keep: Container[str] = ()) -> bool:
 
 
 def _may_be_one_size(operands: list[ir.Value], axis: int) -> bool:
-    sizes = {value.shape[axis] for value in operands if value.shape is not None}
-    return len({size for size in sizes if isinstance(size, int)}) <= 1
+    """Return whether nothing says that an operand is spread: 1 beside an open size may be."""
+    sizes = [None if value.shape is None else value.shape[axis] for value in operands]
+    known = {size for size in sizes if isinstance(size, int)}
+    return len(known) <= 1 and (1 not in known or all(isinstance(size, int) for size in sizes))
 
 
 def _join(softmax: ir.Node, found: Written, names: NameSource) -> None:
     attributes: dict[str, AttributeValue] = {"joined": 1, "scale": found.scale}
-    if found.scaling is not None and (chain := unary_steps(found.scaling)) is not None:
+    chain = None if found.scaling is None else unary_steps(found.scaling)
+    if chain is not None:
         attributes["chain_codes"] = [step[0] for step in chain[1]]
         attributes["chain_a"] = [step[1] for step in chain[1]]
         attributes["chain_b"] = [step[2] for step in chain[1]]

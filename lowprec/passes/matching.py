@@ -2,7 +2,8 @@
 
 A value counts as constant only when nobody can override it: an initializer that is not also a graph
 input. A value that a control-flow body captures has that body among its uses, because onnx_ir
-shares the value object between scopes; so "one use" below is safe in the presence of subgraphs.
+shares the value object between scopes; so "one use" below is safe in the presence of subgraphs. The
+one reader may be inside of such a body: whoever removes it with its source asks for its graph.
 """
 
 from __future__ import annotations

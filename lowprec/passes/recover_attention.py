@@ -137,7 +137,7 @@ def _rewrite(softmax: ir.Node, names: NameSource) -> bool:
     if found is None or not _fit(found.q, found.turned, found.v):
         return False
     product, scores, last, mask = found.product, found.scores, found.last, found.mask
-    if mask is not None and not _stays_within(mask, found.q, found.turned):
+    if mask is not None and not stays_within(mask, found.q, found.turned):
         return False
     _shape_of_scores(product, scores, names)
     (output,) = last.outputs
@@ -310,7 +310,7 @@ def _keys(value: ir.Value) -> tuple[ir.Value, list[int], ir.Value | None] | None
     return node.inputs[0], [order[0], order[1], order[3], order[2]], factor
 
 
-def _stays_within(mask: ir.Value, q: ir.Value, turned: ir.Value) -> bool:
+def stays_within(mask: ir.Value, q: ir.Value, turned: ir.Value) -> bool:
     """Return whether scores keep their shape under `mask`, as far as is known.
 
     An open size beside an open size counts as the same.

@@ -25,7 +25,7 @@ from lowprec.passes.fuse_attention import PRODUCTS, needs_body
 from lowprec.passes.fuse_integer_recurrent import RECURRENT_TYPES
 from lowprec.passes.join_attention import is_joined
 from lowprec.passes.layers import LAYER_TYPES
-from lowprec.passes.matching import NameSource, is_operator
+from lowprec.passes.matching import NameSource, is_operator, walk_nodes
 from lowprec.passes.recover_attention import find_attention
 from lowprec.quantization.dynamic import DynamicLayers, why_not_dynamic
 from lowprec.quantization.logarithms import why_logarithm
@@ -90,6 +90,7 @@ def apply_precisions(
 
     result = QuantizationResult(model.clone())
     infer_types(result.model)
+    _forget_attention(result.model)
     shapes = concrete_shapes(model, input_shapes)
     are_known = _are_known(model, input_shapes)
     for graph in list(result.model.graphs()):
@@ -110,10 +111,16 @@ def apply_precisions(
         for node, record in records.items():
             if wanted_precision(node, config) in _OF_CODES:
                 _let_attention_use_codes(node, record)
-            if is_operator(node, "Softmax"):
+            if is_operator(node, "Softmax") and graph is result.model.graph:
                 _let_written_attention_use_codes(node, records, config)
     finish(result.model)
     return result
+
+
+def _forget_attention(model: ir.Model) -> None:
+    """Remove what an earlier quantisation, or a stranger, said of products of codes."""
+    for node in walk_nodes(model):
+        node.metadata_props.pop(PRODUCTS, None)
 
 
 def _let_attention_use_codes(node: ir.Node, record: LayerRecord) -> None:
@@ -129,7 +136,7 @@ def _let_written_attention_use_codes(
 ) -> None:
     """Say the same of attention that a file of an older opset writes out, in its Softmax.
 
-    A rule for Attention, or for one of the products, counts.
+    A rule that keeps Attention, or one of the products, in another precision counts.
     """
     found = find_attention(softmax)
     if found is None or not is_joined(found):

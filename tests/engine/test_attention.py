@@ -322,6 +322,19 @@ def test_codes_with_any_number_of_threads(causal):
         np.testing.assert_array_equal(result, results[0])
 
 
+@pytest.mark.parametrize("special", [np.nan, np.inf])
+def test_a_mask_that_is_no_number_is_seen_in_the_result(special):
+    operands = [floats(1, 2, 5, 8), floats(1, 2, 7, 8), floats(1, 2, 7, 8)]
+    mask = np.zeros((5, 7), np.float32)
+    mask[2, 3] = special
+    mask[4] = -np.inf
+    for isa in ISAS:
+        (mine,) = run_node("Attention", [*operands, mask], {"int8": 1}, isa=isa)
+        assert np.isnan(mine[:, :, 2]).all()
+        assert (mine[:, :, 4] == 0).all()
+        assert np.isfinite(mine[:, :, [0, 1, 3]]).all()
+
+
 @pytest.mark.parametrize("row", [False, True])
 def test_codes_in_and_codes_out(row):
     hub = load(packed_model(quantized=True, row=row))

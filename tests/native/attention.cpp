@@ -110,7 +110,7 @@ void softmax(Case& c) {
       const float score = x[row * n + i];
       most = isnan(most) || most > score ? most : score;
     }
-    expected_inverse[row] = 0.0f;
+    expected_inverse[row] = most == -INFINITY ? 0.0f : NAN;
     if (!isfinite(most)) continue;
     int64_t sum = 0;
     for (int64_t i = 0; i < n; ++i) {

@@ -154,3 +154,12 @@ def test_a_rule_keeps_written_attention_in_floats(rule):
     assert kernels(model) == {"attention f32"}
     records = {layer.name: layer for layer in model.report.layers}
     assert records["scores"].precision == records["attend"].precision == "f32"
+
+
+def test_what_an_earlier_quantisation_said_is_forgotten(tmp_path):
+    rule = {"match": "project*", "precision": "f32"}  # only attention is of codes
+    data = [feeds(seed) for seed in range(4)]
+    lowprec.quantize(old_encoder(), data, config={"layers": [rule]}).save(tmp_path / "m.onnx")
+    assert kernels(lowprec.load(tmp_path / "m.onnx")) == {"attention int8"}
+    again = lowprec.quantize(tmp_path / "m.onnx", precision="f16-weight-only")
+    assert kernels(again) == {"attention f32"}

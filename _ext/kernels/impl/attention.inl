@@ -59,7 +59,8 @@ LP_INLINE VI weight_code(VF d) {
 }
 
 // q = weight_code(x - max) of each row, zeros up to a multiple of 4; a row without a finite score
-// becomes zeros. inverse_sums = 1 / the sum of the row's codes, or 0.
+// becomes zeros. inverse_sums = 1 / the sum of the row's codes; 0 where all scores are minus
+// infinity, NaN where one is NaN or infinity.
 static void softmax_codes(const float* x, int64_t rows, int64_t n, uint8_t* q, int64_t q_stride,
                           float* inverse_sums) {
   for (int64_t row = 0; row < rows; ++row, x += n, q += q_stride) {
@@ -67,7 +68,7 @@ static void softmax_codes(const float* x, int64_t rows, int64_t n, uint8_t* q, i
     const float most = reduce_row<Max>(x, n);
     if (!(most - most == 0.0f)) {
       memset(q, 0, static_cast<size_t>(n));
-      inverse_sums[row] = 0.0f;
+      inverse_sums[row] = most < 0.0f ? 0.0f : __builtin_nanf("");
       continue;
     }
     VI sum = vset_s32(0);
