@@ -66,7 +66,8 @@ def is_joined(found: Written, keep: Container[str] = ()) -> bool:
     for value in inner:
         if value is None or value.name in keep or sole_consumer(value) is None:
             return False
-        if value.producer() is None or value.producer().graph is not found.last.graph:  # type: ignore[union-attr]
+        maker = value.producer()
+        if maker is None or maker.graph is not found.last.graph:
             return False
     # Nobody may read the turned keys any more.
     turned = found.turned.producer()
