@@ -36,12 +36,6 @@ def is_matrix_product(node: ir.Node) -> bool:
     return weights is not None and weights.ndim == 2
 
 
-def makes_floats(node: ir.Node) -> bool:
-    """Return whether the product `node` ends in f32 so far: neither in codes, bf16 nor sums."""
-    f32 = int(ir.DataType.FLOAT)
-    return node.attributes.get_int("y_dtype", f32) == f32
-
-
 def per_output_channel(node: ir.Node, operand: ir.Value | None) -> list[float] | None:
     """Return the numbers of `operand` where it is a constant, one for each channel of the result.
 

@@ -21,7 +21,6 @@ from lowprec.passes.channel_values import (
     extend_chain,
     is_image_product,
     is_matrix_product,
-    makes_floats,
     per_output_channel,
 )
 from lowprec.passes.fuse_bf16_layers import is_bf16_layer
@@ -34,7 +33,7 @@ from lowprec.passes.matching import (
     sole_consumer,
 )
 from lowprec.passes.move_casts import narrows
-from lowprec.passes.own import Codes, float_list, int_list, is_own, next_quantize
+from lowprec.passes.own import Codes, float_list, int_list, is_own, makes_floats, next_quantize
 from lowprec.passes.unary_operators import CLIP, MUL_CHANNEL, RELU
 
 _INTEGER = ("QConv", "QConvTranspose", "QMatMul", "QGemm")

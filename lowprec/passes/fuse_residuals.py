@@ -33,13 +33,13 @@ from lowprec.passes.own import (
     float_list,
     int_list,
     is_own,
+    makes_floats,
     next_quantize,
     remove_if_unused,
 )
 
 _INTEGER = ("QConv", "QMatMul", "QGemm")
 _FLOAT = ("Conv", "MatMul", "Gemm")
-_F32 = int(ir.DataType.FLOAT)
 RESIDUAL = 6  # the operand's place, after those of RunTimeScale (product.h)
 
 
@@ -95,7 +95,7 @@ def _summand(
         product = codes.value.producer()
         if sole_consumer(codes.value) is not dequantize or not _makes(product, codes):
             return None
-    elif product is None or product.attributes.get_int("y_dtype", _F32) != _F32:
+    elif product is None or not makes_floats(product):
         return None
     if product is None or product.graph is not add.graph or not _is_product(product):
         return None

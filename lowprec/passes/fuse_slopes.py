@@ -12,14 +12,10 @@ from collections.abc import Container
 
 import onnx_ir as ir
 
-from lowprec.passes.channel_values import (
-    extend_chain,
-    is_image_product,
-    makes_floats,
-    per_output_channel,
-)
+from lowprec.passes.channel_values import extend_chain, is_image_product, per_output_channel
 from lowprec.passes.fuse_epilogues import take_over
 from lowprec.passes.matching import is_operator, sole_consumer
+from lowprec.passes.own import makes_floats
 from lowprec.passes.unary_operators import PRELU_CHANNEL
 
 

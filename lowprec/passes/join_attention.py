@@ -30,9 +30,10 @@ from lowprec.passes.recover_attention import (
     Written,
     find_attention,
     keys_before_size,
+    may_be_one_size,
     stays_within,
 )
-from lowprec.passes.unary_operators import unary_steps
+from lowprec.passes.unary_operators import UnaryStep, unary_steps
 
 
 def join_attention(model: ir.Model, keep: Container[str]) -> bool:
@@ -60,9 +61,8 @@ def is_joined(found: Written, keep: Container[str] = ()) -> bool:
     inner = [found.product.outputs[0], found.scores, softmax]
     if found.scaling is not None:
         inner.append(found.scaling.outputs[0])
-        chain = unary_steps(found.scaling)
-        if chain is None or chain[0] is not found.product.outputs[0]:
-            return False
+    if _chain(found) is None:
+        return False
     for value in inner:
         if value is None or value.name in keep or sole_consumer(value) is None:
             return False
@@ -87,33 +87,28 @@ def is_joined(found: Written, keep: Container[str] = ()) -> bool:
     sources = (found.q, found.k, found.v)
     if any(is_operator(value.producer(), "DequantizeLinear", "Cast") for value in sources):
         return False
-    return all(_may_be_one_size(operands, axis) for axis in (0, 1))
+    return all(may_be_one_size(operands, axis) for axis in (0, 1))
 
 
-def _may_be_one_size(operands: list[ir.Value], axis: int) -> bool:
-    """Return whether nothing says that an operand is spread: 1 beside an open size may be."""
-    sizes = [None if value.shape is None else value.shape[axis] for value in operands]
-    known = {size for size in sizes if isinstance(size, int)}
-    return len(known) <= 1 and (1 not in known or all(isinstance(size, int) for size in sizes))
+def _chain(found: Written) -> list[UnaryStep] | None:
+    """Return what happens to scores before the mask; None: not what the engine's chain can do."""
+    if found.scaling is None:
+        return []
+    steps = unary_steps(found.scaling)
+    return steps[1] if steps is not None and steps[0] is found.product.outputs[0] else None
 
 
 def _join(softmax: ir.Node, found: Written, names: NameSource) -> None:
     attributes: dict[str, AttributeValue] = {"joined": 1, "scale": found.scale}
-    chain = None if found.scaling is None else unary_steps(found.scaling)
-    if chain is not None:
-        attributes["chain_codes"] = [step[0] for step in chain[1]]
-        attributes["chain_a"] = [step[1] for step in chain[1]]
-        attributes["chain_b"] = [step[2] for step in chain[1]]
+    if chain := _chain(found):
+        attributes["chain_codes"] = [step[0] for step in chain]
+        attributes["chain_a"] = [step[1] for step in chain]
+        attributes["chain_b"] = [step[2] for step in chain]
     if softmax.metadata_props.get(PRODUCTS) == "int8":
         attributes["int8"] = 1
     inputs: list[ir.Value | None] = [found.q, keys_before_size(found, names), found.v]
     if found.mask is not None:
         inputs.append(found.mask)
     insert_own(found.last, "Attention", inputs, found.last.outputs, attributes)
-    graph = graph_of(found.last)
-    removed = [found.last, softmax]
-    added = found.scores.producer()
-    for node in (added, found.scaling, found.product):
-        if node is not None and node not in removed:
-            removed.append(node)
-    graph.remove(removed, safe=True)
+    parts = (found.last, softmax, found.scores.producer(), found.scaling, found.product)
+    graph_of(found.last).remove({part for part in parts if part is not None}, safe=True)

@@ -168,6 +168,12 @@ def remove_dead_nodes(model: ir.Model) -> None:
         remove_if_unused(node)
 
 
+def makes_floats(node: ir.Node) -> bool:
+    """Return whether the product `node` ends in f32 so far: neither in codes, bf16 nor sums."""
+    f32 = int(ir.DataType.FLOAT)
+    return node.attributes.get_int("y_dtype", f32) == f32
+
+
 def float_list(node: ir.Node, name: str) -> list[float]:
     """Return a list-of-floats attribute; empty where it is absent."""
     attribute = node.attributes.get(name)

@@ -19,6 +19,7 @@ of the scores, which is then that of q and k.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -334,14 +335,20 @@ def _fit(q: ir.Value, turned: ir.Value, v: ir.Value) -> bool:
         return False
     if q.dtype != ir.DataType.FLOAT or v.dtype != ir.DataType.FLOAT:
         return False
-    for axis in (0, 1):
-        sizes = [
-            None if value.shape is None or len(value.shape) != 4 else value.shape[axis]
-            for value in (q, turned, v)
-        ]
-        known = {size for size in sizes if isinstance(size, int)}
-        if len(known) > 1 or (1 in known and any(not isinstance(size, int) for size in sizes)):
-            return False
-        if axis == 1 and len(known) != 1:
-            return False
-    return True
+    operands = (q, turned, v)
+    knows_heads = any(isinstance(size, int) for size in _sizes(operands, 1))
+    return knows_heads and all(may_be_one_size(operands, axis) for axis in (0, 1))
+
+
+def _sizes(values: Sequence[ir.Value], axis: int) -> list[int | ir.SymbolicDim | None]:
+    return [
+        None if value.shape is None or len(value.shape) != 4 else value.shape[axis]
+        for value in values
+    ]
+
+
+def may_be_one_size(operands: Sequence[ir.Value], axis: int) -> bool:
+    """Return whether no operand is known to be spread there: 1 beside an open size may be."""
+    sizes = _sizes(operands, axis)
+    known = {size for size in sizes if isinstance(size, int)}
+    return len(known) <= 1 and (1 not in known or all(isinstance(size, int) for size in sizes))

@@ -14,6 +14,16 @@ import lowprec
 WIDE, HEADS = 64, 4
 
 
+def model_of(nodes, constants, opset):
+    return make_model(
+        nodes,
+        [value("x", ["b", "s", WIDE])],
+        [value("y", ["b", "s", WIDE])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+        opset=opset,
+    )
+
+
 def encoder():
     rng = np.random.default_rng(0)
     constants = {name: (rng.normal(size=(WIDE, WIDE)) / 8).astype(np.float32) for name in "abcd"}
@@ -27,13 +37,7 @@ def encoder():
         ),
         helper.make_node("MatMul", ["z", "d"], ["y"], "project"),
     ]
-    return make_model(
-        nodes,
-        [value("x", ["b", "s", WIDE])],
-        [value("y", ["b", "s", WIDE])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-        opset=23,
-    )
+    return model_of(nodes, constants, 23)
 
 
 def feeds(seed):
@@ -108,13 +112,7 @@ def old_encoder():
         helper.make_node("Reshape", ["z1", "joined"], ["z"], "join"),
         helper.make_node("MatMul", ["z", "d"], ["y"], "project"),
     ]
-    return make_model(
-        nodes,
-        [value("x", ["b", "s", WIDE])],
-        [value("y", ["b", "s", WIDE])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-        opset=14,
-    )
+    return model_of(nodes, constants, 14)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-dynamic"])
